@@ -1,0 +1,349 @@
+//! One trait for every way of running VMs, and what passes through it.
+//!
+//! The rest of the agent knows drivers only by [`Driver`]. The contract is in the doc comments here and in
+//! the suite `tests/it/driver_contract.rs` that every driver runs.
+
+use std::{fmt, pin::Pin, sync::Arc};
+
+use async_trait::async_trait;
+use batwa_api::{
+    Timestamp,
+    agent::{Acceleration, Capabilities, DriverKind},
+    image::Image,
+    name::VmName,
+    operation::Stage,
+    problem::ProblemCode,
+    size::ByteSize,
+    terminal::{TermSize, TerminalKind},
+    vm::{Readiness, VmSpec, VmState, VmUsage},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{oneshot, watch},
+};
+
+/// One way of running VMs on this host.
+///
+/// Every method is idempotent: cancelled by dropping its future, or failed half-way, it can simply be called
+/// again, and [`Driver::purge`] removes whatever a cut-off [`Driver::create`] left. A method that finds its work
+/// done already succeeds. The caller owns the deadline, keeps commands for one VM in a row, and asks for nothing
+/// that [`batwa_api::vm::VmAction::refusal`] forbids; what others do to the VM meanwhile is the driver's to meet.
+#[async_trait]
+pub trait Driver: Send + Sync + 'static {
+    /// Which driver this is.
+    fn kind(&self) -> DriverKind;
+
+    /// Finds out whether the program behind the driver is there and answers, and what it can do.
+    async fn probe(&self) -> Result<Probe, DriverError>;
+
+    /// All VMs, cheaply: called every few seconds. Details may be those of the last [`Driver::inspect`].
+    async fn observe(&self) -> Result<Vec<ObservedVm>, DriverError>;
+
+    /// One VM with addresses, sizes and usage: called after a change and while somebody looks.
+    ///
+    /// # Errors
+    /// [`DriverError::NotFound`] when there is no such VM.
+    async fn inspect(&self, vm: &VmName) -> Result<ObservedVm, DriverError>;
+
+    /// Resolves each time the driver itself saw a change, so that [`Driver::observe`] is called at once; `None`
+    /// where it cannot see one.
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
+
+    /// What can be launched here. Answers from what is known; never waits for an image server for long.
+    async fn images(&self) -> Result<Vec<Image>, DriverError>;
+
+    /// Refuses, before an operation is accepted, a spec that cannot work: unknown image, user-data that is no
+    /// YAML. Quick, changes nothing.
+    async fn check(&self, vm: &VmName, spec: &VmSpec) -> Result<(), DriverError>;
+
+    /// Makes a VM, starts it, and waits until it is ready.
+    ///
+    /// # Errors
+    /// [`DriverError::NameTaken`]; [`DriverError::Invalid`]; anything else that kept it from becoming ready, with
+    /// the last lines of its console where there is one. After an error nothing of the VM is left, unless it runs
+    /// and only did not become ready: then it stays for the user to look at, and the error says so.
+    async fn create(
+        &self,
+        vm: &VmName,
+        spec: &VmSpec,
+        progress: &Progress,
+    ) -> Result<(), DriverError>;
+
+    /// Powers on and waits until it is ready. Also resumes a suspended VM.
+    async fn start(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError>;
+
+    /// Powers off and waits until it is.
+    async fn stop(
+        &self,
+        vm: &VmName,
+        mode: StopMode,
+        progress: &Progress,
+    ) -> Result<(), DriverError>;
+
+    /// Reboots and waits until it is ready again.
+    async fn restart(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError>;
+
+    /// Writes memory to disk and powers off.
+    async fn suspend(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError>;
+
+    /// Stops the VM if it runs and moves it to the trash.
+    async fn delete(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError>;
+
+    /// Takes the VM out of the trash; it is stopped then.
+    async fn recover(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError>;
+
+    /// Removes the VM for good, whatever its state, and whatever a cut-off create left. A VM that does not exist
+    /// is success.
+    async fn purge(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError>;
+
+    /// Opens a shell or the console of a running VM.
+    ///
+    /// # Errors
+    /// [`DriverError::IllegalState`] when it does not run: a shell never starts a VM.
+    async fn attach(
+        &self,
+        vm: &VmName,
+        kind: TerminalKind,
+        size: TermSize,
+    ) -> Result<Pty, DriverError>;
+}
+
+/// What [`Driver::probe`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// The version of the program behind the driver.
+    pub version: Option<String>,
+    /// What the driver can do here.
+    pub capabilities: Capabilities,
+    /// How VMs' CPUs run, where the driver decides that.
+    pub acceleration: Option<Acceleration>,
+}
+
+/// One VM as the driver sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ObservedVm {
+    /// Its name.
+    pub name: VmName,
+    /// What it is doing.
+    pub state: VmState,
+    /// Why, when there is something to say.
+    pub message: Option<String>,
+    /// How usable it is while it runs; `None` where the driver cannot tell.
+    pub readiness: Option<Readiness>,
+    /// Addresses, most useful first.
+    pub ipv4: Vec<String>,
+    /// The image it was made from.
+    pub image: Option<String>,
+    /// The operating system, for people.
+    pub release: Option<String>,
+    /// Number of virtual CPUs.
+    pub cpus: Option<u32>,
+    /// Memory size.
+    pub memory: Option<ByteSize>,
+    /// Disk size.
+    pub disk: Option<ByteSize>,
+    /// What it uses.
+    pub usage: Option<VmUsage>,
+    /// `kvm` or `tcg`, where known.
+    pub acceleration: Option<String>,
+    /// When it was made.
+    pub created_at: Option<Timestamp>,
+    /// When it was last powered on.
+    pub started_at: Option<Timestamp>,
+    /// When it will be stopped, when that was asked for.
+    pub shutdown_at: Option<Timestamp>,
+}
+
+impl ObservedVm {
+    /// A VM of which nothing but name and state is known.
+    #[must_use]
+    pub fn new(name: VmName, state: VmState) -> Self {
+        Self {
+            name,
+            state,
+            message: None,
+            readiness: None,
+            ipv4: Vec::new(),
+            image: None,
+            release: None,
+            cpus: None,
+            memory: None,
+            disk: None,
+            usage: None,
+            acceleration: None,
+            created_at: None,
+            started_at: None,
+            shutdown_at: None,
+        }
+    }
+}
+
+/// How to power off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopMode {
+    /// Ask the VM's system, and wait for it.
+    Graceful,
+    /// Pull the plug.
+    Forced,
+}
+
+/// Why a driver did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DriverError {
+    /// There is no such VM.
+    #[error("VM `{0}` does not exist")]
+    NotFound(VmName),
+    /// The name is taken, perhaps by a VM in the trash.
+    #[error("a VM named `{0}` exists already")]
+    NameTaken(VmName),
+    /// A field of the spec cannot be.
+    #[error("{message}")]
+    Invalid {
+        /// Which one.
+        field: &'static str,
+        /// What is wrong with it and what would be right.
+        message: String,
+    },
+    /// The VM's state does not allow it.
+    #[error("{0}")]
+    IllegalState(String),
+    /// This driver cannot do it.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The program behind the driver is not there; the text says what to install or start.
+    #[error("{0}")]
+    Missing(String),
+    /// The program behind the driver does not answer.
+    #[error("{0}")]
+    Stuck(String),
+    /// It took longer than it may.
+    #[error("{0}")]
+    Timeout(String),
+    /// It failed.
+    #[error("{detail}")]
+    Failed {
+        /// What happened, to what.
+        detail: String,
+        /// What to do about it.
+        hint: Option<String>,
+        /// The last lines that the driver's program or the VM's console printed.
+        log: Vec<String>,
+    },
+}
+
+impl DriverError {
+    /// A failure with nothing more to say.
+    pub fn failed(detail: impl Into<String>) -> Self {
+        Self::Failed {
+            detail: detail.into(),
+            hint: None,
+            log: Vec::new(),
+        }
+    }
+
+    /// The kind of problem that a caller of the agent API sees.
+    #[must_use]
+    pub fn code(&self) -> ProblemCode {
+        match self {
+            Self::NotFound(_) => ProblemCode::NotFound,
+            Self::NameTaken(_) => ProblemCode::NameTaken,
+            Self::Invalid { .. } => ProblemCode::InvalidField,
+            Self::IllegalState(_) => ProblemCode::IllegalState,
+            Self::Unsupported(_) => ProblemCode::Unsupported,
+            Self::Missing(_) | Self::Stuck(_) => ProblemCode::DriverStuck,
+            Self::Timeout(_) => ProblemCode::Timeout,
+            Self::Failed { .. } => ProblemCode::AgentFailed,
+        }
+    }
+}
+
+/// Where a driver says how far it is. Cheap to clone; never blocks.
+#[derive(Clone)]
+pub struct Progress(Arc<dyn Fn(ProgressUpdate) + Send + Sync>);
+
+/// One thing that a driver says of a running operation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ProgressUpdate {
+    /// A new stage began; progress and bytes start anew.
+    Stage(Stage),
+    /// Per cent of the stage.
+    Percent(f64),
+    /// Bytes of the stage.
+    Bytes {
+        /// Done so far.
+        done: ByteSize,
+        /// To do in all, where known.
+        total: Option<ByteSize>,
+    },
+    /// One line on what happens, for people.
+    Message(String),
+    /// One line for the operation's log.
+    Log(String),
+}
+
+impl Progress {
+    /// Hands every update to `sink`, which must not block.
+    pub fn new(sink: impl Fn(ProgressUpdate) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(sink))
+    }
+
+    /// Updates that nobody wants.
+    #[must_use]
+    pub fn ignored() -> Self {
+        Self::new(|_| ())
+    }
+
+    /// A new stage began.
+    pub fn stage(&self, stage: Stage) {
+        (self.0)(ProgressUpdate::Stage(stage));
+    }
+
+    /// Per cent of the stage, 0 to 100.
+    pub fn percent(&self, percent: f64) {
+        (self.0)(ProgressUpdate::Percent(percent.clamp(0.0, 100.0)));
+    }
+
+    /// Bytes of the stage.
+    pub fn bytes(&self, done: ByteSize, total: Option<ByteSize>) {
+        (self.0)(ProgressUpdate::Bytes { done, total });
+    }
+
+    /// One line on what happens, for people.
+    pub fn message(&self, text: impl Into<String>) {
+        (self.0)(ProgressUpdate::Message(text.into()));
+    }
+
+    /// One line for the operation's log.
+    pub fn log(&self, text: impl Into<String>) {
+        (self.0)(ProgressUpdate::Log(text.into()));
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Progress")
+    }
+}
+
+/// An attached terminal: a local PTY or an SSH channel. Dropping it ends the program behind it.
+pub struct Pty {
+    /// What the program prints; ends when it exits.
+    pub output: Pin<Box<dyn AsyncRead + Send>>,
+    /// What is typed.
+    pub input: Pin<Box<dyn AsyncWrite + Send>>,
+    /// The size; each value sent resizes.
+    pub size: watch::Sender<TermSize>,
+    /// How the program ended; an error when that will never be known.
+    pub exit: oneshot::Receiver<PtyExit>,
+}
+
+/// How the program behind a terminal ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PtyExit {
+    /// Its exit code, where it is known.
+    pub code: Option<i32>,
+    /// For people: `the shell ended`, `the VM was stopped`.
+    pub reason: String,
+}

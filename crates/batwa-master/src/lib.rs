@@ -1,0 +1,1 @@
+//! Batwa's master. `new -> bind -> run`.

@@ -1,0 +1,3 @@
+//! The `batwa` binary.
+
+fn main() {}
