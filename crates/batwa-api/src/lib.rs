@@ -11,6 +11,7 @@ pub mod event;
 pub mod id;
 pub mod image;
 pub mod legacy;
+pub mod list;
 pub mod name;
 pub mod operation;
 pub mod problem;
