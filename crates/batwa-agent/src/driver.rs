@@ -3,6 +3,8 @@
 //! The rest of the agent knows drivers only by [`Driver`]. The contract is in the doc comments here and in
 //! the suite `tests/it/driver_contract.rs` that every driver runs.
 
+pub mod command;
+
 use std::{fmt, pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
