@@ -15,10 +15,6 @@ use crate::{
 /// One line of the agent's `GET /api/v1/watch`: newline-delimited JSON, the first always a snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one is alive at a time, on its way to or from the wire"
-)]
 pub enum WatchEvent {
     /// Everything; replaces what was known.
     Snapshot {
@@ -85,10 +81,6 @@ pub enum WatchEvent {
 /// One event of the master's `GET /api/v1/events` (Server-Sent Events; the name is the SSE event's too).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one is alive at a time, on its way to the wire"
-)]
 pub enum Event {
     /// An agent appeared or changed.
     Agent {
