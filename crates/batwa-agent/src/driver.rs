@@ -4,6 +4,7 @@
 //! the suite `tests/it/driver_contract.rs` that every driver runs.
 
 pub mod command;
+pub mod pty;
 
 use std::{fmt, pin::Pin, sync::Arc};
 
