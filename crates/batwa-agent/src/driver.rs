@@ -284,6 +284,9 @@ pub enum ProgressUpdate {
     Message(String),
     /// One line for the operation's log.
     Log(String),
+    /// The driver's program called the work failed, but the driver still expects it to succeed: should it, the
+    /// operation succeeded late.
+    Late,
 }
 
 impl Progress {
@@ -321,6 +324,11 @@ impl Progress {
     /// One line for the operation's log.
     pub fn log(&self, text: impl Into<String>) {
         (self.0)(ProgressUpdate::Log(text.into()));
+    }
+
+    /// Called failed by the driver's program, but going on: see [`ProgressUpdate::Late`].
+    pub fn late(&self) {
+        (self.0)(ProgressUpdate::Late);
     }
 }
 
