@@ -1,0 +1,50 @@
+//! The OpenAPI document, made from the handlers.
+
+use axum::{Json, extract::State};
+use utoipa::{
+    OpenApi,
+    openapi::{
+        OpenApi as Document,
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
+};
+
+use crate::app::App;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Batwa",
+        description = "One place to run virtual machines on the computers you already own. \
+            Errors are problem+json bodies; lists are `{items, next_cursor, counts}`; times RFC 3339 in UTC; sizes bytes.",
+    ),
+    security(("session" = []), ("token" = [])),
+)]
+struct Base;
+
+/// What all paths have in common.
+pub(crate) fn base() -> Document {
+    let mut document = Base::openapi();
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme(
+        "session",
+        SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new("session_id"))),
+    );
+    components.add_security_scheme(
+        "token",
+        SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build()),
+    );
+    document
+}
+
+/// The OpenAPI document of the whole API.
+#[must_use]
+pub fn document() -> Document {
+    super::router::api().into_openapi()
+}
+
+/// The OpenAPI document.
+#[utoipa::path(get, path = "/api/v1/openapi.json", tag = "health", security(()), responses((status = 200)))]
+pub(crate) async fn openapi_json(State(_app): State<App>) -> Json<Document> {
+    Json(document())
+}
