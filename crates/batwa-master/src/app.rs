@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod auth;
 mod error;
+pub(crate) mod keeper;
 
 use std::sync::Arc;
 
@@ -29,9 +30,15 @@ impl App {
     /// Puts the parts together; `stopping` is cancelled when the master begins to shut down.
     pub(crate) fn new(config: MasterConfig, store: Store, stopping: CancellationToken) -> Self {
         Self(Arc::new(Inner {
-            config,
             store,
-            fleet: Arc::new(Fleet::default()),
+            fleet: Arc::new(Fleet::new(
+                config
+                    .local_agent
+                    .as_ref()
+                    .map(|agent| agent.connect.clone()),
+                stopping.clone(),
+            )),
+            config,
             tasks: TaskTracker::new(),
             stopping,
         }))

@@ -1,21 +1,300 @@
-//! What is known of agents and VMs, with its age.
+//! What is known of agents and VMs, with its age; the events that tell of changes; who reaches which agent.
+//!
+//! In memory, rebuilt from the store at start and from the agents' watches as they connect. One task attends to
+//! each agent that was let in ([`contact`]): it alone writes what that agent says. Lists are answered from here
+//! and never ask an agent. The fleet knows nothing of the store: what has to be written down is marked unsaved
+//! and fetched by `app::keeper`.
 
-use tokio_util::sync::CancellationToken;
+pub(crate) mod contact;
+pub(crate) mod enrolment;
+pub(crate) mod events;
+mod hygiene;
+mod old_list;
+pub(crate) mod operations;
+mod poll;
+mod pulse;
+pub(crate) mod query;
+pub(crate) mod record;
+pub(crate) mod state;
 
-use crate::app::App;
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
+    },
+};
 
-/// The fleet: in memory, rebuilt from the store at start and from the agents as they connect.
-#[derive(Debug, Default)]
-pub(crate) struct Fleet;
+use batwa_api::{
+    Timestamp,
+    agent::AgentStatus,
+    event::Event,
+    id::AgentId,
+    list::VmList,
+    name::VmName,
+    vm::{ListedVm, VmAction},
+};
+use tokio::sync::Notify;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::config::Connector;
+use contact::Contact;
+use events::{Events, Subscription};
+use old_list::OldListCache;
+use operations::Live;
+use query::VmQuery;
+use record::{AgentRecord, PendingAgent};
+use state::{Labels, State};
+
+/// How long after somebody looked old agents are asked often.
+const INTEREST_MS: i64 = 20_000;
+
+/// The fleet.
+pub(crate) struct Fleet {
+    state: RwLock<State>,
+    operations: Mutex<HashMap<batwa_api::id::OperationId, Live>>,
+    contacts: RwLock<HashMap<AgentId, Arc<Contact>>>,
+    events: Events,
+    interest: Interest,
+    old_list: OldListCache,
+    /// Makes streams to the agent of this process.
+    local: Option<Connector>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    loaded: AtomicBool,
+    /// Rung when something waits to be written down.
+    unsaved: Notify,
+    /// Agents that came online and whose unfinished operations are to be settled.
+    arrived: Mutex<BTreeSet<AgentId>>,
+    arrival: Notify,
+}
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fleet")
+    }
+}
+
+/// Whether somebody looks at lists at present.
+#[derive(Default)]
+struct Interest {
+    looked_ms: AtomicI64,
+    followers: AtomicUsize,
+    woken: Notify,
+}
+
+/// Somebody who follows events; old agents are asked often as long as there is one.
+pub(crate) struct Follower {
+    fleet: Arc<Fleet>,
+    /// The events.
+    pub(crate) events: Subscription,
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.fleet
+            .interest
+            .followers
+            .fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How a VM stands, for whoever wants to do something with it.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    /// The VM.
+    pub(crate) vm: ListedVm,
+    /// Whether its agent speaks only the old paths.
+    pub(crate) legacy: bool,
+}
+
+impl Found {
+    /// Why `action` is not possible now.
+    pub(crate) fn refusal(&self, action: VmAction) -> Option<&str> {
+        self.vm.vm.actions.0.get(&action)?.as_deref()
+    }
+}
 
 impl Fleet {
-    /// Keeps the fleet up to date until `stop`.
-    pub(crate) async fn run(self: std::sync::Arc<Self>, _app: App, stop: CancellationToken) {
-        stop.cancelled().await;
+    /// A fleet that knows nothing yet; its tasks end when `stop` is cancelled.
+    pub(crate) fn new(local: Option<Connector>, stop: CancellationToken) -> Self {
+        let started_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+        Self {
+            state: RwLock::default(),
+            operations: Mutex::default(),
+            contacts: RwLock::default(),
+            // A thousand numbers a millisecond: no master publishes faster, so a later start is always above.
+            events: Events::starting_at(started_ms * 1000),
+            interest: Interest::default(),
+            old_list: OldListCache::default(),
+            local,
+            tasks: TaskTracker::new(),
+            stop,
+            loaded: AtomicBool::new(false),
+            unsaved: Notify::new(),
+            arrived: Mutex::default(),
+            arrival: Notify::new(),
+        }
     }
 
     /// Whether lists can be answered.
     pub(crate) fn is_ready(&self) -> bool {
-        true
+        self.loaded.load(Ordering::Acquire)
+    }
+
+    /// Says that everything from the store is in.
+    pub(crate) fn set_loaded(&self) {
+        self.loaded.store(true, Ordering::Release);
+    }
+
+    /// Whether this master has an agent in its own process.
+    pub(crate) fn has_local_agent(&self) -> bool {
+        self.local.is_some()
+    }
+
+    /// Waits for the agents' tasks after the stop.
+    pub(crate) async fn finish(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Reads the state.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.state.read().expect("no writer panics"))
+    }
+
+    /// Changes the state and publishes what changed, in that order and at once.
+    fn write(&self, write: impl FnOnce(&mut State) -> Vec<Event>) {
+        let unsaved = {
+            let mut state = self.state.write().expect("no writer panics");
+            for event in write(&mut state) {
+                self.events.publish(event);
+            }
+            !state.unsaved.is_empty()
+        };
+        if unsaved {
+            self.unsaved.notify_one();
+        }
+    }
+
+    /// Somebody looks: old agents are asked at once and then often.
+    pub(crate) fn look(&self) {
+        let now = Timestamp::now().as_millisecond();
+        let before = self.interest.looked_ms.swap(now, Ordering::Relaxed);
+        if now - before > INTEREST_MS && self.interest.followers.load(Ordering::Relaxed) == 0 {
+            self.interest.woken.notify_waiters();
+        }
+    }
+
+    /// Whether somebody looks, or did lately.
+    fn is_looked_at(&self) -> bool {
+        let since =
+            Timestamp::now().as_millisecond() - self.interest.looked_ms.load(Ordering::Relaxed);
+        self.interest.followers.load(Ordering::Relaxed) > 0 || since < INTEREST_MS
+    }
+
+    /// Follows events from after `last_seen`, or from now on.
+    pub(crate) fn follow(self: &Arc<Self>, last_seen: Option<u64>) -> Follower {
+        self.look();
+        self.interest.followers.fetch_add(1, Ordering::Relaxed);
+        Follower {
+            fleet: self.clone(),
+            events: self.events.subscribe(last_seen),
+        }
+    }
+
+    /// One page of VMs.
+    pub(crate) fn list_vms(&self, query: &VmQuery) -> VmList {
+        self.look();
+        self.read(|state| state.list_vms(query))
+    }
+
+    /// One VM.
+    pub(crate) fn vm(&self, agent: &AgentId, name: &VmName) -> Option<Found> {
+        self.read(|state| {
+            let row = state.by_agent.get(&(agent.clone(), name.clone()))?;
+            Some(Found {
+                vm: state.listed(row),
+                legacy: state.agents.get(agent).is_some_and(|entry| entry.legacy),
+            })
+        })
+    }
+
+    /// The answer to the old `GET /api/vm/list`, ready to send.
+    pub(crate) fn old_list(&self) -> bytes::Bytes {
+        self.look();
+        self.read(|state| self.old_list.get(state))
+    }
+
+    /// Takes a VM's last known state from the store, before its agent is reached.
+    pub(crate) fn load_vm(&self, agent: &AgentId, vm: batwa_api::vm::Vm, labels: Labels) {
+        let mut state = self.state.write().expect("no writer panics");
+        state.put_labels(agent, &vm.name, labels);
+        let key = (agent.clone(), vm.name.clone());
+        state.put_vm(agent, vm);
+        state.unsaved.remove(&key);
+    }
+
+    /// Sets the labels of a VM that is there or about to be made.
+    pub(crate) fn put_labels(&self, agent: &AgentId, name: &VmName, labels: Labels) {
+        self.write(|state| state.put_labels(agent, name, labels).into_iter().collect());
+    }
+
+    /// Takes an agent's record, new or changed, and reaches for the agent.
+    pub(crate) fn put_record(self: &Arc<Self>, record: &AgentRecord) {
+        self.write(|state| state.put_record(record.clone(), Timestamp::now()));
+        self.reach(record);
+    }
+
+    /// Takes the registrations that wait under `id`.
+    pub(crate) fn put_pending(&self, id: &AgentId, pending: Vec<PendingAgent>) {
+        self.write(|state| state.put_pending(id, pending, Timestamp::now()));
+    }
+
+    /// Takes an agent's record away.
+    pub(crate) fn remove_record(&self, id: &AgentId) {
+        self.leave(id);
+        self.write(|state| state.remove_record(id, Timestamp::now()));
+    }
+
+    /// How an agent stands; `None` when it is not known.
+    pub(crate) fn status(&self, id: &AgentId) -> Option<AgentStatus> {
+        self.read(|state| state.agents.get(id).map(|entry| entry.standing.status))
+    }
+
+    /// Notes that an agent came online.
+    fn arrive(&self, id: &AgentId) {
+        let mut arrived = self.arrived.lock().expect("no holder panics");
+        arrived.insert(id.clone());
+        self.arrival.notify_one();
+    }
+
+    /// Waits for agents that came online since the last call.
+    pub(crate) async fn arrivals(&self) -> BTreeSet<AgentId> {
+        loop {
+            let arrived = std::mem::take(&mut *self.arrived.lock().expect("no holder panics"));
+            if !arrived.is_empty() {
+                return arrived;
+            }
+            self.arrival.notified().await;
+        }
+    }
+
+    /// Resolves when something waits to be written down.
+    pub(crate) async fn unsaved(&self) {
+        self.unsaved.notified().await;
+    }
+
+    /// What is to be written down of VMs: the last word of each, or nothing when it is gone.
+    pub(crate) fn take_unsaved_vms(&self) -> Vec<((AgentId, VmName), Option<Arc<state::Row>>)> {
+        let mut state = self.state.write().expect("no writer panics");
+        std::mem::take(&mut state.unsaved)
+            .into_iter()
+            .map(|key| {
+                let row = state.by_agent.get(&key).cloned();
+                (key, row)
+            })
+            .collect()
     }
 }

@@ -4,13 +4,15 @@
 //! state folder; `run` serves until it is told to stop. The binary calls these three; everything else is
 //! reached over HTTP.
 //!
-//! Dependencies run one way: `http -> app -> {store, fleet}`. Only `store` sees the database, only `http`
-//! sees requests.
+//! Dependencies run one way: `http -> app -> {store, fleet}`, and `fleet -> client -> link`. Only `store` sees
+//! the database, only `http` sees requests.
 
 mod app;
+mod client;
 mod config;
 mod fleet;
 mod http;
+mod link;
 mod master;
 mod store;
 

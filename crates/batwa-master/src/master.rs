@@ -5,7 +5,6 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
@@ -125,7 +124,7 @@ impl Bound {
             http::router(app.clone()),
             stopping.clone(),
         ));
-        tasks.spawn(Arc::clone(app.fleet()).run(app.clone(), stopping.clone()));
+        tasks.spawn(crate::app::keeper::run(app.clone(), stopping.clone()));
 
         tokio::select! {
             () = stop.cancelled() => {}

@@ -1,0 +1,523 @@
+//! Who may register the old way, and as what: decisions over data, without any I/O.
+//!
+//! The rules are those of DESIGN.md section 5 and COMPAT.md: an unknown agent waits for an admin unless it
+//! presents a key that an admin made or registration is open; a known one proves the key it enrolled with.
+
+use std::time::Duration;
+
+use batwa_api::{Timestamp, id::AgentId};
+
+use super::record::{AgentRecord, Fingerprint, PendingAgent};
+
+/// Most registrations that wait at a time.
+pub(crate) const MAX_PENDING: usize = 1000;
+/// Most of them from one address.
+pub(crate) const MAX_PENDING_PER_ADDRESS: usize = 10;
+/// How long one waits after it last asked.
+pub(crate) const PENDING_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What an agent asks for when it registers.
+#[derive(Debug, Clone)]
+pub(crate) struct Claim<'a> {
+    /// The id it goes by.
+    pub(crate) id: &'a AgentId,
+    /// The hash of the key it gave.
+    pub(crate) fingerprint: Option<&'a Fingerprint>,
+    /// Where it says it can be reached.
+    pub(crate) api_url: &'a str,
+    /// Where the request came from.
+    pub(crate) address: &'a str,
+}
+
+/// A key that an admin made, when the claim presents one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KnownKey {
+    /// The only agent that may use it; `None` while no agent has.
+    pub(crate) agent_id: Option<AgentId>,
+}
+
+/// Who registers without an admin's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// Those with a key that an admin made.
+    Keys,
+    /// Anybody (`--open-registration`).
+    Open,
+}
+
+/// What becomes of a registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// A known agent: its record takes the new host name, address and labels.
+    Update,
+    /// A new agent, let in at once.
+    Admit,
+    /// It waits for an admin.
+    Wait,
+    /// It waits for an admin, and the record under its id is void until then.
+    WaitAgain,
+    /// It is turned away.
+    Refuse(Refusal),
+}
+
+/// Why a registration is turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// An admin shut the agent out.
+    #[error("this agent was revoked; an admin can remove it so that it may register again")]
+    Revoked,
+    /// The id belongs to an agent with another key.
+    #[error(
+        "this agent id is enrolled with another key; give the agent the key it enrolled with, or let an admin remove it"
+    )]
+    WrongKey,
+    /// The key belongs to another agent.
+    #[error("this key was made for another agent")]
+    KeyOfAnother,
+    /// Too many wait already.
+    #[error("too many agents wait for approval; an admin has to approve or remove some")]
+    TooManyPending,
+    /// Too many from one address wait already.
+    #[error("too many agents from this address wait for approval")]
+    TooManyFromAddress,
+}
+
+/// What becomes of `claim`.
+#[must_use]
+pub(crate) fn decide(
+    claim: &Claim<'_>,
+    known: Option<&AgentRecord>,
+    key: Option<&KnownKey>,
+    admission: Admission,
+    pending: &[PendingAgent],
+) -> Decision {
+    if let Some(key) = key
+        && key.agent_id.as_ref().is_some_and(|owner| owner != claim.id)
+    {
+        return Decision::Refuse(Refusal::KeyOfAnother);
+    }
+    let Some(known) = known else {
+        return if key.is_some() || admission == Admission::Open {
+            Decision::Admit
+        } else {
+            wait(claim, pending, Decision::Wait)
+        };
+    };
+    if known.revoked {
+        return Decision::Refuse(Refusal::Revoked);
+    }
+    // An admin who makes a key for this very agent lets it change to that key.
+    let key_is_for_it = key.is_some_and(|key| key.agent_id.is_some());
+    match (&known.secret, claim.fingerprint) {
+        _ if key_is_for_it => Decision::Update,
+        (Some(secret), Some(given)) if secret.fingerprint == *given => Decision::Update,
+        (Some(_), _) => Decision::Refuse(Refusal::WrongKey),
+        (None, None) if known.api_url == claim.api_url => Decision::Update,
+        (None, None) if admission == Admission::Open => Decision::Update,
+        // Nothing tells the agent from somebody else who took its name.
+        (None, None) => wait(claim, pending, Decision::WaitAgain),
+        // It got a key since: that says nothing about who it is, but the record without one goes on.
+        (None, Some(_)) => wait(claim, pending, Decision::Wait),
+    }
+}
+
+fn wait(claim: &Claim<'_>, pending: &[PendingAgent], decision: Decision) -> Decision {
+    let waits_already = pending
+        .iter()
+        .any(|row| row.id == *claim.id && row.has_key_of(claim.fingerprint));
+    if waits_already {
+        return decision;
+    }
+    let from_address = pending
+        .iter()
+        .filter(|row| row.address == claim.address)
+        .count();
+    if from_address >= MAX_PENDING_PER_ADDRESS {
+        Decision::Refuse(Refusal::TooManyFromAddress)
+    } else if pending.len() >= MAX_PENDING {
+        Decision::Refuse(Refusal::TooManyPending)
+    } else {
+        decision
+    }
+}
+
+/// Whether a waiting registration has waited too long.
+#[must_use]
+pub(crate) fn is_expired(pending: &PendingAgent, now: Timestamp) -> bool {
+    now.duration_since(pending.last_seen).unsigned_abs() > PENDING_LIFETIME
+        && now > pending.last_seen
+}
+
+/// Why an approval names no registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Ambiguity {
+    /// None waits under this id.
+    #[error("no registration waits under this agent id")]
+    None,
+    /// Several wait, and the approval does not say which.
+    #[error("several registrations wait under this agent id: name the fingerprint of one")]
+    Several,
+    /// The one that is named does not wait, or not any more.
+    #[error(
+        "the registration has changed: none with this fingerprint waits; look again before you approve"
+    )]
+    Changed,
+}
+
+/// Which of an id's waiting registrations an approval means.
+///
+/// # Errors
+/// [`Ambiguity`] when it is none or not clear.
+pub(crate) fn choose<'a>(
+    waiting: &'a [PendingAgent],
+    fingerprint: Option<&str>,
+) -> Result<&'a PendingAgent, Ambiguity> {
+    match fingerprint {
+        Some(wanted) => waiting
+            .iter()
+            .find(|row| {
+                row.secret
+                    .as_ref()
+                    .is_some_and(|secret| is_prefix(wanted, secret.fingerprint.as_str()))
+            })
+            .ok_or(Ambiguity::Changed),
+        None => match waiting {
+            [] => Err(Ambiguity::None),
+            [only] => Ok(only),
+            _ => Err(Ambiguity::Several),
+        },
+    }
+}
+
+/// People give the digits that they were shown, programs all of them.
+fn is_prefix(wanted: &str, fingerprint: &str) -> bool {
+    let wanted = wanted.trim().to_ascii_lowercase();
+    wanted.len() >= Fingerprint::SHOWN && fingerprint.starts_with(&wanted)
+}
+
+/// Why a heartbeat is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HeartbeatRefusal {
+    /// No agent and no registration has this id.
+    #[error("this master does not know the agent; it has to register")]
+    Unknown,
+    /// An admin shut the agent out.
+    #[error("this agent was revoked")]
+    Revoked,
+    /// The key is not the one the agent enrolled with, or missing.
+    #[error("the key is not the one this agent enrolled with")]
+    WrongKey,
+}
+
+/// Whether a heartbeat counts: for a record by its key, else for a waiting registration with that key.
+///
+/// # Errors
+/// [`HeartbeatRefusal`].
+pub(crate) fn check_heartbeat(
+    record: Option<&AgentRecord>,
+    waiting: &[PendingAgent],
+    fingerprint: Option<&Fingerprint>,
+) -> Result<(), HeartbeatRefusal> {
+    let waits = waiting.iter().any(|row| row.has_key_of(fingerprint));
+    match record {
+        Some(record) if record.revoked => Err(HeartbeatRefusal::Revoked),
+        Some(record) => match &record.secret {
+            None => Ok(()),
+            Some(secret) if Some(&secret.fingerprint) == fingerprint => Ok(()),
+            Some(_) => Err(HeartbeatRefusal::WrongKey),
+        },
+        None if waits => Ok(()),
+        None if waiting.is_empty() => Err(HeartbeatRefusal::Unknown),
+        None => Err(HeartbeatRefusal::WrongKey),
+    }
+}
+
+/// Keys of register and heartbeat: the header's, else the body's.
+///
+/// # Errors
+/// [`KeysDiffer`] when both are there and not the same.
+pub(crate) fn one_key<'a>(
+    header: Option<&'a str>,
+    body: Option<&'a str>,
+) -> Result<Option<&'a str>, KeysDiffer> {
+    // Old agents without a key send an empty or no one.
+    let header = header.filter(|key| !key.is_empty());
+    let body = body.filter(|key| !key.is_empty());
+    match (header, body) {
+        (Some(header), Some(body)) if header != body => Err(KeysDiffer),
+        (header, body) => Ok(header.or(body)),
+    }
+}
+
+/// A request gives two different keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the key in the header `X-API-Key` and the one in the body differ")]
+pub(crate) struct KeysDiffer;
+
+#[cfg(test)]
+mod tests {
+    use batwa_api::agent::LinkKind;
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::fleet::record::AgentSecret;
+
+    fn secret(key: &str) -> AgentSecret {
+        AgentSecret::new(SecretString::from(key))
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn pending(id: &str, key: Option<&str>, address: &str) -> PendingAgent {
+        PendingAgent {
+            id: AgentId::parse(id).unwrap(),
+            hostname: "host".into(),
+            api_url: "http://10.0.0.1:8001".into(),
+            address: address.into(),
+            secret: key.map(secret),
+            tags: Default::default(),
+            first_seen: at(0),
+            last_seen: at(0),
+        }
+    }
+
+    fn record(key: Option<&str>) -> AgentRecord {
+        let record = pending("lab", key, "10.0.0.1").into_record(at(0));
+        assert_eq!(record.link, LinkKind::Direct);
+        record
+    }
+
+    /// The decision for a claim of agent `lab` at the address it is known by.
+    fn decided(
+        key: Option<&str>,
+        known: Option<&AgentRecord>,
+        made: Option<KnownKey>,
+        admission: Admission,
+    ) -> Decision {
+        decided_at("http://10.0.0.1:8001", key, known, made, admission)
+    }
+
+    fn decided_at(
+        api_url: &str,
+        key: Option<&str>,
+        known: Option<&AgentRecord>,
+        made: Option<KnownKey>,
+        admission: Admission,
+    ) -> Decision {
+        let secret = key.map(secret);
+        let claim = Claim {
+            id: &AgentId::parse("lab").unwrap(),
+            fingerprint: secret.as_ref().map(|secret| &secret.fingerprint),
+            api_url,
+            address: "10.0.0.1",
+        };
+        decide(&claim, known, made.as_ref(), admission, &[])
+    }
+
+    #[test]
+    fn unknown_agents_wait_unless_a_key_or_open_registration_admits_them() {
+        let free = KnownKey { agent_id: None };
+        let own = KnownKey {
+            agent_id: Some(AgentId::parse("lab").unwrap()),
+        };
+        let other = KnownKey {
+            agent_id: Some(AgentId::parse("office").unwrap()),
+        };
+        for (key, made, admission, expected) in [
+            (None, None, Admission::Keys, Decision::Wait),
+            (Some("k"), None, Admission::Keys, Decision::Wait),
+            (Some("k"), Some(free), Admission::Keys, Decision::Admit),
+            (Some("k"), Some(own), Admission::Keys, Decision::Admit),
+            (
+                Some("k"),
+                Some(other.clone()),
+                Admission::Keys,
+                Decision::Refuse(Refusal::KeyOfAnother),
+            ),
+            (
+                Some("k"),
+                Some(other),
+                Admission::Open,
+                Decision::Refuse(Refusal::KeyOfAnother),
+            ),
+            (None, None, Admission::Open, Decision::Admit),
+            (Some("k"), None, Admission::Open, Decision::Admit),
+        ] {
+            assert_eq!(
+                decided(key, None, made.clone(), admission),
+                expected,
+                "{key:?} {made:?} {admission:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn known_agents_prove_the_key_they_enrolled_with() {
+        let keyed = record(Some("k"));
+        let keyless = record(None);
+        let moved = "http://10.0.0.9:8001";
+        let wrong = Decision::Refuse(Refusal::WrongKey);
+        let closed = Admission::Keys;
+        assert_eq!(
+            decided(Some("k"), Some(&keyed), None, closed),
+            Decision::Update
+        );
+        assert_eq!(
+            decided_at(moved, Some("k"), Some(&keyed), None, closed),
+            Decision::Update
+        );
+        assert_eq!(decided(Some("x"), Some(&keyed), None, closed), wrong);
+        assert_eq!(decided(None, Some(&keyed), None, closed), wrong);
+        assert_eq!(decided(None, Some(&keyed), None, Admission::Open), wrong);
+        assert_eq!(
+            decided(None, Some(&keyless), None, closed),
+            Decision::Update
+        );
+        assert_eq!(
+            decided_at(moved, None, Some(&keyless), None, closed),
+            Decision::WaitAgain
+        );
+        assert_eq!(
+            decided(Some("k"), Some(&keyless), None, closed),
+            Decision::Wait
+        );
+        let revoked = AgentRecord {
+            revoked: true,
+            ..keyed.clone()
+        };
+        assert_eq!(
+            decided(Some("k"), Some(&revoked), None, Admission::Open),
+            Decision::Refuse(Refusal::Revoked)
+        );
+        let new_key = KnownKey {
+            agent_id: Some(keyed.id.clone()),
+        };
+        assert_eq!(
+            decided(Some("new"), Some(&keyed), Some(new_key), closed),
+            Decision::Update
+        );
+        // A free key admits a new agent; it does not take over one that has another key.
+        let free = KnownKey { agent_id: None };
+        assert_eq!(
+            decided(Some("new"), Some(&keyed), Some(free), closed),
+            wrong
+        );
+    }
+
+    #[test]
+    fn waiting_registrations_are_limited_in_all_and_for_an_address() {
+        let id = AgentId::parse("lab").unwrap();
+        let claim = Claim {
+            id: &id,
+            fingerprint: None,
+            api_url: "http://10.0.0.1:8001",
+            address: "10.0.0.1",
+        };
+        let decide_among =
+            |rows: &[PendingAgent]| decide(&claim, None, None, Admission::Keys, rows);
+        let mut rows: Vec<_> = (0..9)
+            .map(|n| pending(&format!("a{n}"), None, "10.0.0.1"))
+            .collect();
+        assert_eq!(decide_among(&rows), Decision::Wait);
+        rows.push(pending("a9", None, "10.0.0.1"));
+        assert_eq!(
+            decide_among(&rows),
+            Decision::Refuse(Refusal::TooManyFromAddress)
+        );
+        rows.push(pending("lab", None, "10.0.0.1"));
+        assert_eq!(decide_among(&rows), Decision::Wait, "it waits already");
+        let rows: Vec<_> = (0..MAX_PENDING)
+            .map(|n| {
+                pending(
+                    &format!("a{n}"),
+                    None,
+                    &format!("10.1.{}.{}", n / 250, n % 250),
+                )
+            })
+            .collect();
+        assert_eq!(
+            decide_among(&rows),
+            Decision::Refuse(Refusal::TooManyPending)
+        );
+    }
+
+    #[test]
+    fn approvals_mean_exactly_one_registration() {
+        let rows = [
+            pending("lab", Some("one"), "10.0.0.1"),
+            pending("lab", Some("two"), "10.0.0.2"),
+        ];
+        let two = rows[1].secret.as_ref().unwrap().fingerprint.clone();
+        let chosen = |rows: &[PendingAgent], fingerprint: Option<&str>| {
+            choose(rows, fingerprint).map(|row| row.address.clone())
+        };
+        assert_eq!(chosen(&[], None), Err(Ambiguity::None));
+        assert_eq!(chosen(&rows[..1], None), Ok("10.0.0.1".into()));
+        assert_eq!(chosen(&rows, None), Err(Ambiguity::Several));
+        assert_eq!(chosen(&rows, Some(two.shown())), Ok("10.0.0.2".into()));
+        assert_eq!(chosen(&rows, Some(two.as_str())), Ok("10.0.0.2".into()));
+        assert_eq!(
+            chosen(&rows[..1], Some(two.shown())),
+            Err(Ambiguity::Changed)
+        );
+        assert_eq!(chosen(&rows, Some("")), Err(Ambiguity::Changed));
+    }
+
+    #[test]
+    fn heartbeats_count_only_with_the_right_key() {
+        let keyed = record(Some("k"));
+        let revoked = AgentRecord {
+            revoked: true,
+            ..keyed.clone()
+        };
+        let waiting = [pending("lab", Some("w"), "10.0.0.1")];
+        let beat = |record: Option<&AgentRecord>, waiting: &[PendingAgent], key: Option<&str>| {
+            let secret = key.map(secret);
+            check_heartbeat(
+                record,
+                waiting,
+                secret.as_ref().map(|secret| &secret.fingerprint),
+            )
+        };
+        assert_eq!(beat(None, &[], Some("k")), Err(HeartbeatRefusal::Unknown));
+        assert_eq!(beat(Some(&keyed), &[], Some("k")), Ok(()));
+        assert_eq!(
+            beat(Some(&keyed), &[], None),
+            Err(HeartbeatRefusal::WrongKey)
+        );
+        assert_eq!(
+            beat(Some(&keyed), &waiting, Some("w")),
+            Err(HeartbeatRefusal::WrongKey)
+        );
+        assert_eq!(beat(Some(&record(None)), &[], None), Ok(()));
+        assert_eq!(
+            beat(Some(&revoked), &[], Some("k")),
+            Err(HeartbeatRefusal::Revoked)
+        );
+        assert_eq!(beat(None, &waiting, Some("w")), Ok(()));
+        assert_eq!(
+            beat(None, &waiting, Some("x")),
+            Err(HeartbeatRefusal::WrongKey)
+        );
+    }
+
+    #[test]
+    fn registrations_are_forgotten_after_a_day() {
+        let row = pending("lab", None, "10.0.0.1");
+        assert!(!is_expired(&row, at(24 * 3600)));
+        assert!(is_expired(&row, at(24 * 3600 + 1)));
+        assert!(!is_expired(&row, at(-100_000)), "a clock set back");
+    }
+
+    #[test]
+    fn two_different_keys_in_one_request_are_refused() {
+        assert_eq!(one_key(Some("a"), None), Ok(Some("a")));
+        assert_eq!(one_key(None, Some("a")), Ok(Some("a")));
+        assert_eq!(one_key(Some("a"), Some("a")), Ok(Some("a")));
+        assert_eq!(one_key(Some("a"), Some("b")), Err(KeysDiffer));
+        assert_eq!(one_key(Some(""), Some("b")), Ok(Some("b")));
+        assert_eq!(one_key(None, None), Ok(None));
+    }
+}

@@ -1,0 +1,119 @@
+//! What agents say, brought to bounds before it is kept: long texts cut, lists limited, nonsense refused.
+//!
+//! A lying agent can fill its own row with rubbish, but neither the master's memory nor anybody's page.
+
+use batwa_api::{
+    agent::AgentInfo,
+    operation::Operation,
+    terminal::Terminal,
+    vm::{Vm, label_is_good},
+};
+
+use crate::client::clip;
+
+/// Most VMs of one agent.
+pub(crate) const MAX_VMS: usize = 10_000;
+/// Most terminal sessions of one agent.
+pub(crate) const MAX_TERMINALS: usize = 10_000;
+/// Longest text meant for people: an error with the last lines of a console.
+const MAX_MESSAGE: usize = 4_000;
+/// Longest text that is a name or an address.
+const MAX_WORD: usize = 256;
+/// Longest list inside one VM, agent or operation.
+const MAX_LIST: usize = 64;
+
+fn message(text: &mut Option<String>) {
+    if let Some(text) = text {
+        shorten(text, MAX_MESSAGE);
+    }
+}
+
+fn word(text: &mut Option<String>) {
+    if let Some(text) = text {
+        shorten(text, MAX_WORD);
+    }
+}
+
+fn shorten(text: &mut String, max: usize) {
+    if text.len() > max || text.chars().any(|c| c.is_control() && c != '\n') {
+        *text = clip(text, max);
+    }
+}
+
+/// A VM within bounds.
+pub(crate) fn vm(mut vm: Vm) -> Vm {
+    message(&mut vm.message);
+    word(&mut vm.image);
+    word(&mut vm.release);
+    word(&mut vm.acceleration);
+    vm.ipv4.truncate(MAX_LIST);
+    for address in &mut vm.ipv4 {
+        shorten(address, MAX_LIST);
+    }
+    vm.operations.truncate(MAX_LIST);
+    if let Some(usage) = &mut vm.usage {
+        usage.cpu_percent = usage.cpu_percent.filter(|percent| percent.is_finite());
+    }
+    vm
+}
+
+/// An agent's word on itself, within bounds.
+pub(crate) fn info(mut info: AgentInfo) -> AgentInfo {
+    shorten(&mut info.version, MAX_WORD);
+    shorten(&mut info.host.hostname, MAX_WORD);
+    shorten(&mut info.host.os, MAX_WORD);
+    shorten(&mut info.host.arch, MAX_WORD);
+    info.drivers.truncate(MAX_LIST);
+    for driver in &mut info.drivers {
+        word(&mut driver.version);
+        message(&mut driver.health.message);
+        if let Some(acceleration) = &mut driver.acceleration {
+            shorten(&mut acceleration.name, MAX_WORD);
+            shorten(&mut acceleration.reason, MAX_MESSAGE);
+        }
+    }
+    info.labels.retain(|key, value| label_is_good(key, value));
+    while info.labels.len() > MAX_LIST {
+        info.labels.pop_last();
+    }
+    info
+}
+
+/// An operation within bounds.
+pub(crate) fn operation(mut operation: Operation) -> Operation {
+    message(&mut operation.message);
+    operation.progress = operation
+        .progress
+        .filter(|percent| percent.is_finite())
+        .map(|percent| percent.clamp(0.0, 100.0));
+    if let Some(error) = &mut operation.error {
+        shorten(&mut error.detail, MAX_MESSAGE);
+        message(&mut error.hint);
+        word(&mut error.field);
+        error.log.truncate(MAX_LIST);
+        for line in &mut error.log {
+            shorten(line, MAX_MESSAGE);
+        }
+    }
+    operation
+}
+
+/// All VMs of a snapshot within bounds.
+///
+/// # Errors
+/// What the agent claims that cannot be.
+pub(crate) fn vms(vms: Vec<Vm>) -> Result<Vec<Vm>, String> {
+    if vms.len() > MAX_VMS {
+        return Err(format!(
+            "it claims {} VMs; more than {MAX_VMS} on one machine are not believed",
+            vms.len()
+        ));
+    }
+    Ok(vms.into_iter().map(vm).collect())
+}
+
+/// All terminal sessions of a snapshot within bounds.
+pub(crate) fn terminals(mut terminals: Vec<Terminal>) -> Vec<Terminal> {
+    terminals.truncate(MAX_TERMINALS);
+    terminals
+}

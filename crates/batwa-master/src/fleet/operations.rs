@@ -1,0 +1,203 @@
+//! Operations that are under way, and those that ended lately: who waits for one waits here.
+//!
+//! The agent is the authority; a finished operation never changes again, whatever an agent says later.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use batwa_api::{
+    event::Event,
+    id::{AgentId, OperationId},
+    operation::{Operation, OperationKind, OperationState},
+};
+use tokio::{sync::watch, time::timeout};
+
+use super::Fleet;
+
+/// Finished operations kept in memory; the store has all.
+const FINISHED_KEPT: usize = 1000;
+/// Most operations of one agent that are taken from its word alone.
+const MAX_PER_AGENT: usize = 10_000;
+
+/// One operation in memory.
+pub(super) struct Live {
+    operation: watch::Sender<Operation>,
+    /// Whether the store lacks its newest word.
+    unsaved: bool,
+    /// Whether this process is about to bring it to the agent: the agent not knowing it says nothing then.
+    sending: bool,
+}
+
+/// How an agent's word on an operation came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// In a snapshot: finished ones may be long known.
+    InSnapshot,
+    /// As a change, or as the answer to a question.
+    AsChange,
+}
+
+impl Fleet {
+    /// Takes an operation that was just accepted, or that the store holds unfinished.
+    pub(crate) fn add_operation(&self, operation: Operation) {
+        let live = Live {
+            operation: watch::Sender::new(operation.clone()),
+            unsaved: false,
+            sending: false,
+        };
+        let mut operations = self.operations.lock().expect("no holder panics");
+        operations.entry(operation.id).or_insert(live);
+        self.events.publish(Event::Operation { operation });
+    }
+
+    /// One operation, while it is in memory.
+    pub(crate) fn operation(&self, id: OperationId) -> Option<Operation> {
+        let operations = self.operations.lock().expect("no holder panics");
+        operations
+            .get(&id)
+            .map(|live| live.operation.borrow().clone())
+    }
+
+    /// Operations of an agent that are not finished and that nobody is bringing to it right now.
+    pub(crate) fn unsettled_operations(&self, agent: &AgentId) -> Vec<Operation> {
+        let operations = self.operations.lock().expect("no holder panics");
+        operations
+            .values()
+            .filter(|live| !live.sending)
+            .map(|live| live.operation.borrow().clone())
+            .filter(|operation| operation.agent_id == *agent && !operation.state.is_finished())
+            .collect()
+    }
+
+    /// Marks an operation as being brought to its agent, until [`Self::sent`].
+    pub(crate) fn sending(&self, id: OperationId, sending: Sending) {
+        let mut operations = self.operations.lock().expect("no holder panics");
+        if let Some(live) = operations.get_mut(&id) {
+            live.sending = sending == Sending::Now;
+        }
+    }
+
+    /// Takes what `agent` says of an operation.
+    pub(crate) fn hear_operation(&self, agent: &AgentId, mut operation: Operation, heard: Heard) {
+        operation.agent_id = agent.clone();
+        let mut operations = self.operations.lock().expect("no holder panics");
+        match operations.get_mut(&operation.id) {
+            Some(live) => {
+                let known = live.operation.borrow().clone();
+                if known.agent_id != *agent || known.state.is_finished() {
+                    return;
+                }
+                // What the master wrote down first stays: the agent does not know who asked.
+                operation.requested_by = known.requested_by.clone();
+                operation.created_at = known.created_at;
+                operation.kind = known.kind;
+                operation.vm = known.vm.clone();
+                if known == operation {
+                    return;
+                }
+                live.unsaved |= known.state != operation.state || known.stage != operation.stage;
+                live.operation.send_replace(operation.clone());
+            }
+            None => {
+                let finished = operation.state.is_finished();
+                if finished && heard == Heard::InSnapshot {
+                    return;
+                }
+                let of_agent = operations
+                    .values()
+                    .filter(|live| live.operation.borrow().agent_id == *agent)
+                    .count();
+                if of_agent >= MAX_PER_AGENT {
+                    return;
+                }
+                operation.requested_by = None;
+                operations.insert(
+                    operation.id,
+                    Live {
+                        operation: watch::Sender::new(operation.clone()),
+                        unsaved: true,
+                        sending: false,
+                    },
+                );
+            }
+        }
+        self.events.publish(Event::Operation {
+            operation: operation.clone(),
+        });
+        drop(operations);
+        self.unsaved.notify_one();
+        let failed_create = operation.kind == OperationKind::Create
+            && matches!(
+                operation.state,
+                OperationState::Failed | OperationState::Cancelled
+            );
+        if failed_create && self.vm(agent, &operation.vm).is_none() {
+            self.put_labels(agent, &operation.vm, super::Labels::new());
+        }
+    }
+
+    /// Waits until an operation is finished, at most for `patience`; answers with how it is then.
+    pub(crate) async fn wait_for_operation(
+        &self,
+        id: OperationId,
+        patience: Duration,
+    ) -> Option<Operation> {
+        let mut receiver = {
+            let operations = self.operations.lock().expect("no holder panics");
+            operations.get(&id)?.operation.subscribe()
+        };
+        let finished = timeout(
+            patience,
+            receiver.wait_for(|operation| operation.state.is_finished()),
+        )
+        .await
+        .ok()
+        .and_then(Result::ok)
+        .map(|operation| operation.clone());
+        Some(finished.unwrap_or_else(|| receiver.borrow().clone()))
+    }
+
+    /// Operations whose newest word the store lacks.
+    pub(crate) fn unsaved_operations(&self) -> Vec<Operation> {
+        let mut operations = self.operations.lock().expect("no holder panics");
+        operations
+            .values_mut()
+            .filter_map(|live| {
+                std::mem::take(&mut live.unsaved).then(|| live.operation.borrow().clone())
+            })
+            .collect()
+    }
+
+    /// Says that the store could not take these after all.
+    pub(crate) fn still_unsaved(&self, ids: &[OperationId]) {
+        let mut operations = self.operations.lock().expect("no holder panics");
+        for id in ids {
+            if let Some(live) = operations.get_mut(id) {
+                live.unsaved = true;
+            }
+        }
+    }
+
+    /// Forgets the oldest of the finished operations that the store has.
+    pub(crate) fn forget_finished_operations(&self) {
+        let mut operations = self.operations.lock().expect("no holder panics");
+        let finished: BTreeSet<OperationId> = operations
+            .iter()
+            .filter(|(_, live)| !live.unsaved && live.operation.borrow().state.is_finished())
+            .map(|(id, _)| *id)
+            .collect();
+        let too_many = finished.len().saturating_sub(FINISHED_KEPT);
+        // Ids sort by the time they were made.
+        for id in finished.into_iter().take(too_many) {
+            operations.remove(&id);
+        }
+    }
+}
+
+/// Whether an operation is being brought to its agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sending {
+    /// It is, by a task of this process.
+    Now,
+    /// It was, or nobody tries.
+    NotNow,
+}

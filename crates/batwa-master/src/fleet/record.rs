@@ -1,0 +1,188 @@
+//! What the store keeps of an agent, in the fleet's own types.
+
+use std::{collections::BTreeMap, fmt};
+
+use batwa_api::{
+    Timestamp,
+    agent::{LinkKind, Registration},
+    id::AgentId,
+};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+
+/// SHA-256 of an agent's key, in hex: what keys are compared and shown by.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Fingerprint(String);
+
+impl Fingerprint {
+    /// How many hex digits of it people see.
+    pub(crate) const SHOWN: usize = 16;
+
+    /// The fingerprint of `key`.
+    #[must_use]
+    pub(crate) fn of(key: &SecretString) -> Self {
+        Self(hex::encode(Sha256::digest(key.expose_secret().as_bytes())))
+    }
+
+    /// A fingerprint as the store keeps it.
+    #[must_use]
+    pub(crate) fn from_hex(hex: String) -> Self {
+        Self(hex)
+    }
+
+    /// All its digits.
+    #[must_use]
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The digits that people see.
+    #[must_use]
+    pub(crate) fn shown(&self) -> &str {
+        self.0.get(..Self::SHOWN).unwrap_or(&self.0)
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fingerprint({})", self.shown())
+    }
+}
+
+/// The key of an agent: what it enrolled with, and what the master presents to it.
+#[derive(Clone)]
+pub(crate) struct AgentSecret {
+    /// The key itself.
+    pub(crate) key: SecretString,
+    /// Its hash.
+    pub(crate) fingerprint: Fingerprint,
+}
+
+impl AgentSecret {
+    /// `key` with its fingerprint.
+    #[must_use]
+    pub(crate) fn new(key: SecretString) -> Self {
+        let fingerprint = Fingerprint::of(&key);
+        Self { key, fingerprint }
+    }
+}
+
+impl fmt::Debug for AgentSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fingerprint.fmt(f)
+    }
+}
+
+/// One agent that was let in.
+#[derive(Debug, Clone)]
+pub(crate) struct AgentRecord {
+    /// Its id.
+    pub(crate) id: AgentId,
+    /// What it says its machine is called.
+    pub(crate) hostname: String,
+    /// What an admin calls it.
+    pub(crate) display_name: Option<String>,
+    /// How it is reached.
+    pub(crate) link: LinkKind,
+    /// Where it is reached.
+    pub(crate) api_url: String,
+    /// The key it enrolled with.
+    pub(crate) secret: Option<AgentSecret>,
+    /// Labels from its registration.
+    pub(crate) tags: BTreeMap<String, String>,
+    /// All its labels, once an admin has set them.
+    pub(crate) labels: Option<BTreeMap<String, String>>,
+    /// Whether no new VM may be made there.
+    pub(crate) cordoned: bool,
+    /// Whether an admin shut it out.
+    pub(crate) revoked: bool,
+    /// When it was let in.
+    pub(crate) created_at: Timestamp,
+    /// When the master last heard of it, up to the last batch.
+    pub(crate) last_seen: Option<Timestamp>,
+}
+
+impl AgentRecord {
+    /// The record of the master's own machine.
+    #[must_use]
+    pub(crate) fn local(hostname: String, now: Timestamp) -> Self {
+        Self {
+            id: AgentId::local(),
+            hostname,
+            display_name: None,
+            link: LinkKind::InProcess,
+            api_url: "local".to_owned(),
+            secret: None,
+            tags: BTreeMap::new(),
+            labels: None,
+            cordoned: false,
+            revoked: false,
+            created_at: now,
+            last_seen: None,
+        }
+    }
+}
+
+/// One registration that waits for an admin: one row for each id and key.
+#[derive(Debug, Clone)]
+pub(crate) struct PendingAgent {
+    /// The id it goes by.
+    pub(crate) id: AgentId,
+    /// The host name it gave.
+    pub(crate) hostname: String,
+    /// Where it says it can be reached.
+    pub(crate) api_url: String,
+    /// Where the request came from.
+    pub(crate) address: String,
+    /// Its key.
+    pub(crate) secret: Option<AgentSecret>,
+    /// Labels it gave.
+    pub(crate) tags: BTreeMap<String, String>,
+    /// When it first asked.
+    pub(crate) first_seen: Timestamp,
+    /// When it last asked.
+    pub(crate) last_seen: Timestamp,
+}
+
+impl PendingAgent {
+    /// What an admin sees of it.
+    #[must_use]
+    pub(crate) fn registration(&self) -> Registration {
+        Registration {
+            hostname: self.hostname.clone(),
+            api_url: self.api_url.clone(),
+            address: self.address.clone(),
+            fingerprint: self
+                .secret
+                .as_ref()
+                .map(|secret| secret.fingerprint.shown().to_owned()),
+            first_seen: self.first_seen,
+            last_seen: self.last_seen,
+        }
+    }
+
+    /// Whether `other` is a registration with the same key.
+    #[must_use]
+    pub(crate) fn has_key_of(&self, other: Option<&Fingerprint>) -> bool {
+        self.secret.as_ref().map(|secret| &secret.fingerprint) == other
+    }
+
+    /// The agent's record once it is let in.
+    #[must_use]
+    pub(crate) fn into_record(self, now: Timestamp) -> AgentRecord {
+        AgentRecord {
+            id: self.id,
+            hostname: self.hostname,
+            display_name: None,
+            link: LinkKind::Direct,
+            api_url: self.api_url,
+            secret: self.secret,
+            tags: self.tags,
+            labels: None,
+            cordoned: false,
+            revoked: false,
+            created_at: now,
+            last_seen: Some(self.last_seen),
+        }
+    }
+}
