@@ -4,6 +4,8 @@
 //! the suite `tests/it/driver_contract.rs` that every driver runs.
 
 pub mod command;
+pub mod fake;
+pub(crate) mod open;
 pub mod pty;
 
 use std::{fmt, pin::Pin, sync::Arc};

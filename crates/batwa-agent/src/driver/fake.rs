@@ -1,0 +1,635 @@
+//! VMs that only pretend: for demos, tests and load.
+//!
+//! They take their time, fail as often as told, and are written to the state folder at each step, so that they
+//! outlive `kill -9` of the agent as real ones do. **Their shells are real**: a terminal of a fake VM is
+//! `/bin/sh` on this machine, as this user, with a folder of the VM's own as its home. Whoever may open
+//! terminals can therefore run anything here; the agent's log says so when the driver opens.
+
+mod settings;
+mod store;
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use batwa_api::{
+    Timestamp,
+    agent::{Acceleration, Capabilities, DriverKind},
+    image::Image,
+    name::VmName,
+    operation::{OperationKind, Stage},
+    size::ByteSize,
+    terminal::{TermSize, TerminalKind},
+    vm::{Readiness, VmSpec, VmState, VmUsage},
+};
+use tokio::sync::{Semaphore, watch};
+use tracing::warn;
+
+pub use self::settings::{FakeSettings, FakeSettingsError, StepMode};
+use self::store::{FakeVm, FakeVms, Store};
+use super::{Driver, DriverError, ObservedVm, Probe, Progress, Pty, StopMode, pty};
+
+/// Runs VMs that only pretend.
+#[derive(Debug)]
+pub struct FakeDriver {
+    settings: FakeSettings,
+    folder: PathBuf,
+    store: Store,
+    vms: Mutex<FakeVms>,
+    /// Images that were "downloaded".
+    cached: Mutex<BTreeSet<&'static str>>,
+    changes: watch::Sender<u64>,
+    steps: Semaphore,
+    hangs: watch::Sender<bool>,
+}
+
+/// One step of an operation: what it says and the state it leaves the VM in.
+struct Step(Stage, Option<VmState>);
+
+struct FakeImage {
+    name: &'static str,
+    aliases: &'static [&'static str],
+    title: &'static str,
+    size: ByteSize,
+    min_disk: ByteSize,
+}
+
+const IMAGES: [FakeImage; 4] = [
+    FakeImage {
+        name: "ubuntu:24.04",
+        aliases: &["24.04", "noble", "lts"],
+        title: "Ubuntu 24.04 LTS (pretended)",
+        size: ByteSize::mib(600),
+        min_disk: ByteSize::gib(4),
+    },
+    FakeImage {
+        name: "ubuntu:22.04",
+        aliases: &["22.04", "jammy"],
+        title: "Ubuntu 22.04 LTS (pretended)",
+        size: ByteSize::mib(650),
+        min_disk: ByteSize::gib(4),
+    },
+    FakeImage {
+        name: "debian:12",
+        aliases: &["bookworm"],
+        title: "Debian 12 (pretended)",
+        size: ByteSize::mib(350),
+        min_disk: ByteSize::gib(2),
+    },
+    FakeImage {
+        name: "tiny",
+        aliases: &[],
+        title: "Tiny Linux (pretended)",
+        size: ByteSize::mib(20),
+        min_disk: ByteSize::mib(512),
+    },
+];
+
+fn find_image(name: &str) -> Option<&'static FakeImage> {
+    IMAGES
+        .iter()
+        .find(|image| image.name == name || image.aliases.contains(&name))
+}
+
+impl FakeDriver {
+    /// Finds the VMs of `state_dir` again, or makes the first ones there.
+    ///
+    /// # Errors
+    /// [`DriverError::Failed`] when the folder or the file in it cannot be used.
+    pub fn open(state_dir: &Path, settings: FakeSettings) -> Result<Self, DriverError> {
+        let folder = state_dir.join("fake");
+        let cannot = |error: io::Error| {
+            DriverError::failed(format!(
+                "cannot keep fake VMs in `{}`: {error}",
+                folder.display()
+            ))
+        };
+        fs::create_dir_all(&folder).map_err(cannot)?;
+        let store = Store::new(folder.join("vms.json"));
+        let vms = match store.load().map_err(cannot)? {
+            Some(vms) => vms,
+            None => {
+                let vms = first_vms(settings.vms);
+                store.save(&vms).map_err(cannot)?;
+                vms
+            }
+        };
+        warn!(
+            "the fake driver is in use: its VMs only pretend, and their terminals are shells of this machine as this user"
+        );
+        Ok(Self {
+            settings,
+            folder,
+            store,
+            vms: Mutex::new(vms),
+            cached: Mutex::new(BTreeSet::new()),
+            changes: watch::Sender::new(0),
+            steps: Semaphore::new(0),
+            hangs: watch::Sender::new(false),
+        })
+    }
+
+    /// Lets operations make `n` more steps, when they are stepped.
+    pub fn step(&self, n: usize) {
+        self.steps.add_permits(n);
+    }
+
+    /// From now on no call returns, as with a hung daemon.
+    pub fn hang(&self) {
+        self.hangs.send_replace(true);
+    }
+
+    /// Calls return again, those that hang too.
+    pub fn recover_from_hang(&self) {
+        self.hangs.send_replace(false);
+    }
+
+    /// Changes a VM behind the agent's back, as somebody with another tool would; `None` removes it.
+    ///
+    /// # Errors
+    /// [`DriverError::Failed`] when the change cannot be written.
+    pub fn change_behind(&self, vm: &VmName, state: Option<VmState>) -> Result<(), DriverError> {
+        self.change(|vms| match state {
+            Some(state) => {
+                vms.entry(vm.clone())
+                    .or_insert_with(|| new_vm(&VmSpec::default(), 200))
+                    .state = state;
+            }
+            None => {
+                vms.remove(vm);
+            }
+        })
+    }
+
+    fn vms(&self) -> MutexGuard<'_, FakeVms> {
+        self.vms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the VMs, writes them down and tells.
+    fn change<R>(&self, change: impl FnOnce(&mut FakeVms) -> R) -> Result<R, DriverError> {
+        let mut vms = self.vms();
+        let result = change(&mut vms);
+        self.store
+            .save(&vms)
+            .map_err(|error| DriverError::failed(format!("cannot write fake VMs down: {error}")))?;
+        drop(vms);
+        self.changes.send_modify(|n| *n += 1);
+        Ok(result)
+    }
+
+    fn set_state(&self, vm: &VmName, state: VmState) -> Result<(), DriverError> {
+        self.change(|vms| match vms.get_mut(vm) {
+            Some(fake) => {
+                if state == VmState::Running && fake.state != VmState::Running {
+                    fake.started_at = Some(Timestamp::now());
+                }
+                fake.state = state;
+                Ok(())
+            }
+            None => Err(DriverError::NotFound(vm.clone())),
+        })?
+    }
+
+    fn state(&self, vm: &VmName) -> Result<VmState, DriverError> {
+        self.vms()
+            .get(vm)
+            .map(|fake| fake.state)
+            .ok_or_else(|| DriverError::NotFound(vm.clone()))
+    }
+
+    /// As slow as a real driver, and hanging where told.
+    async fn answer(&self) {
+        let mut hangs = self.hangs.subscribe();
+        // Cannot fail: the sender is ours.
+        let _ = hangs.wait_for(|hangs| !hangs).await;
+        tokio::time::sleep(self.settings.latency).await;
+    }
+
+    /// Waits for one step's turn.
+    async fn turn(&self) -> Result<(), DriverError> {
+        let mut hangs = self.hangs.subscribe();
+        let _ = hangs.wait_for(|hangs| !hangs).await;
+        match self.settings.mode {
+            StepMode::Timed => tokio::time::sleep(self.settings.latency).await,
+            StepMode::Stepped => match self.steps.acquire().await {
+                Ok(permit) => permit.forget(),
+                Err(_) => return Err(DriverError::failed("the fake driver is closed")),
+            },
+        }
+        Ok(())
+    }
+
+    async fn run(
+        &self,
+        kind: OperationKind,
+        vm: &VmName,
+        steps: &[Step],
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        for Step(stage, state) in steps {
+            progress.stage(*stage);
+            progress.log(format!("fake: {vm}: {stage:?}"));
+            self.turn().await?;
+            self.fail_by_chance(kind, vm)?;
+            if let Some(state) = state {
+                self.set_state(vm, *state)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fail_by_chance(&self, kind: OperationKind, vm: &VmName) -> Result<(), DriverError> {
+        let share = self.settings.failures.get(&kind).copied().unwrap_or(0.0);
+        if share > 0.0 && rand::random::<f64>() < share {
+            return Err(DriverError::Failed {
+                detail: format!("cannot {kind} VM `{vm}`: the fake driver was told to fail"),
+                hint: Some("start it again with other settings".to_owned()),
+                log: vec!["fake: this is where a console would speak".to_owned()],
+            });
+        }
+        Ok(())
+    }
+
+    async fn fetch(&self, image: &FakeImage, progress: &Progress) -> Result<(), DriverError> {
+        let cached = {
+            let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+            cached.contains(image.name)
+        };
+        if !cached {
+            progress.stage(Stage::Downloading);
+            let total = image.size.as_u64();
+            for part in 1..=4 {
+                self.turn().await?;
+                progress.bytes(ByteSize::bytes(total * part / 4), Some(image.size));
+                #[expect(clippy::cast_precision_loss, reason = "1 to 4")]
+                progress.percent(part as f64 * 25.0);
+            }
+            let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+            cached.insert(
+                IMAGES
+                    .iter()
+                    .find(|known| known.name == image.name)
+                    .map_or("", |known| known.name),
+            );
+        }
+        Ok(())
+    }
+
+    fn home(&self, vm: &VmName) -> PathBuf {
+        self.folder.join("homes").join(vm.as_str())
+    }
+
+    fn observed(name: &VmName, fake: &FakeVm) -> ObservedVm {
+        let runs = fake.state == VmState::Running;
+        ObservedVm {
+            readiness: runs.then_some(Readiness::Ready),
+            ipv4: if runs {
+                vec![format!("10.66.{}.{}", fake.host / 250, fake.host % 250 + 2)]
+            } else {
+                Vec::new()
+            },
+            image: Some(fake.image.clone()),
+            release: find_image(&fake.image).map(|image| image.title.to_owned()),
+            cpus: Some(fake.cpus),
+            memory: Some(fake.memory),
+            disk: Some(fake.disk),
+            acceleration: Some("none".to_owned()),
+            created_at: Some(fake.created_at),
+            started_at: fake.started_at.filter(|_| runs),
+            ..ObservedVm::new(name.clone(), fake.state)
+        }
+    }
+}
+
+fn new_vm(spec: &VmSpec, host: u16) -> FakeVm {
+    FakeVm {
+        state: VmState::Creating,
+        image: find_image(&spec.image).map_or_else(|| spec.image.clone(), |i| i.name.to_owned()),
+        cpus: spec.cpus,
+        memory: spec.memory,
+        disk: spec.disk,
+        host,
+        created_at: Timestamp::now(),
+        started_at: None,
+        before_trash: None,
+    }
+}
+
+/// The VMs of a new state folder: most run, every fourth is stopped.
+fn first_vms(count: usize) -> FakeVms {
+    (0..count)
+        .map(|n| {
+            let mut vm = new_vm(&VmSpec::default(), u16::try_from(n % 60_000).unwrap_or(0));
+            vm.state = if n % 4 == 3 {
+                VmState::Stopped
+            } else {
+                VmState::Running
+            };
+            vm.started_at = Some(vm.created_at);
+            let name = VmName::parse(&format!("demo-{:02}", n + 1)).expect("a plain name");
+            (name, vm)
+        })
+        .collect()
+}
+
+#[async_trait]
+impl Driver for FakeDriver {
+    fn kind(&self) -> DriverKind {
+        DriverKind::Fake
+    }
+
+    async fn probe(&self) -> Result<Probe, DriverError> {
+        self.answer().await;
+        Ok(Probe {
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            capabilities: Capabilities::all(),
+            acceleration: Some(Acceleration {
+                name: "none".to_owned(),
+                reason: "fake VMs run nothing".to_owned(),
+            }),
+        })
+    }
+
+    async fn observe(&self) -> Result<Vec<ObservedVm>, DriverError> {
+        self.answer().await;
+        Ok(self
+            .vms()
+            .iter()
+            .map(|(name, vm)| Self::observed(name, vm))
+            .collect())
+    }
+
+    async fn inspect(&self, vm: &VmName) -> Result<ObservedVm, DriverError> {
+        self.answer().await;
+        let fake = self
+            .vms()
+            .get(vm)
+            .cloned()
+            .ok_or_else(|| DriverError::NotFound(vm.clone()))?;
+        let mut observed = Self::observed(vm, &fake);
+        if fake.state == VmState::Running {
+            observed.usage = Some(VmUsage {
+                cpu_percent: Some(1.5),
+                memory_used: Some(ByteSize::bytes(fake.memory.as_u64() / 4)),
+                disk_used: Some(ByteSize::bytes(fake.disk.as_u64() / 5)),
+                load: Some([0.01, 0.05, 0.02]),
+                measured_at: Timestamp::now(),
+            });
+        }
+        Ok(observed)
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.changes.subscribe())
+    }
+
+    async fn images(&self) -> Result<Vec<Image>, DriverError> {
+        self.answer().await;
+        let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(IMAGES
+            .iter()
+            .enumerate()
+            .map(|(n, image)| Image {
+                name: image.name.to_owned(),
+                aliases: image
+                    .aliases
+                    .iter()
+                    .map(|&alias| alias.to_owned())
+                    .collect(),
+                title: image.title.to_owned(),
+                driver: DriverKind::Fake,
+                download_size: Some(image.size),
+                cached: cached.contains(image.name),
+                min_disk: Some(image.min_disk),
+                min_memory: Some(VmSpec::MIN_MEMORY),
+                origin: "made up".to_owned(),
+                cloud_config: true,
+                default: n == 0,
+            })
+            .collect())
+    }
+
+    async fn check(&self, vm: &VmName, spec: &VmSpec) -> Result<(), DriverError> {
+        let image = find_image(&spec.image).ok_or_else(|| DriverError::Invalid {
+            field: "image",
+            message: format!(
+                "there is no image `{}`; there are {}",
+                spec.image,
+                IMAGES.map(|image| format!("`{}`", image.name)).join(", ")
+            ),
+        })?;
+        if spec.disk < image.min_disk {
+            return Err(DriverError::Invalid {
+                field: "disk",
+                message: format!(
+                    "{} is less than the {} that image `{}` needs",
+                    spec.disk, image.min_disk, image.name
+                ),
+            });
+        }
+        if let Some(text) = &spec.cloud_init
+            && !text.starts_with("#!")
+            && let Err(error) = serde_saphyr::from_str::<serde_json::Value>(text)
+        {
+            return Err(DriverError::Invalid {
+                field: "cloud_init",
+                message: format!("the user-data is no YAML: {error}"),
+            });
+        }
+        match self.vms().get(vm) {
+            Some(taken) if taken.state != VmState::Creating => {
+                Err(DriverError::NameTaken(vm.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn create(
+        &self,
+        vm: &VmName,
+        spec: &VmSpec,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.check(vm, spec).await?;
+        progress.stage(Stage::ResolvingImage);
+        let host = u16::try_from(self.vms().len() % 60_000).unwrap_or(0);
+        self.change(|vms| vms.insert(vm.clone(), new_vm(spec, host)))?;
+        let made = async {
+            if let Some(image) = find_image(&spec.image) {
+                self.fetch(image, progress).await?;
+            }
+            let steps = [
+                Step(Stage::Preparing, None),
+                Step(Stage::Booting, Some(VmState::Starting)),
+                Step(Stage::WaitingForSsh, None),
+                Step(Stage::CloudInit, Some(VmState::Running)),
+            ];
+            self.run(OperationKind::Create, vm, &steps, progress).await
+        };
+        if let Err(error) = made.await {
+            self.change(|vms| vms.remove(vm))?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    async fn start(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError> {
+        match self.state(vm)? {
+            VmState::Running => return Ok(()),
+            VmState::Deleted => {
+                return Err(DriverError::IllegalState(format!(
+                    "VM `{vm}` is in the trash"
+                )));
+            }
+            _ => {}
+        }
+        self.set_state(vm, VmState::Starting)?;
+        let steps = [
+            Step(Stage::Starting, None),
+            Step(Stage::WaitingForSsh, Some(VmState::Running)),
+        ];
+        let started = self.run(OperationKind::Start, vm, &steps, progress).await;
+        if matches!(started, Err(DriverError::Failed { .. })) {
+            self.set_state(vm, VmState::Stopped)?;
+        }
+        started
+    }
+
+    async fn stop(
+        &self,
+        vm: &VmName,
+        mode: StopMode,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        match self.state(vm)? {
+            VmState::Stopped => return Ok(()),
+            VmState::Deleted | VmState::Suspended => {
+                return Err(DriverError::IllegalState(format!("VM `{vm}` does not run")));
+            }
+            _ => {}
+        }
+        let before = self.state(vm)?;
+        self.set_state(vm, VmState::Stopping)?;
+        if mode == StopMode::Forced {
+            return self.set_state(vm, VmState::Stopped);
+        }
+        let steps = [Step(Stage::Stopping, Some(VmState::Stopped))];
+        let stopped = self.run(OperationKind::Stop, vm, &steps, progress).await;
+        if matches!(stopped, Err(DriverError::Failed { .. })) {
+            self.set_state(vm, before)?;
+        }
+        stopped
+    }
+
+    async fn restart(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError> {
+        match self.state(vm)? {
+            VmState::Running | VmState::Restarting => {}
+            state => {
+                return Err(DriverError::IllegalState(format!("VM `{vm}` is {state}")));
+            }
+        }
+        self.set_state(vm, VmState::Restarting)?;
+        let steps = [
+            Step(Stage::Restarting, None),
+            Step(Stage::WaitingForSsh, Some(VmState::Running)),
+        ];
+        self.run(OperationKind::Restart, vm, &steps, progress).await
+    }
+
+    async fn suspend(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError> {
+        match self.state(vm)? {
+            VmState::Suspended => return Ok(()),
+            VmState::Running | VmState::Suspending => {}
+            state => {
+                return Err(DriverError::IllegalState(format!("VM `{vm}` is {state}")));
+            }
+        }
+        self.set_state(vm, VmState::Suspending)?;
+        let steps = [Step(Stage::Suspending, Some(VmState::Suspended))];
+        self.run(OperationKind::Suspend, vm, &steps, progress).await
+    }
+
+    async fn delete(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError> {
+        let before = self.state(vm)?;
+        if before == VmState::Deleted {
+            return Ok(());
+        }
+        let steps = [Step(Stage::Deleting, Some(VmState::Deleted))];
+        self.run(OperationKind::Delete, vm, &steps, progress)
+            .await?;
+        let back = match before {
+            VmState::Suspended | VmState::Suspending => VmState::Suspended,
+            _ => VmState::Stopped,
+        };
+        self.change(|vms| {
+            if let Some(fake) = vms.get_mut(vm) {
+                fake.before_trash = Some(back);
+            }
+        })
+    }
+
+    async fn recover(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError> {
+        if self.state(vm)? != VmState::Deleted {
+            return Ok(());
+        }
+        let back = self.vms().get(vm).and_then(|fake| fake.before_trash);
+        let steps = [Step(
+            Stage::Recovering,
+            Some(back.unwrap_or(VmState::Stopped)),
+        )];
+        self.run(OperationKind::Recover, vm, &steps, progress).await
+    }
+
+    async fn purge(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError> {
+        if self.state(vm).is_err() {
+            return Ok(());
+        }
+        let steps = [Step(Stage::Deleting, None)];
+        match self.run(OperationKind::Purge, vm, &steps, progress).await {
+            Ok(()) | Err(DriverError::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+        self.change(|vms| vms.remove(vm))?;
+        match fs::remove_dir_all(self.home(vm)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DriverError::failed(
+                format!("cannot remove the home of fake VM `{vm}`: {error}"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    async fn attach(
+        &self,
+        vm: &VmName,
+        kind: TerminalKind,
+        size: TermSize,
+    ) -> Result<Pty, DriverError> {
+        self.answer().await;
+        let state = self.state(vm)?;
+        let speaks = match kind {
+            TerminalKind::Shell => state == VmState::Running,
+            TerminalKind::Console => !matches!(
+                state,
+                VmState::Stopped | VmState::Suspended | VmState::Deleted | VmState::Error
+            ),
+        };
+        if !speaks {
+            return Err(DriverError::IllegalState(format!("VM `{vm}` is {state}")));
+        }
+        let home = self.home(vm);
+        fs::create_dir_all(&home).map_err(|error| {
+            DriverError::failed(format!("cannot make a home for fake VM `{vm}`: {error}"))
+        })?;
+        let environment = [
+            ("HOME", home.as_os_str().to_owned()),
+            ("PS1", format!("{vm}:$ ").into()),
+            ("ENV", "".into()),
+            ("HISTFILE", "".into()),
+        ];
+        pty::spawn_in(&home, "/bin/sh", ["-i"], environment, size)
+    }
+}
