@@ -1,0 +1,669 @@
+//! The inventory: what the drivers say of their VMs, kept current and merged into one list.
+//!
+//! One task a driver observes it on its own signal and on a timer; another looks closer at single VMs when
+//! something changed or somebody asks. Both end in the same place: [`Inventory::publish`], which computes the
+//! list anew and hands it to the [`Picture`]. Invariants: a driver that hangs delays nobody else and keeps its
+//! last word, with its age; what was seen earlier never replaces what was seen later.
+
+mod health;
+mod merge;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use batwa_api::{
+    Timestamp,
+    agent::{Capabilities, DriverKind, DriverStatus, HealthStatus},
+    id::OperationId,
+    name::VmName,
+    operation::OperationKind,
+    vm::{Vm, VmSpec, VmState},
+};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use self::{
+    health::HealthTrack,
+    merge::{Source, merge},
+};
+use crate::{
+    config::Limits,
+    driver::{Driver, DriverError, ObservedVm, Probe},
+    watch::Picture,
+};
+
+/// How long one closer look may take.
+const INSPECT_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a driver may take to say what it can do.
+const PROBE_DEADLINE: Duration = Duration::from_secs(10);
+/// An answer later than this makes a driver slow.
+const SLOW: Duration = Duration::from_secs(3);
+/// Time between two tries while a driver does not answer.
+const RETRY: Duration = Duration::from_secs(5);
+/// Time between two observations, however often the driver signals.
+const MIN_GAP: Duration = Duration::from_millis(15);
+/// A closer look younger than this is good enough for whoever asks.
+const LOOK_AGE: Duration = Duration::from_secs(5);
+
+/// All VMs of this machine.
+pub(crate) struct Inventory {
+    picture: Arc<Picture>,
+    limits: Limits,
+    slots: Vec<Slot>,
+    state: Mutex<State>,
+    /// Whether each driver has answered or shown that it will not for now.
+    first_word: watch::Sender<bool>,
+}
+
+/// One driver and what wakes its tasks.
+struct Slot {
+    driver: Arc<dyn Driver>,
+    poke: Notify,
+    wanted: Mutex<BTreeSet<VmName>>,
+    want: Notify,
+}
+
+struct State {
+    slots: Vec<SlotState>,
+    busy: BTreeMap<VmName, Busy>,
+}
+
+struct SlotState {
+    /// Whether `auto` left this driver out.
+    active: bool,
+    health: HealthTrack,
+    probe: Option<Probe>,
+    vms: BTreeMap<VmName, Seen>,
+    /// When VMs were found to be gone, so that an older list does not bring them back.
+    gone: BTreeMap<VmName, Instant>,
+    /// Whether it has ever listed its VMs.
+    listed: bool,
+}
+
+/// A VM and when the call that saw it began.
+#[derive(Debug, Clone)]
+struct Seen {
+    vm: ObservedVm,
+    asked: Instant,
+    at: Timestamp,
+    /// When it was last looked at closely.
+    inspected: Option<Instant>,
+}
+
+/// What our own operations do to a VM.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Busy {
+    /// The operations that run or wait, the oldest first.
+    pub(crate) operations: Vec<OperationId>,
+    /// The one that runs.
+    pub(crate) running: Option<Running>,
+}
+
+/// The operation that runs for a VM.
+#[derive(Debug, Clone)]
+pub(crate) struct Running {
+    pub(crate) kind: OperationKind,
+    pub(crate) driver: DriverKind,
+    /// What is being made, for a create.
+    pub(crate) spec: Option<VmSpec>,
+    /// When it will act, for a stop that waits.
+    pub(crate) shutdown_at: Option<Timestamp>,
+}
+
+impl Inventory {
+    /// An inventory of what `drivers` hold; the first one runs new VMs.
+    pub(crate) fn new(
+        picture: Arc<Picture>,
+        limits: Limits,
+        drivers: Vec<Arc<dyn Driver>>,
+    ) -> Self {
+        let state = State {
+            slots: drivers
+                .iter()
+                .map(|_| SlotState {
+                    active: true,
+                    health: HealthTrack::new(),
+                    probe: None,
+                    vms: BTreeMap::new(),
+                    gone: BTreeMap::new(),
+                    listed: false,
+                })
+                .collect(),
+            busy: BTreeMap::new(),
+        };
+        let slots = drivers
+            .into_iter()
+            .map(|driver| Slot {
+                driver,
+                poke: Notify::new(),
+                wanted: Mutex::new(BTreeSet::new()),
+                want: Notify::new(),
+            })
+            .collect();
+        Self {
+            picture,
+            limits,
+            slots,
+            state: Mutex::new(state),
+            first_word: watch::Sender::new(false),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Number of drivers, for those who run [`Inventory::observe`] and [`Inventory::inspect`].
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Waits until every driver has listed its VMs or is known not to answer, but no longer than `at_most`.
+    pub(crate) async fn wait_for_first_word(&self, at_most: Duration) {
+        let mut first_word = self.first_word.subscribe();
+        // Late is no failure: what is known by then is what is shown.
+        let _ = timeout(at_most, first_word.wait_for(|done| *done)).await;
+    }
+
+    /// `auto`: the drivers after the first stay out when the first one answers and they hold no VM.
+    pub(crate) async fn choose_first_that_answers(&self) {
+        for (index, slot) in self.slots.iter().enumerate() {
+            let answers = matches!(
+                timeout(PROBE_DEADLINE, slot.driver.probe()).await,
+                Ok(Ok(_))
+            );
+            if !answers {
+                continue;
+            }
+            for (later, slot) in self.slots.iter().enumerate().skip(index + 1) {
+                let holds_vms = matches!(
+                    timeout(PROBE_DEADLINE, slot.driver.observe()).await,
+                    Ok(Ok(vms)) if !vms.is_empty()
+                );
+                self.state().slots[later].active = holds_vms;
+            }
+            info!(driver.kind = %slot.driver.kind(), "using driver `{}`", slot.driver.kind());
+            return;
+        }
+    }
+
+    /// Observes driver number `index` until `stop`.
+    pub(crate) async fn observe(&self, index: usize, stop: CancellationToken) {
+        let slot = &self.slots[index];
+        if !self.state().slots[index].active {
+            self.note_first_word();
+            return;
+        }
+        let mut changes = slot.driver.changes();
+        loop {
+            self.probe_if_needed(index).await;
+            let answered = self.observe_once(index).await;
+            self.note_first_word();
+            let pause = if answered {
+                self.limits.observe_interval
+            } else {
+                RETRY.min(self.limits.observe_interval * 4)
+            };
+            sleep(MIN_GAP).await;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(pause) => {}
+                () = slot.poke.notified() => {}
+                () = changed(&mut changes) => {}
+            }
+        }
+    }
+
+    async fn probe_if_needed(&self, index: usize) {
+        let known = {
+            let state = self.state();
+            let slot = &state.slots[index];
+            slot.probe.is_some() && slot.health.status() != HealthStatus::Missing
+        };
+        if known {
+            return;
+        }
+        let result = timeout(PROBE_DEADLINE, self.slots[index].driver.probe())
+            .await
+            .unwrap_or_else(|_| Err(no_answer(self.slots[index].driver.kind(), PROBE_DEADLINE)));
+        let mut state = self.state();
+        match result {
+            Ok(probe) => state.slots[index].probe = Some(probe),
+            Err(error) => self.note_failure(&mut state, index, &error),
+        }
+        self.publish(&state);
+    }
+
+    /// One observation; whether the driver answered.
+    async fn observe_once(&self, index: usize) -> bool {
+        let asked = Instant::now();
+        let driver = &self.slots[index].driver;
+        let mut call = driver.observe();
+        let result = match timeout(SLOW, &mut call).await {
+            Ok(result) => result,
+            Err(_) => {
+                self.note_slow(index);
+                let rest = self.limits.observe_deadline.saturating_sub(SLOW);
+                timeout(rest, call)
+                    .await
+                    .unwrap_or_else(|_| Err(no_answer(driver.kind(), self.limits.observe_deadline)))
+            }
+        };
+        let mut state = self.state();
+        let answered = result.is_ok();
+        match result {
+            Ok(vms) => {
+                self.apply_list(&mut state, index, vms, asked);
+                let status = if asked.elapsed() > SLOW {
+                    HealthStatus::Slow
+                } else {
+                    HealthStatus::Ok
+                };
+                if state.slots[index].health.note(status, None) && status == HealthStatus::Ok {
+                    info!(driver.kind = %driver.kind(), "driver `{}` answers", driver.kind());
+                }
+            }
+            Err(error) => self.note_failure(&mut state, index, &error),
+        }
+        self.publish(&state);
+        answered
+    }
+
+    fn note_slow(&self, index: usize) {
+        let mut state = self.state();
+        let text = format!(
+            "driver `{}` is slow to answer",
+            self.slots[index].driver.kind()
+        );
+        state.slots[index]
+            .health
+            .note(HealthStatus::Slow, Some(text));
+        self.publish(&state);
+    }
+
+    fn note_failure(&self, state: &mut State, index: usize, error: &DriverError) {
+        let status = match error {
+            DriverError::Missing(_) => HealthStatus::Missing,
+            _ => HealthStatus::Stuck,
+        };
+        let kind = self.slots[index].driver.kind();
+        if state.slots[index]
+            .health
+            .note(status, Some(error.to_string()))
+        {
+            warn!(driver.kind = %kind, "driver `{kind}` does not answer: {error}");
+        }
+    }
+
+    fn apply_list(&self, state: &mut State, index: usize, vms: Vec<ObservedVm>, asked: Instant) {
+        let now = Timestamp::now();
+        let slot = &mut state.slots[index];
+        slot.listed = true;
+        let mut fresh: BTreeMap<VmName, Seen> = BTreeMap::new();
+        let mut wanted = Vec::new();
+        for vm in vms {
+            if slot.gone.get(&vm.name).is_some_and(|gone| *gone > asked) {
+                continue;
+            }
+            let before = slot.vms.get(&vm.name);
+            if let Some(before) = before
+                && before.asked > asked
+            {
+                fresh.insert(vm.name.clone(), before.clone());
+                continue;
+            }
+            let changed = before.is_none_or(|before| before.vm.state != vm.state);
+            if changed && is_settled(vm.state) {
+                wanted.push(vm.name.clone());
+            }
+            let inspected = before.and_then(|before| before.inspected);
+            fresh.insert(
+                vm.name.clone(),
+                Seen {
+                    vm,
+                    asked,
+                    at: now,
+                    inspected,
+                },
+            );
+        }
+        // What was looked at after this list was asked for is younger than the list.
+        for (name, seen) in &slot.vms {
+            if seen.asked > asked {
+                fresh.entry(name.clone()).or_insert_with(|| seen.clone());
+            }
+        }
+        slot.vms = fresh;
+        slot.gone.retain(|_, gone| *gone > asked);
+        self.want(index, wanted);
+    }
+
+    /// Asks for a closer look at these.
+    fn want(&self, index: usize, names: Vec<VmName>) {
+        if names.is_empty() {
+            return;
+        }
+        let slot = &self.slots[index];
+        slot.wanted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(names);
+        slot.want.notify_one();
+    }
+
+    /// Looks closer at VMs of driver number `index`, one after another, until `stop`.
+    pub(crate) async fn inspect(&self, index: usize, stop: CancellationToken) {
+        let slot = &self.slots[index];
+        loop {
+            let next = slot
+                .wanted
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop_first();
+            match next {
+                Some(name) => {
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        // A failure shows in the next observation.
+                        _ = self.look_at(index, &name) => {}
+                    }
+                }
+                None => tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = slot.want.notified() => {}
+                },
+            }
+        }
+    }
+
+    /// One closer look now; the list holds its result afterwards.
+    async fn look_at(&self, index: usize, name: &VmName) -> Result<Option<VmState>, DriverError> {
+        let asked = Instant::now();
+        let driver = &self.slots[index].driver;
+        let result = timeout(INSPECT_DEADLINE, driver.inspect(name))
+            .await
+            .unwrap_or_else(|_| Err(no_answer(driver.kind(), INSPECT_DEADLINE)));
+        let mut state = self.state();
+        let slot = &mut state.slots[index];
+        let found = match result {
+            Ok(vm) => {
+                let found = vm.state;
+                let seen = Seen {
+                    vm,
+                    asked,
+                    at: Timestamp::now(),
+                    inspected: Some(asked),
+                };
+                if slot
+                    .vms
+                    .get(name)
+                    .is_none_or(|before| before.asked <= asked)
+                {
+                    slot.gone.remove(name);
+                    slot.vms.insert(name.clone(), seen);
+                }
+                Some(found)
+            }
+            Err(DriverError::NotFound(_)) => {
+                slot.vms.remove(name);
+                slot.gone.insert(name.clone(), asked);
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        self.publish(&state);
+        Ok(found)
+    }
+
+    /// What `kind` says of a VM now: `None` when it says that there is none. The list agrees afterwards.
+    ///
+    /// # Errors
+    /// When the driver does not answer in time.
+    pub(crate) async fn ask(
+        &self,
+        kind: DriverKind,
+        name: &VmName,
+    ) -> Result<Option<VmState>, DriverError> {
+        self.look_at(self.index(kind)?, name).await
+    }
+
+    /// Somebody looks at this VM: brings its details up to date, waiting for that at most `at_most`.
+    pub(crate) async fn look(&self, name: &VmName, at_most: Duration) {
+        let index = {
+            let state = self.state();
+            state.slots.iter().position(|slot| {
+                slot.active
+                    && slot
+                        .vms
+                        .get(name)
+                        .is_some_and(|seen| seen.inspected.is_none_or(|at| at.elapsed() > LOOK_AGE))
+                    && slot.health.status() == HealthStatus::Ok
+            })
+        };
+        let Some(index) = index else { return };
+        if self
+            .state()
+            .busy
+            .get(name)
+            .is_some_and(|busy| busy.running.is_some())
+        {
+            // Its operation looks itself; a VM on its way up must not be asked (multipass/NOTES.md).
+            return;
+        }
+        if at_most.is_zero() {
+            self.want(index, vec![name.clone()]);
+        } else {
+            // What is known already is the answer when the driver takes longer.
+            let _ = timeout(at_most, self.look_at(index, name)).await;
+        }
+    }
+
+    /// The driver of this kind.
+    ///
+    /// # Errors
+    /// [`DriverError::Unsupported`] when this agent has none.
+    pub(crate) fn driver(&self, kind: DriverKind) -> Result<Arc<dyn Driver>, DriverError> {
+        Ok(Arc::clone(&self.slots[self.index(kind)?].driver))
+    }
+
+    fn index(&self, kind: DriverKind) -> Result<usize, DriverError> {
+        self.slots
+            .iter()
+            .position(|slot| slot.driver.kind() == kind)
+            .ok_or_else(|| {
+                DriverError::Unsupported(format!("this agent does not use driver `{kind}`"))
+            })
+    }
+
+    /// All drivers in use.
+    pub(crate) fn drivers(&self) -> Vec<Arc<dyn Driver>> {
+        let state = self.state();
+        self.slots
+            .iter()
+            .zip(&state.slots)
+            .filter(|(_, state)| state.active)
+            .map(|(slot, _)| Arc::clone(&slot.driver))
+            .collect()
+    }
+
+    /// The driver that runs new VMs: the first that answers.
+    ///
+    /// # Errors
+    /// [`DriverError::Missing`] or [`DriverError::Stuck`], saying what to do, when none does.
+    pub(crate) fn driver_for_new(&self) -> Result<Arc<dyn Driver>, DriverError> {
+        let state = self.state();
+        let usable = |slot: &&SlotState| {
+            slot.active
+                && slot.probe.is_some()
+                && matches!(slot.health.status(), HealthStatus::Ok | HealthStatus::Slow)
+        };
+        let index = state.slots.iter().position(|slot| usable(&slot));
+        match index {
+            Some(index) => Ok(Arc::clone(&self.slots[index].driver)),
+            None => Err(match state.slots.iter().find(|slot| slot.active) {
+                Some(slot) => slot.health.error(),
+                None => DriverError::Missing(
+                    "this machine has no driver: install Multipass or QEMU".to_owned(),
+                ),
+            }),
+        }
+    }
+
+    /// What a driver can do, as far as it has said.
+    pub(crate) fn capabilities(&self, kind: DriverKind) -> Capabilities {
+        self.index(kind)
+            .ok()
+            .and_then(|index| self.state().slots[index].probe.clone())
+            .map_or(Capabilities::default(), |probe| probe.capabilities)
+    }
+
+    /// Whether a driver has ever listed its VMs.
+    pub(crate) fn has_listed(&self, kind: DriverKind) -> bool {
+        self.index(kind)
+            .is_ok_and(|index| self.state().slots[index].listed)
+    }
+
+    /// The driver that holds a VM and the state that it last gave it.
+    pub(crate) fn find(&self, name: &VmName) -> Option<(DriverKind, VmState)> {
+        let state = self.state();
+        self.slots
+            .iter()
+            .zip(&state.slots)
+            .filter(|(_, state)| state.active)
+            .find_map(|(slot, state)| {
+                let seen = state.vms.get(name)?;
+                Some((slot.driver.kind(), seen.vm.state))
+            })
+    }
+
+    /// Says what our operations do to a VM from now on.
+    pub(crate) fn set_busy(&self, name: &VmName, busy: Busy) {
+        let mut state = self.state();
+        if busy.operations.is_empty() && busy.running.is_none() {
+            state.busy.remove(name);
+        } else {
+            state.busy.insert(name.clone(), busy);
+        }
+        self.publish(&state);
+    }
+
+    /// Says which operations run or wait for a VM, the oldest first.
+    pub(crate) fn set_queued(&self, name: &VmName, operations: Vec<OperationId>) {
+        let running = self
+            .state()
+            .busy
+            .get(name)
+            .and_then(|busy| busy.running.clone());
+        self.set_busy(
+            name,
+            Busy {
+                operations,
+                running,
+            },
+        );
+    }
+
+    /// Asks for an observation of a driver soon.
+    pub(crate) fn poke(&self, kind: DriverKind) {
+        if let Ok(index) = self.index(kind) {
+            self.slots[index].poke.notify_one();
+        }
+    }
+
+    /// Computes the list and the drivers' status anew; the lock is held, so that the last one wins.
+    fn publish(&self, state: &State) {
+        let sources: Vec<Source<'_>> = self
+            .slots
+            .iter()
+            .zip(&state.slots)
+            .filter(|(_, state)| state.active)
+            .map(|(slot, state)| Source {
+                kind: slot.driver.kind(),
+                capabilities: state
+                    .probe
+                    .as_ref()
+                    .map_or(Capabilities::default(), |probe| probe.capabilities),
+                vms: state.vms.values().map(|seen| (&seen.vm, seen.at)).collect(),
+            })
+            .collect();
+        let before: BTreeMap<VmName, Vm> = self
+            .picture
+            .vms()
+            .into_iter()
+            .map(|vm| (vm.name.clone(), vm))
+            .collect();
+        let vms = merge(&sources, &state.busy, &before, Timestamp::now());
+        let drivers: Vec<DriverStatus> = self
+            .slots
+            .iter()
+            .zip(&state.slots)
+            .filter(|(_, state)| state.active)
+            .map(|(slot, state)| DriverStatus {
+                kind: slot.driver.kind(),
+                version: state.probe.as_ref().and_then(|probe| probe.version.clone()),
+                capabilities: state
+                    .probe
+                    .as_ref()
+                    .map_or(Capabilities::default(), |probe| probe.capabilities),
+                health: state.health.health(),
+                acceleration: state
+                    .probe
+                    .as_ref()
+                    .and_then(|probe| probe.acceleration.clone()),
+            })
+            .collect();
+        self.picture.update_agent(|agent| agent.drivers = drivers);
+        self.picture.set_vms(vms);
+    }
+
+    fn note_first_word(&self) {
+        let done = self
+            .state()
+            .slots
+            .iter()
+            .all(|slot| !slot.active || slot.listed || slot.health.has_failed());
+        if done {
+            self.first_word.send_replace(true);
+        }
+    }
+}
+
+impl std::fmt::Debug for Inventory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inventory")
+            .field("drivers", &self.slots.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn no_answer(kind: DriverKind, deadline: Duration) -> DriverError {
+    DriverError::Stuck(format!(
+        "driver `{kind}` did not answer within {} s",
+        deadline.as_secs()
+    ))
+}
+
+/// Whether a closer look is of use: a VM on its way has nothing to say yet.
+fn is_settled(state: VmState) -> bool {
+    matches!(
+        state,
+        VmState::Running | VmState::Stopped | VmState::Suspended | VmState::Error
+    )
+}
+
+/// Resolves at the driver's next signal; never where it gives none.
+async fn changed(changes: &mut Option<watch::Receiver<u64>>) {
+    if let Some(receiver) = changes
+        && receiver.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}

@@ -1,0 +1,297 @@
+//! From what drivers saw and our operations do to the list that is shown. Pure.
+
+use std::collections::BTreeMap;
+
+use batwa_api::{
+    Timestamp,
+    agent::{Capabilities, DriverKind},
+    name::VmName,
+    operation::OperationKind,
+    vm::{Actions, Vm, VmState},
+};
+use tracing::warn;
+
+use super::{Busy, Running};
+use crate::driver::ObservedVm;
+
+/// One driver's VMs, each with the time it was seen.
+pub(super) struct Source<'a> {
+    pub(super) kind: DriverKind,
+    pub(super) capabilities: Capabilities,
+    pub(super) vms: Vec<(&'a ObservedVm, Timestamp)>,
+}
+
+/// The list that is shown: of two VMs with one name the first driver's; VMs being made are in it from the start.
+pub(super) fn merge(
+    sources: &[Source<'_>],
+    busy: &BTreeMap<VmName, Busy>,
+    before: &BTreeMap<VmName, Vm>,
+    now: Timestamp,
+) -> BTreeMap<VmName, Vm> {
+    let mut list: BTreeMap<VmName, Vm> = BTreeMap::new();
+    for source in sources {
+        for (observed, at) in &source.vms {
+            if let Some(first) = list.get(&observed.name) {
+                if before.get(&observed.name).is_none() {
+                    warn!(
+                        vm.name = %observed.name,
+                        "drivers `{}` and `{}` both have a VM `{}`: the second is not shown",
+                        first.driver, source.kind, observed.name
+                    );
+                }
+                continue;
+            }
+            let busy = busy.get(&observed.name);
+            let vm = shown(observed, *at, source, busy);
+            list.insert(observed.name.clone(), vm);
+        }
+    }
+    for (name, busy) in busy {
+        let Some(running) = &busy.running else {
+            continue;
+        };
+        if running.kind == OperationKind::Create && !list.contains_key(name) {
+            let capabilities = sources
+                .iter()
+                .find(|source| source.kind == running.driver)
+                .map_or(Capabilities::default(), |source| source.capabilities);
+            list.insert(name.clone(), to_be(name, running, busy, &capabilities, now));
+        }
+    }
+    for (name, vm) in &mut list {
+        if let Some(before) = before.get(name)
+            && before.state == vm.state
+        {
+            vm.state_since = before.state_since;
+        }
+    }
+    list
+}
+
+fn shown(observed: &ObservedVm, at: Timestamp, source: &Source<'_>, busy: Option<&Busy>) -> Vm {
+    let running = busy.and_then(|busy| busy.running.as_ref());
+    let state = running
+        .filter(|running| running.shutdown_at.is_none())
+        .map_or(observed.state, |running| {
+            shown_state(observed.state, running.kind)
+        });
+    Vm {
+        name: observed.name.clone(),
+        state,
+        state_since: at,
+        message: observed.message.clone(),
+        driver: source.kind,
+        readiness: observed.readiness.filter(|_| state == VmState::Running),
+        ipv4: observed.ipv4.clone(),
+        image: observed.image.clone(),
+        release: observed.release.clone(),
+        cpus: observed.cpus,
+        memory: observed.memory,
+        disk: observed.disk,
+        usage: observed.usage.clone(),
+        acceleration: observed.acceleration.clone(),
+        created_at: observed.created_at,
+        started_at: observed.started_at,
+        shutdown_at: observed
+            .shutdown_at
+            .or_else(|| running.and_then(|running| running.shutdown_at)),
+        observed_at: at,
+        actions: Actions::of(state, &source.capabilities),
+        operations: busy.map_or_else(Vec::new, |busy| busy.operations.clone()),
+    }
+}
+
+/// A VM of which the driver knows nothing yet: what was asked for is what is known.
+fn to_be(
+    name: &VmName,
+    running: &Running,
+    busy: &Busy,
+    capabilities: &Capabilities,
+    now: Timestamp,
+) -> Vm {
+    let spec = running.spec.as_ref();
+    Vm {
+        name: name.clone(),
+        state: VmState::Creating,
+        state_since: now,
+        message: None,
+        driver: running.driver,
+        readiness: None,
+        ipv4: Vec::new(),
+        image: spec.map(|spec| spec.image.clone()),
+        release: None,
+        cpus: spec.map(|spec| spec.cpus),
+        memory: spec.map(|spec| spec.memory),
+        disk: spec.map(|spec| spec.disk),
+        usage: None,
+        acceleration: None,
+        created_at: None,
+        started_at: None,
+        shutdown_at: None,
+        observed_at: now,
+        actions: Actions::of(VmState::Creating, capabilities),
+        operations: busy.operations.clone(),
+    }
+}
+
+/// The state shown while one of our operations runs: drivers have no word for some of what it does.
+pub(super) fn shown_state(observed: VmState, running: OperationKind) -> VmState {
+    use VmState::{
+        Creating, Restarting, Running, Starting, Stopped, Stopping, Suspended, Suspending, Unknown,
+    };
+    match (running, observed) {
+        (OperationKind::Create, Creating | Starting | Restarting | Stopped | Unknown) => Creating,
+        (OperationKind::Start | OperationKind::Resume, Stopped | Suspended | Unknown) => Starting,
+        (OperationKind::Stop, Running | Starting | Restarting | Unknown) => Stopping,
+        (OperationKind::Restart, Running | Starting | Unknown) => Restarting,
+        (OperationKind::Suspend, Running) => Suspending,
+        (OperationKind::Delete | OperationKind::Purge, Running) => Stopping,
+        (_, observed) => observed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use batwa_api::{id::OperationId, vm::VmSpec};
+
+    use super::*;
+
+    fn name(text: &str) -> VmName {
+        VmName::parse(text).unwrap()
+    }
+
+    fn source<'a>(kind: DriverKind, vms: &'a [ObservedVm], at: Timestamp) -> Source<'a> {
+        Source {
+            kind,
+            capabilities: Capabilities::all(),
+            vms: vms.iter().map(|vm| (vm, at)).collect(),
+        }
+    }
+
+    fn running(kind: OperationKind, driver: DriverKind) -> Busy {
+        Busy {
+            operations: vec![OperationId::new()],
+            running: Some(Running {
+                kind,
+                driver,
+                spec: (kind == OperationKind::Create).then(VmSpec::default),
+                shutdown_at: None,
+            }),
+        }
+    }
+
+    #[test]
+    fn of_two_vms_with_one_name_the_first_drivers_is_shown() {
+        let now = Timestamp::now();
+        let first = [ObservedVm::new(name("a"), VmState::Running)];
+        let second = [
+            ObservedVm::new(name("a"), VmState::Stopped),
+            ObservedVm::new(name("b"), VmState::Stopped),
+        ];
+        let list = merge(
+            &[
+                source(DriverKind::Multipass, &first, now),
+                source(DriverKind::Qemu, &second, now),
+            ],
+            &BTreeMap::new(),
+            &BTreeMap::new(),
+            now,
+        );
+        let shown: Vec<_> = list
+            .values()
+            .map(|vm| (vm.name.as_str(), vm.driver, vm.state))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("a", DriverKind::Multipass, VmState::Running),
+                ("b", DriverKind::Qemu, VmState::Stopped)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_vm_to_be_is_shown_before_the_driver_knows_it() {
+        let now = Timestamp::now();
+        let busy = BTreeMap::from([(
+            name("new"),
+            running(OperationKind::Create, DriverKind::Fake),
+        )]);
+        let list = merge(
+            &[source(DriverKind::Fake, &[], now)],
+            &busy,
+            &BTreeMap::new(),
+            now,
+        );
+        let vm = &list[&name("new")];
+        assert_eq!(vm.state, VmState::Creating);
+        assert_eq!(vm.cpus, Some(1));
+        assert_eq!(vm.operations.len(), 1);
+    }
+
+    #[test]
+    fn an_operation_on_a_vm_that_vanished_does_not_bring_it_back() {
+        let now = Timestamp::now();
+        let busy = BTreeMap::from([(name("old"), running(OperationKind::Stop, DriverKind::Fake))]);
+        assert!(
+            merge(
+                &[source(DriverKind::Fake, &[], now)],
+                &busy,
+                &BTreeMap::new(),
+                now
+            )
+            .is_empty()
+        );
+    }
+
+    #[test]
+    fn the_time_of_a_state_stays_while_the_state_does() {
+        let early = Timestamp::UNIX_EPOCH;
+        let late = Timestamp::now();
+        let vms = [ObservedVm::new(name("a"), VmState::Running)];
+        let first = merge(
+            &[source(DriverKind::Fake, &vms, early)],
+            &BTreeMap::new(),
+            &BTreeMap::new(),
+            early,
+        );
+        let second = merge(
+            &[source(DriverKind::Fake, &vms, late)],
+            &BTreeMap::new(),
+            &first,
+            late,
+        );
+        assert_eq!(second[&name("a")].state_since, early);
+        assert_eq!(second[&name("a")].observed_at, late);
+        let busy = BTreeMap::from([(name("a"), running(OperationKind::Stop, DriverKind::Fake))]);
+        let third = merge(
+            &[source(DriverKind::Fake, &vms, late)],
+            &busy,
+            &second,
+            late,
+        );
+        assert_eq!(third[&name("a")].state, VmState::Stopping);
+        assert_eq!(third[&name("a")].state_since, late);
+    }
+
+    #[test]
+    fn an_operation_never_hides_the_end_it_works_for() {
+        use OperationKind as Kind;
+        for (kind, goal) in [
+            (Kind::Create, VmState::Running),
+            (Kind::Start, VmState::Running),
+            (Kind::Resume, VmState::Running),
+            (Kind::Stop, VmState::Stopped),
+            (Kind::Suspend, VmState::Suspended),
+            (Kind::Delete, VmState::Deleted),
+            (Kind::Recover, VmState::Stopped),
+        ] {
+            assert_eq!(shown_state(goal, kind), goal, "{kind}");
+        }
+        for kind in OperationKind::ALL {
+            for broken in [VmState::Error, VmState::Deleted] {
+                assert_eq!(shown_state(broken, kind), broken, "{kind}");
+            }
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! What the agent shows of itself: one picture of agent, VMs, operations and terminals, and its changes.
+//!
+//! Inventory, operations and terminals write here; lists and `GET /api/v1/watch` read here. Invariant: every
+//! change raises the revision by one and is sent in the order of revisions, so that a snapshot and the changes
+//! after it always make the picture. A watcher that falls behind gets a new snapshot; memory stays bounded.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use batwa_api::{
+    Timestamp,
+    agent::AgentInfo,
+    event::WatchEvent,
+    id::{OperationId, TerminalId},
+    name::VmName,
+    operation::Operation,
+    terminal::Terminal,
+    vm::Vm,
+};
+use jiff::ToSpan;
+use tokio::sync::broadcast;
+
+/// Changes that a watcher may be behind before it gets a new snapshot.
+const BACKLOG: usize = 1024;
+/// Finished operations that are shown, the latest.
+const FINISHED_KEPT: usize = 200;
+/// Hours after which a finished operation is no news for a new watcher.
+const RECENT_HOURS: i64 = 1;
+
+/// The picture. Cheap to share; every call is short.
+#[derive(Debug)]
+pub(crate) struct Picture {
+    state: Mutex<State>,
+    changes: broadcast::Sender<Arc<WatchEvent>>,
+}
+
+#[derive(Debug)]
+struct State {
+    revision: u64,
+    agent: AgentInfo,
+    vms: BTreeMap<VmName, Vm>,
+    operations: BTreeMap<OperationId, Operation>,
+    terminals: BTreeMap<TerminalId, Terminal>,
+}
+
+/// One follower of the picture.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    picture: Arc<Picture>,
+    changes: broadcast::Receiver<Arc<WatchEvent>>,
+    started: bool,
+}
+
+impl Picture {
+    /// An agent without VMs.
+    #[must_use]
+    pub(crate) fn new(agent: AgentInfo) -> Self {
+        Self {
+            state: Mutex::new(State {
+                revision: 0,
+                agent,
+                vms: BTreeMap::new(),
+                operations: BTreeMap::new(),
+                terminals: BTreeMap::new(),
+            }),
+            changes: broadcast::Sender::new(BACKLOG),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing below panics half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts the change and sends it; the lock is held, so the order of revisions is the order sent.
+    fn send(&self, state: &mut State, event: impl FnOnce(u64) -> WatchEvent) {
+        state.revision += 1;
+        // Fails when nobody watches.
+        let _ = self.changes.send(Arc::new(event(state.revision)));
+    }
+
+    /// The agent as last said, with the clock of now.
+    #[must_use]
+    pub(crate) fn agent(&self) -> AgentInfo {
+        let mut agent = self.state().agent.clone();
+        agent.clock = Timestamp::now();
+        agent
+    }
+
+    /// Changes what is said of the agent; a change of its clock alone is none.
+    pub(crate) fn update_agent(&self, change: impl FnOnce(&mut AgentInfo)) {
+        let mut state = self.state();
+        let mut agent = state.agent.clone();
+        change(&mut agent);
+        if agent == state.agent {
+            return;
+        }
+        agent.clock = Timestamp::now();
+        state.agent = agent.clone();
+        self.send(&mut state, |revision| WatchEvent::Agent { revision, agent });
+    }
+
+    /// All VMs, by name.
+    #[must_use]
+    pub(crate) fn vms(&self) -> Vec<Vm> {
+        self.state().vms.values().cloned().collect()
+    }
+
+    /// One VM.
+    #[must_use]
+    pub(crate) fn vm(&self, name: &VmName) -> Option<Vm> {
+        self.state().vms.get(name).cloned()
+    }
+
+    /// Number of VMs.
+    #[must_use]
+    pub(crate) fn vm_count(&self) -> usize {
+        self.state().vms.len()
+    }
+
+    /// Replaces all VMs and tells what changed; a later time of observation alone is no change.
+    pub(crate) fn set_vms(&self, vms: BTreeMap<VmName, Vm>) {
+        let mut state = self.state();
+        let old = std::mem::take(&mut state.vms);
+        let mut events = Vec::new();
+        for name in old.keys().filter(|name| !vms.contains_key(*name)) {
+            events.push(Change::Removed(name.clone()));
+        }
+        for (name, vm) in &vms {
+            if old.get(name).is_none_or(|before| differs(before, vm)) {
+                events.push(Change::Vm(Box::new(vm.clone())));
+            }
+        }
+        state.vms = vms;
+        for event in events {
+            self.send(&mut state, |revision| match event {
+                Change::Removed(name) => WatchEvent::VmRemoved { revision, name },
+                Change::Vm(vm) => WatchEvent::Vm { revision, vm: *vm },
+            });
+        }
+    }
+
+    /// All operations, the newest first.
+    #[must_use]
+    pub(crate) fn operations(&self) -> Vec<Operation> {
+        self.state().operations.values().rev().cloned().collect()
+    }
+
+    /// One operation.
+    #[must_use]
+    pub(crate) fn operation(&self, id: OperationId) -> Option<Operation> {
+        self.state().operations.get(&id).cloned()
+    }
+
+    /// Adds or replaces an operation. Returns the ids of finished ones that are no longer kept for it.
+    pub(crate) fn set_operation(&self, operation: Operation) -> Vec<OperationId> {
+        let mut state = self.state();
+        if state.operations.get(&operation.id) == Some(&operation) {
+            return Vec::new();
+        }
+        state.operations.insert(operation.id, operation.clone());
+        let finished: Vec<OperationId> = state
+            .operations
+            .values()
+            .filter(|operation| operation.state.is_finished())
+            .map(|operation| operation.id)
+            .collect();
+        let surplus = finished.len().saturating_sub(FINISHED_KEPT);
+        let dropped: Vec<OperationId> = finished.into_iter().take(surplus).collect();
+        for id in &dropped {
+            state.operations.remove(id);
+        }
+        self.send(&mut state, |revision| WatchEvent::Operation {
+            revision,
+            operation,
+        });
+        dropped
+    }
+
+    /// All terminal sessions, the oldest first.
+    #[must_use]
+    pub(crate) fn terminals(&self) -> Vec<Terminal> {
+        self.state().terminals.values().cloned().collect()
+    }
+
+    /// Adds or replaces a terminal session; a change of its offsets alone is not told.
+    pub(crate) fn set_terminal(&self, terminal: Terminal) {
+        let mut state = self.state();
+        let before = state.terminals.insert(terminal.id, terminal.clone());
+        let told = before.is_some_and(|before| {
+            Terminal {
+                offset: terminal.offset,
+                oldest_offset: terminal.oldest_offset,
+                ..before
+            } == terminal
+        });
+        if !told {
+            self.send(&mut state, |revision| WatchEvent::Terminal {
+                revision,
+                terminal,
+            });
+        }
+    }
+
+    /// Takes a terminal session away.
+    pub(crate) fn remove_terminal(&self, id: TerminalId) {
+        let mut state = self.state();
+        if state.terminals.remove(&id).is_some() {
+            self.send(&mut state, |revision| WatchEvent::TerminalRemoved {
+                revision,
+                id,
+            });
+        }
+    }
+
+    /// Follows the picture, beginning with a snapshot.
+    #[must_use]
+    pub(crate) fn watch(self: &Arc<Self>) -> Watcher {
+        Watcher {
+            picture: Arc::clone(self),
+            changes: self.changes.subscribe(),
+            started: false,
+        }
+    }
+
+    /// A line that says only that nothing changed.
+    #[must_use]
+    pub(crate) fn keep_alive(&self) -> WatchEvent {
+        WatchEvent::KeepAlive {
+            revision: self.state().revision,
+        }
+    }
+
+    fn snapshot(&self, state: &State) -> WatchEvent {
+        let now = Timestamp::now();
+        let recent = |operation: &&Operation| {
+            operation
+                .finished_at
+                .is_none_or(|at| at >= now - RECENT_HOURS.hours())
+        };
+        WatchEvent::Snapshot {
+            revision: state.revision,
+            agent: AgentInfo {
+                clock: now,
+                ..state.agent.clone()
+            },
+            vms: state.vms.values().cloned().collect(),
+            operations: state.operations.values().filter(recent).cloned().collect(),
+            terminals: state.terminals.values().cloned().collect(),
+        }
+    }
+}
+
+enum Change {
+    Removed(VmName),
+    Vm(Box<Vm>),
+}
+
+fn differs(before: &Vm, after: &Vm) -> bool {
+    let mut before = before.clone();
+    before.observed_at = after.observed_at;
+    if let (Some(before), Some(after)) = (&mut before.usage, &after.usage) {
+        before.measured_at = after.measured_at;
+    }
+    before != *after
+}
+
+impl Watcher {
+    /// The next line: first, and after falling behind, a snapshot; then the changes. Can be dropped and called
+    /// again without losing any.
+    pub(crate) async fn next(&mut self) -> Arc<WatchEvent> {
+        loop {
+            if !self.started {
+                self.started = true;
+                return self.snapshot();
+            }
+            match self.changes.recv().await {
+                Ok(event) => return event,
+                // Closed cannot be: we hold the picture, and the picture holds the sender.
+                Err(
+                    broadcast::error::RecvError::Lagged(_) | broadcast::error::RecvError::Closed,
+                ) => {
+                    self.started = false;
+                }
+            }
+        }
+    }
+
+    fn snapshot(&mut self) -> Arc<WatchEvent> {
+        let picture = Arc::clone(&self.picture);
+        let state = picture.state();
+        // Under the lock nothing is sent, so this receiver begins right after the snapshot.
+        self.changes = picture.changes.subscribe();
+        Arc::new(picture.snapshot(&state))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use batwa_api::{
+        agent::{DriverKind, HostFacts},
+        id::AgentId,
+        vm::{Actions, VmState},
+    };
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn picture() -> Arc<Picture> {
+        let now = Timestamp::now();
+        Arc::new(Picture::new(AgentInfo {
+            agent_id: AgentId::local(),
+            version: "0".into(),
+            protocol_version: 1,
+            host: HostFacts::default(),
+            drivers: Vec::new(),
+            labels: BTreeMap::new(),
+            started_at: now,
+            clock: now,
+        }))
+    }
+
+    fn vm(name: &str, state: VmState) -> Vm {
+        let now = Timestamp::now();
+        Vm {
+            name: VmName::parse(name).unwrap(),
+            state,
+            state_since: Timestamp::UNIX_EPOCH,
+            message: None,
+            driver: DriverKind::Fake,
+            readiness: None,
+            ipv4: Vec::new(),
+            image: None,
+            release: None,
+            cpus: None,
+            memory: None,
+            disk: None,
+            usage: None,
+            acceleration: None,
+            created_at: None,
+            started_at: None,
+            shutdown_at: None,
+            observed_at: now,
+            actions: Actions::default(),
+            operations: Vec::new(),
+        }
+    }
+
+    fn vms(states: &[(u8, VmState)]) -> BTreeMap<VmName, Vm> {
+        states
+            .iter()
+            .map(|(n, state)| vm(&format!("vm{n}"), *state))
+            .map(|vm| (vm.name.clone(), vm))
+            .collect()
+    }
+
+    /// A faithful follower: what it believes of the VMs.
+    #[derive(Default)]
+    struct Follower {
+        revision: u64,
+        known: BTreeMap<VmName, VmState>,
+    }
+
+    impl Follower {
+        fn catch_up(&mut self, watcher: &mut Watcher) {
+            while let Some(event) = watcher.next().now_or_never() {
+                let expected = self.revision + 1;
+                self.revision = match &*event {
+                    WatchEvent::Snapshot { revision, vms, .. } => {
+                        self.known = vms.iter().map(|vm| (vm.name.clone(), vm.state)).collect();
+                        *revision
+                    }
+                    WatchEvent::Vm { revision, vm } => {
+                        assert_eq!(*revision, expected);
+                        self.known.insert(vm.name.clone(), vm.state);
+                        *revision
+                    }
+                    WatchEvent::VmRemoved { revision, name } => {
+                        assert_eq!(*revision, expected);
+                        self.known.remove(name);
+                        *revision
+                    }
+                    other => panic!("{other:?}"),
+                };
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn snapshot_and_changes_make_the_picture(
+            steps in prop::collection::vec(
+                prop::collection::vec((0_u8..6, prop::sample::select(VmState::ALL.to_vec())), 0..6), 0..12),
+            look_after in 0_usize..12,
+        ) {
+            let picture = picture();
+            let mut watcher = picture.watch();
+            let mut follower = Follower::default();
+            for (n, step) in steps.iter().enumerate() {
+                picture.set_vms(vms(step));
+                if n == look_after {
+                    // Everything after this comes as single changes.
+                    follower.catch_up(&mut watcher);
+                }
+            }
+            follower.catch_up(&mut watcher);
+            let shown: BTreeMap<_, _> = picture.vms().into_iter().map(|vm| (vm.name, vm.state)).collect();
+            prop_assert_eq!(follower.known, shown);
+        }
+    }
+
+    #[test]
+    fn a_later_observation_of_the_same_is_no_change() {
+        let picture = picture();
+        picture.set_vms(vms(&[(1, VmState::Running)]));
+        let mut watcher = picture.watch();
+        let mut follower = Follower::default();
+        follower.catch_up(&mut watcher);
+        assert_eq!(follower.revision, 1);
+        picture.set_vms(vms(&[(1, VmState::Running)]));
+        assert!(watcher.next().now_or_never().is_none());
+    }
+
+    #[test]
+    fn a_watcher_that_falls_behind_gets_a_new_snapshot() {
+        let picture = picture();
+        let mut watcher = picture.watch();
+        Follower::default().catch_up(&mut watcher);
+        for n in 0..2 * BACKLOG {
+            let state = [VmState::Running, VmState::Stopped][n % 2];
+            picture.set_vms(vms(&[(1, state)]));
+        }
+        let event = watcher.next().now_or_never().unwrap();
+        assert!(
+            matches!(&*event, WatchEvent::Snapshot { revision, .. } if *revision == 2 * BACKLOG as u64),
+            "{event:?}"
+        );
+        assert!(watcher.next().now_or_never().is_none());
+    }
+}
