@@ -1,0 +1,469 @@
+//! Operations: what is asked of VMs, in a row for each, written down before it is done.
+//!
+//! A request is checked before it is accepted; a refusal leaves nothing. An accepted one is in the journal
+//! before anything acts on it. Each VM with work has one task that runs its commands one after another;
+//! different VMs run side by side, bounded for each driver. After a restart of the agent, what was cut off is
+//! settled by what the drivers see. Invariant: the effect on the VM is shown before the operation's end is.
+//!
+//! ```text
+//! start ─► checks ─► Queue::judge ─► journal ─► queue ─► run ─► inventory ─► journal ─► shown
+//! ```
+
+mod journal;
+mod queue;
+mod record;
+mod run;
+mod settle;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use batwa_api::{
+    Timestamp,
+    agent::DriverKind,
+    id::{AgentId, OperationId},
+    name::VmName,
+    operation::{
+        LogLine, Operation, OperationError, OperationKind, OperationRequest, OperationState,
+        StartOperation,
+    },
+    problem::{FieldError, Problem, ProblemCode},
+    vm::VmSpec,
+};
+use tokio::{sync::Semaphore, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, warn};
+
+use self::{
+    journal::{Journal, JournalEntry},
+    queue::{Ask, Queue, Verdict},
+    record::Record,
+};
+use crate::{config::Limits, driver::DriverError, vms::Inventory, watch::Picture};
+
+/// How long a driver may take to check a spec.
+const CHECK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// All operations of this agent.
+#[derive(Debug)]
+pub(crate) struct Operations {
+    agent_id: AgentId,
+    limits: Limits,
+    picture: Arc<Picture>,
+    inventory: Arc<Inventory>,
+    journal: Journal,
+    book: Mutex<Book>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    records: BTreeMap<OperationId, Arc<Record>>,
+    /// The VMs with work.
+    queues: BTreeMap<VmName, Queue>,
+    turns: BTreeMap<(DriverKind, bool), Arc<Semaphore>>,
+}
+
+/// What became of a request to start an operation.
+#[derive(Debug)]
+pub(crate) enum Started {
+    /// It is new.
+    New(Operation),
+    /// It was there already.
+    Known(Operation),
+}
+
+impl Operations {
+    /// The operations of a state folder: finished ones to show, others for [`Self::go_on`].
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub(crate) fn open(
+        agent_id: AgentId,
+        limits: Limits,
+        state_dir: &Path,
+        picture: Arc<Picture>,
+        inventory: Arc<Inventory>,
+        stop: CancellationToken,
+    ) -> io::Result<Arc<Self>> {
+        let journal = Journal::open(state_dir)?;
+        let operations = Arc::new(Self {
+            agent_id,
+            limits,
+            picture,
+            inventory,
+            journal,
+            book: Mutex::new(Book::default()),
+            tasks: TaskTracker::new(),
+            stop,
+        });
+        for entry in operations.journal.load()? {
+            let record = Arc::new(Record::new(entry));
+            let operation = record.operation();
+            let mut book = operations.book();
+            book.records.insert(operation.id, Arc::clone(&record));
+            if !operation.state.is_finished() {
+                book.queues
+                    .entry(operation.vm)
+                    .or_default()
+                    .push(operation.id, Ask::from(&record.request));
+            }
+            drop(book);
+            operations.show(&record);
+        }
+        Ok(operations)
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on with what a restart of the agent cut off.
+    pub(crate) fn go_on(self: &Arc<Self>) {
+        let vms: Vec<VmName> = self.book().queues.keys().cloned().collect();
+        for vm in vms {
+            self.tasks.spawn(Arc::clone(self).work_for(vm));
+        }
+    }
+
+    /// Waits, once `stop` was cancelled, until every task has written down where it is.
+    pub(crate) async fn stopped(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Starts an operation, or answers with the one that has this id already.
+    ///
+    /// # Errors
+    /// A problem that names the field or the reason; nothing is left then.
+    pub(crate) async fn start(
+        self: &Arc<Self>,
+        id: OperationId,
+        start: StartOperation,
+    ) -> Result<Started, Problem> {
+        if let Some(operation) = self.get(id) {
+            return Ok(Started::Known(operation));
+        }
+        let StartOperation { vm, request } = start;
+        let driver = self.preflight(&vm, &request).await?;
+        let (record, is_done, replaced) = {
+            let mut book = self.book();
+            if let Some(record) = book.records.get(&id) {
+                return Ok(Started::Known(record.operation()));
+            }
+            let observed = self.inventory.find(&vm).map(|(_, state)| state);
+            let capabilities = self.inventory.capabilities(driver);
+            let ask = Ask::from(&request);
+            let empty = Queue::default();
+            let verdict = book.queues.get(&vm).unwrap_or(&empty).judge(
+                ask,
+                observed,
+                &capabilities,
+                self.limits.queue_per_vm,
+            );
+            let preempts = match verdict {
+                Verdict::Refuse(refusal) => return Err(refusal.to_problem(&vm)),
+                Verdict::AlreadyDone => None,
+                Verdict::Accept { preempts } => Some(preempts),
+            };
+            let record = Arc::new(Record::new(self.entry(id, &vm, request, driver)));
+            book.records.insert(id, Arc::clone(&record));
+            let mut replaced = Vec::new();
+            if let Some(preempts) = &preempts {
+                for other in preempts {
+                    replaced.extend(cancel_in(&mut book, *other, "replaced by a later command"));
+                }
+                book.queues.entry(vm.clone()).or_default().push(id, ask);
+            } else {
+                record.change(|operation| {
+                    operation.state = OperationState::Succeeded;
+                    operation.message = Some("nothing to do".to_owned());
+                    operation.finished_at = Some(Timestamp::now());
+                });
+            }
+            (record, preempts.is_none(), replaced)
+        };
+        for other in replaced {
+            self.note_cancelled(&other).await;
+        }
+        if let Err(error) = record.persist(&self.journal).await {
+            error!(operation.id = %id, "cannot write an operation down: {error}");
+            let mut book = self.book();
+            book.records.remove(&id);
+            if let Some(queue) = book.queues.get_mut(&vm) {
+                queue.withdraw(id);
+            }
+            return Err(Problem::new(
+                ProblemCode::Internal,
+                format!(
+                    "cannot write the operation down: {error}; see whether the agent's disk is full"
+                ),
+            ));
+        }
+        self.show(&record);
+        self.inventory.set_queued(&vm, self.queued_for(&vm));
+        if !is_done {
+            self.tasks.spawn(Arc::clone(self).work_for(vm));
+        }
+        Ok(Started::New(record.operation()))
+    }
+
+    fn entry(
+        &self,
+        id: OperationId,
+        vm: &VmName,
+        request: OperationRequest,
+        driver: DriverKind,
+    ) -> JournalEntry {
+        JournalEntry {
+            operation: Operation {
+                id,
+                kind: request.kind(),
+                agent_id: self.agent_id.clone(),
+                vm: vm.clone(),
+                state: OperationState::Queued,
+                stage: None,
+                progress: None,
+                bytes_done: None,
+                bytes_total: None,
+                message: None,
+                error: None,
+                late: false,
+                requested_by: None,
+                created_at: Timestamp::now(),
+                started_at: None,
+                finished_at: None,
+            },
+            request,
+            driver,
+            log: Vec::new(),
+        }
+    }
+
+    /// Everything that can be refused before it is queued. The driver it is for.
+    async fn preflight(
+        &self,
+        vm: &VmName,
+        request: &OperationRequest,
+    ) -> Result<DriverKind, Problem> {
+        if let OperationRequest::Create { spec } = request {
+            return self.preflight_create(vm, spec).await;
+        }
+        if let Some((driver, _)) = self.inventory.find(vm) {
+            return Ok(driver);
+        }
+        // Not made yet, but perhaps about to be.
+        let book = self.book();
+        book.queues
+            .get(vm)
+            .and_then(|queue| queue.all().first().copied())
+            .and_then(|id| book.records.get(&id))
+            .map(|record| record.driver)
+            .ok_or_else(|| queue::Refusal::NotFound.to_problem(vm))
+    }
+
+    async fn preflight_create(&self, vm: &VmName, spec: &VmSpec) -> Result<DriverKind, Problem> {
+        let mut errors = Vec::new();
+        if let Err(error) = VmName::parse_new(vm.as_str()) {
+            errors.push(FieldError::new("name", error.to_string()));
+        }
+        errors.extend(spec.check(Some(&self.picture.agent().host)));
+        if !errors.is_empty() {
+            return Err(Problem::invalid_fields(errors));
+        }
+        let driver = match spec.driver {
+            Some(kind) => self.inventory.driver(kind).map_err(|error| {
+                Problem::invalid_fields(vec![FieldError::new("driver", error.to_string())])
+            })?,
+            None => self
+                .inventory
+                .driver_for_new()
+                .map_err(|error| error_of(&error).to_problem())?,
+        };
+        // Before the driver is asked: it may be slow to find out what we know.
+        if let Some((_, state)) = self.inventory.find(vm)
+            && !self.book().queues.contains_key(vm)
+        {
+            let in_trash = state == batwa_api::vm::VmState::Deleted;
+            return Err(queue::Refusal::NameTaken { in_trash }.to_problem(vm));
+        }
+        timeout(CHECK_DEADLINE, driver.check(vm, spec))
+            .await
+            .unwrap_or_else(|_| {
+                Err(DriverError::Stuck(format!(
+                    "driver `{}` did not check the request within {} s",
+                    driver.kind(),
+                    CHECK_DEADLINE.as_secs()
+                )))
+            })
+            .map_err(|error| error_of(&error).to_problem())?;
+        Ok(driver.kind())
+    }
+
+    /// One VM's task: runs its commands until none is left or the agent stops. Several may be started for one
+    /// VM; all but one find that somebody runs and end.
+    async fn work_for(self: Arc<Self>, vm: VmName) {
+        loop {
+            let record = {
+                let mut book = self.book();
+                let Some(queue) = book.queues.get_mut(&vm) else {
+                    return;
+                };
+                if queue.is_empty() {
+                    book.queues.remove(&vm);
+                    return;
+                }
+                let Some(id) = queue.next() else { return };
+                match book.records.get(&id) {
+                    Some(record) => Arc::clone(record),
+                    None => return,
+                }
+            };
+            if !self.run(&record).await {
+                return;
+            }
+            let id = record.operation().id;
+            if let Some(queue) = self.book().queues.get_mut(&vm) {
+                queue.finish(id);
+            }
+            self.inventory.set_busy(&vm, self.busy_with(&vm, None));
+        }
+    }
+
+    /// The permits of one driver for one sort of work.
+    fn turns(&self, driver: DriverKind, kind: OperationKind) -> Arc<Semaphore> {
+        let creates = kind == OperationKind::Create;
+        let permits = if creates {
+            self.limits.creates_per_driver
+        } else {
+            self.limits.operations_per_driver
+        };
+        let mut book = self.book();
+        let turns = book
+            .turns
+            .entry((driver, creates))
+            .or_insert_with(|| Arc::new(Semaphore::new(permits.max(1))));
+        Arc::clone(turns)
+    }
+
+    fn queued_for(&self, vm: &VmName) -> Vec<OperationId> {
+        let book = self.book();
+        let Some(queue) = book.queues.get(vm) else {
+            return Vec::new();
+        };
+        queue
+            .all()
+            .into_iter()
+            .filter(|id| {
+                book.records
+                    .get(id)
+                    .is_some_and(|record| !record.operation().state.is_finished())
+            })
+            .collect()
+    }
+
+    /// Shows an operation, and forgets the oldest finished ones that are no longer shown.
+    fn show(&self, record: &Record) {
+        for id in self.picture.set_operation(record.operation()) {
+            self.book().records.remove(&id);
+            if let Err(error) = self.journal.remove(id) {
+                warn!(operation.id = %id, "cannot forget an old operation: {error}");
+            }
+        }
+    }
+
+    /// One operation as it is.
+    pub(crate) fn get(&self, id: OperationId) -> Option<Operation> {
+        self.book()
+            .records
+            .get(&id)
+            .map(|record| record.operation())
+    }
+
+    /// Its log.
+    pub(crate) fn log(&self, id: OperationId) -> Option<Vec<LogLine>> {
+        let record = self.book().records.get(&id).cloned()?;
+        Some(record.log())
+    }
+
+    /// Waits until it is finished; `None` when there is no such operation.
+    pub(crate) async fn wait(&self, id: OperationId) -> Option<Operation> {
+        let record = self.book().records.get(&id).cloned()?;
+        record.finished().await;
+        Some(record.operation())
+    }
+
+    /// Cancels an operation that waits or runs; a finished one stays as it is. `None` when there is none.
+    pub(crate) async fn cancel(&self, id: OperationId) -> Option<Operation> {
+        let record = {
+            let mut book = self.book();
+            let record = book.records.get(&id).cloned()?;
+            cancel_in(&mut book, id, "cancelling");
+            record
+        };
+        self.note_cancelled(&record).await;
+        Some(record.operation())
+    }
+
+    /// Writes down and shows that an operation was cancelled, or told to end.
+    async fn note_cancelled(&self, record: &Record) {
+        let operation = record.operation();
+        if operation.state == OperationState::Cancelled
+            && let Err(error) = record.persist(&self.journal).await
+        {
+            warn!(operation.id = %operation.id, "cannot write down that an operation was cancelled: {error}");
+        }
+        self.show(record);
+        self.inventory
+            .set_queued(&operation.vm, self.queued_for(&operation.vm));
+    }
+}
+
+/// Ends an operation that waits and tells one that runs; returns it unless it had finished.
+fn cancel_in(book: &mut Book, id: OperationId, message: &str) -> Option<Arc<Record>> {
+    let record = book.records.get(&id)?;
+    let operation = record.operation();
+    if operation.state.is_finished() {
+        return None;
+    }
+    let waited = book
+        .queues
+        .get_mut(&operation.vm)
+        .is_some_and(|queue| queue.withdraw(id));
+    record.cancel.cancel();
+    record.change(|operation| {
+        operation.message = Some(message.to_owned());
+        if waited {
+            operation.state = OperationState::Cancelled;
+            operation.finished_at = Some(Timestamp::now());
+        }
+    });
+    Some(Arc::clone(record))
+}
+
+/// A driver's error as an operation reports it.
+pub(crate) fn error_of(error: &DriverError) -> OperationError {
+    let (hint, field, log) = match error {
+        DriverError::Failed { hint, log, .. } => (hint.clone(), None, log.clone()),
+        DriverError::Invalid { field, .. } => (None, Some((*field).to_owned()), Vec::new()),
+        DriverError::NameTaken(_) => (
+            Some("choose another name".to_owned()),
+            Some("name".to_owned()),
+            Vec::new(),
+        ),
+        _ => (None, None, Vec::new()),
+    };
+    OperationError {
+        code: error.code(),
+        detail: error.to_string(),
+        hint,
+        field,
+        log,
+    }
+}
