@@ -1,3 +1,299 @@
 //! Batwa's agent: drives the VMs of one machine and serves the agent API.
+//!
+//! The binary makes an [`Agent`], serves its [`Agent::router`] on the links it has, and runs [`Agent::run`]
+//! until it is told to stop. Stopping an agent never stops a VM.
 
+pub mod config;
 pub mod driver;
+pub mod host;
+mod http;
+mod operations;
+mod state_dir;
+mod vms;
+mod watch;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{Router, serve::ListenerExt};
+use batwa_api::{
+    PROTOCOL_VERSION, Timestamp,
+    agent::{AgentInfo, DriverKind},
+};
+use tokio::{
+    net::TcpListener,
+    task::JoinSet,
+    time::{interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, info, info_span, warn};
+
+pub use self::{
+    config::{AgentConfig, Allow, DriverChoice, Limits},
+    driver::{DriverError, fake::FakeSettings},
+    http::openapi,
+    state_dir::StateDirError,
+};
+use self::{
+    driver::Driver,
+    http::{App, Inner},
+    operations::Operations,
+    state_dir::StateDir,
+    vms::Inventory,
+    watch::Picture,
+};
+
+/// Time between two measurements of the machine.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(30);
+/// How long parts of the agent get to end in order.
+const GRACE_PERIOD: Duration = Duration::from_secs(5);
+
+/// Why an agent does not start or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The state folder cannot be used.
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
+    /// The operations of before cannot be read.
+    #[error("cannot read the operations in the state folder")]
+    Journal(#[source] io::Error),
+    /// A driver cannot keep its state.
+    #[error("cannot open driver `{kind}`")]
+    Driver {
+        /// Which one.
+        kind: DriverKind,
+        /// Why.
+        #[source]
+        source: DriverError,
+    },
+    /// The port would be open to anybody.
+    #[error(
+        "refusing to listen on {0} without a key, because anybody who reaches it could run commands in the VMs: give `--api-key KEY`, listen on 127.0.0.1, or say `--allow-unauthenticated`"
+    )]
+    OpenToAll(SocketAddr),
+    /// The port cannot be had.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// Serving the port failed.
+    #[error("cannot serve the agent's port")]
+    Serve(#[source] io::Error),
+}
+
+/// One agent.
+#[derive(Debug)]
+pub struct Agent {
+    app: App,
+    port: Mutex<Option<(TcpListener, SocketAddr)>>,
+    _state_dir: StateDir,
+}
+
+impl Agent {
+    /// Takes the state folder and opens the drivers; asks them nothing yet.
+    ///
+    /// # Errors
+    /// [`AgentError::OpenToAll`], [`AgentError::StateDir`], [`AgentError::Journal`], [`AgentError::Driver`].
+    pub fn new(config: AgentConfig) -> Result<Self, AgentError> {
+        if let Some(address) = config.listen
+            && !address.ip().is_loopback()
+            && config.key.is_none()
+            && config.anonymous_access == Allow::No
+        {
+            return Err(AgentError::OpenToAll(address));
+        }
+        let state_dir = StateDir::open(&config.state_dir)?;
+        let drivers = driver::open::open(&config)
+            .map_err(|(kind, source)| AgentError::Driver { kind, source })?;
+        Self::assemble(config, state_dir, drivers)
+    }
+
+    /// As [`Agent::new`], with these drivers whatever the settings choose: for tests that hold on to them.
+    ///
+    /// # Errors
+    /// As [`Agent::new`].
+    pub fn with_drivers(
+        config: AgentConfig,
+        drivers: Vec<Arc<dyn Driver>>,
+    ) -> Result<Self, AgentError> {
+        let state_dir = StateDir::open(&config.state_dir)?;
+        Self::assemble(config, state_dir, drivers)
+    }
+
+    fn assemble(
+        config: AgentConfig,
+        state_dir: StateDir,
+        drivers: Vec<Arc<dyn Driver>>,
+    ) -> Result<Self, AgentError> {
+        let now = Timestamp::now();
+        let picture = Arc::new(Picture::new(AgentInfo {
+            agent_id: config.agent_id.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol_version: PROTOCOL_VERSION,
+            host: host::measure(&config.state_dir),
+            drivers: Vec::new(),
+            labels: config.labels.clone(),
+            started_at: now,
+            clock: now,
+        }));
+        let stop = CancellationToken::new();
+        let inventory = Arc::new(Inventory::new(Arc::clone(&picture), config.limits, drivers));
+        let operations = Operations::open(
+            config.agent_id.clone(),
+            config.limits,
+            &config.state_dir,
+            Arc::clone(&picture),
+            Arc::clone(&inventory),
+            stop.clone(),
+        )
+        .map_err(AgentError::Journal)?;
+        Ok(Self {
+            app: App::new(Inner {
+                config,
+                picture,
+                inventory,
+                operations,
+                stop,
+            }),
+            port: Mutex::new(None),
+            _state_dir: state_dir,
+        })
+    }
+
+    /// The agent API for a link whose other end is known already, such as the one inside `batwa up`. It asks
+    /// for no key; the port does.
+    #[must_use]
+    pub fn router(&self) -> Router {
+        http::router(self.app.clone())
+    }
+
+    /// Opens the port, if one is configured, and tells which it is. [`Agent::run`] serves it, and opens it where
+    /// this was not called.
+    ///
+    /// # Errors
+    /// [`AgentError::Bind`].
+    pub async fn bind(&self) -> Result<Option<SocketAddr>, AgentError> {
+        let Some(address) = self.app.config().listen else {
+            return Ok(None);
+        };
+        let failed = |source| AgentError::Bind { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        *self.port.lock().unwrap_or_else(PoisonError::into_inner) = Some((listener, bound));
+        Ok(Some(bound))
+    }
+
+    /// Watches the drivers, runs operations, serves the port and registers with the master, until `stop`; then
+    /// ends in order. Operations under way are gone on with by the next agent on this state folder.
+    ///
+    /// # Errors
+    /// [`AgentError::Bind`] and [`AgentError::Serve`].
+    pub async fn run(&self, stop: CancellationToken) -> Result<(), AgentError> {
+        let mut port = self.take_port();
+        if port.is_none() && self.bind().await?.is_some() {
+            port = self.take_port();
+        }
+        let own_stop = self.app.stop().clone();
+        let mut tasks: JoinSet<Result<(), AgentError>> = JoinSet::new();
+        let app = self.app.clone();
+        tasks.spawn(async move { run_drivers(app).await }.instrument(info_span!("drivers")));
+        let app = self.app.clone();
+        tasks.spawn(async move { measure(app).await });
+        if let Some((listener, address)) = port {
+            let app = self.app.clone();
+            info!("agent `{}` listens on {address}", app.config().agent_id);
+            tasks.spawn(async move { serve(app, listener).await }.instrument(info_span!("http")));
+        }
+
+        let result = tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            Some(ended) = tasks.join_next() => {
+                // A part that panicked is a defect; it must not leave half an agent behind.
+                ended.unwrap_or_else(|error| Err(AgentError::Serve(io::Error::other(error))))
+            }
+        };
+        own_stop.cancel();
+        let in_order = async {
+            while tasks.join_next().await.is_some() {}
+            self.app.operations().stopped().await;
+        };
+        if timeout(GRACE_PERIOD, in_order).await.is_err() {
+            warn!(
+                "some parts of the agent did not end within {} s",
+                GRACE_PERIOD.as_secs()
+            );
+        }
+        info!("agent stopped; its VMs go on");
+        result
+    }
+
+    fn take_port(&self) -> Option<(TcpListener, SocketAddr)> {
+        self.port
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+/// Watches the drivers and goes on with operations, until the agent stops.
+async fn run_drivers(app: App) -> Result<(), AgentError> {
+    let inventory = app.inventory();
+    if app.config().drivers == DriverChoice::Auto {
+        tokio::select! {
+            () = app.stop().cancelled() => return Ok(()),
+            () = inventory.choose_first_that_answers() => {}
+        }
+    }
+    let mut tasks = JoinSet::new();
+    for index in 0..inventory.len() {
+        let (of, stop) = (Arc::clone(inventory), app.stop().clone());
+        tasks.spawn(async move { of.observe(index, stop).await });
+        let (of, stop) = (Arc::clone(inventory), app.stop().clone());
+        tasks.spawn(async move { of.inspect(index, stop).await });
+    }
+    app.operations().go_on();
+    app.stop().cancelled().await;
+    // A driver's call under way may hang for minutes; dropping it is what drivers are made for.
+    tasks.shutdown().await;
+    Ok(())
+}
+
+/// Measures the machine now and then.
+async fn measure(app: App) -> Result<(), AgentError> {
+    let mut ticks = interval(MEASURE_INTERVAL);
+    ticks.tick().await;
+    loop {
+        tokio::select! {
+            () = app.stop().cancelled() => return Ok(()),
+            _ = ticks.tick() => {}
+        }
+        let state_dir = app.config().state_dir.clone();
+        match tokio::task::spawn_blocking(move || host::measure(&state_dir)).await {
+            Ok(facts) => app.picture().update_agent(|agent| agent.host = facts),
+            Err(error) => debug!(%error, "cannot measure the machine"),
+        }
+    }
+}
+
+/// Serves the port until the agent stops.
+async fn serve(app: App, listener: TcpListener) -> Result<(), AgentError> {
+    let listener = listener.tap_io(|stream| {
+        // Without it a keystroke's echo waits for the other side's delayed acknowledgement.
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "cannot set TCP_NODELAY");
+        }
+    });
+    let stop = app.stop().clone();
+    axum::serve(listener, http::port_router(app))
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+        .map_err(AgentError::Serve)
+}

@@ -1,0 +1,166 @@
+//! What an agent is told when it starts, checked once.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use batwa_api::{agent::DriverKind, id::AgentId};
+use secrecy::SecretString;
+
+use crate::driver::fake::FakeSettings;
+
+/// The settings of one agent. The binary fills it from flags, environment and file.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// The id it goes by.
+    pub agent_id: AgentId,
+    /// The folder of its own that it keeps everything in: made with access for its user only.
+    pub state_dir: PathBuf,
+    /// Which drivers run VMs.
+    pub drivers: DriverChoice,
+    /// What the fake driver pretends, when it is chosen.
+    pub fake: FakeSettings,
+    /// Labels that it carries.
+    pub labels: BTreeMap<String, String>,
+    /// The key that callers of its port must present, and that it presents to the master.
+    pub key: Option<SecretString>,
+    /// Where to listen; `None` serves only the links that the binary makes.
+    pub listen: Option<SocketAddr>,
+    /// Whether a port that others can reach may be opened without a key.
+    pub anonymous_access: Allow,
+    /// Whether `POST /api/execute` runs every Multipass command, not only the read-only ones.
+    pub execute: Allow,
+    /// The master to register with in the old way.
+    pub master_url: Option<String>,
+    /// Where the master reaches this agent; found out from the route to the master when absent.
+    pub advertise_url: Option<String>,
+    /// Time between heartbeats to the master.
+    pub heartbeat_interval: Duration,
+    /// Bounds on what it does at once.
+    pub limits: Limits,
+}
+
+impl AgentConfig {
+    /// An agent with the guide's defaults that serves no port.
+    #[must_use]
+    pub fn new(agent_id: AgentId, state_dir: PathBuf) -> Self {
+        Self {
+            agent_id,
+            state_dir,
+            drivers: DriverChoice::Auto,
+            fake: FakeSettings::default(),
+            labels: BTreeMap::new(),
+            key: None,
+            listen: None,
+            anonymous_access: Allow::No,
+            execute: Allow::No,
+            master_url: None,
+            advertise_url: None,
+            heartbeat_interval: Duration::from_secs(30),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Something dangerous that a setting can permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Allow {
+    /// As it is by default.
+    #[default]
+    No,
+    /// Somebody said so.
+    Yes,
+}
+
+/// Which drivers an agent uses.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum DriverChoice {
+    /// Multipass where its daemon answers, else QEMU.
+    #[default]
+    Auto,
+    /// These; the first one runs new VMs.
+    List(Vec<DriverKind>),
+}
+
+/// Why a text names no driver.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is no driver: write `auto`, or one or more of `multipass`, `qemu` and `fake` with commas between"
+)]
+pub struct DriverChoiceError(String);
+
+impl FromStr for DriverChoice {
+    type Err = DriverChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.trim() == "auto" {
+            return Ok(Self::Auto);
+        }
+        let mut kinds = Vec::new();
+        for word in text.split(',').map(str::trim) {
+            let kind = match word {
+                "multipass" => DriverKind::Multipass,
+                "qemu" => DriverKind::Qemu,
+                "fake" => DriverKind::Fake,
+                other => return Err(DriverChoiceError(other.to_owned())),
+            };
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+        Ok(Self::List(kinds))
+    }
+}
+
+/// Bounds on what an agent does at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// VMs that one driver makes at the same time; more would only make each slower.
+    pub creates_per_driver: usize,
+    /// Other operations that one driver runs at the same time.
+    pub operations_per_driver: usize,
+    /// Commands that wait for one VM.
+    pub queue_per_vm: usize,
+    /// Terminal sessions open at the same time.
+    pub terminals: usize,
+    /// How long a terminal session lives on once nobody watches.
+    pub terminal_ttl: Duration,
+    /// How long a create may take.
+    pub create_deadline: Duration,
+    /// How long any other operation may take.
+    pub operation_deadline: Duration,
+    /// Time between two looks at a driver that reports no changes by itself.
+    pub observe_interval: Duration,
+    /// How long a driver may take to list its VMs before it counts as stuck.
+    pub observe_deadline: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            creates_per_driver: 2,
+            operations_per_driver: 8,
+            queue_per_vm: 8,
+            terminals: 256,
+            terminal_ttl: Duration::from_secs(30 * 60),
+            create_deadline: Duration::from_secs(45 * 60),
+            operation_deadline: Duration::from_secs(12 * 60),
+            observe_interval: Duration::from_secs(2),
+            observe_deadline: Duration::from_secs(10),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drivers_are_chosen_by_name() {
+        assert_eq!("auto".parse(), Ok(DriverChoice::Auto));
+        assert_eq!(
+            "qemu, fake,qemu".parse(),
+            Ok(DriverChoice::List(vec![DriverKind::Qemu, DriverKind::Fake]))
+        );
+        assert!("".parse::<DriverChoice>().is_err());
+        assert!("docker".parse::<DriverChoice>().is_err());
+    }
+}

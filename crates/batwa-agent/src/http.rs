@@ -1,0 +1,152 @@
+//! The agent API over HTTP: one router for every link.
+//!
+//! Handlers are thin: extract, call one use, wrap. Everything but `/health` and the old paths answers failures
+//! as `application/problem+json`; the old ones add to that only what COMPAT.md fixes.
+
+mod agent;
+mod error;
+mod extract;
+mod key;
+mod operations;
+mod vms;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    http::{Method, Uri},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
+use batwa_api::problem::{Problem, ProblemCode};
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use self::error::ApiError;
+use crate::{config::AgentConfig, operations::Operations, vms::Inventory, watch::Picture};
+
+/// Largest body that any call takes: a spec with the largest user-data is far below it.
+const MAX_BODY: usize = 1 << 20;
+/// How long lists wait for the drivers' first word; one that hangs must not keep the others back.
+const FIRST_WORD: Duration = Duration::from_secs(5);
+
+/// What handlers need. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct App(Arc<Inner>);
+
+/// The parts of an [`App`].
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) config: AgentConfig,
+    pub(crate) picture: Arc<Picture>,
+    pub(crate) inventory: Arc<Inventory>,
+    pub(crate) operations: Arc<Operations>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl App {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+
+    pub(crate) fn config(&self) -> &AgentConfig {
+        &self.0.config
+    }
+
+    pub(crate) fn picture(&self) -> &Arc<Picture> {
+        &self.0.picture
+    }
+
+    pub(crate) fn inventory(&self) -> &Arc<Inventory> {
+        &self.0.inventory
+    }
+
+    pub(crate) fn operations(&self) -> &Arc<Operations> {
+        &self.0.operations
+    }
+
+    /// Waits until the drivers have said what VMs there are, but not long for one that hangs.
+    async fn wait_for_first_word(&self) {
+        self.0.inventory.wait_for_first_word(FIRST_WORD).await;
+    }
+
+    /// Cancelled when the agent stops: ends what would go on for ever.
+    pub(crate) fn stop(&self) -> &CancellationToken {
+        &self.0.stop
+    }
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Batwa agent API",
+    description = "What a master asks of an agent, over any link, and the paths that existed before it."
+))]
+struct Document;
+
+fn api() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(agent::health))
+        .routes(routes!(agent::get_agent))
+        .routes(routes!(agent::watch))
+        .routes(routes!(vms::list_vms))
+        .routes(routes!(vms::get_vm))
+        .routes(routes!(vms::list_images))
+        .routes(routes!(operations::list_operations))
+        .routes(routes!(
+            operations::get_operation,
+            operations::start_operation
+        ))
+        .routes(routes!(operations::cancel_operation))
+        .routes(routes!(operations::get_operation_log))
+}
+
+/// The OpenAPI document of everything that an agent serves.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    api().into_openapi()
+}
+
+/// The router for links whose other end is known already.
+pub(crate) fn router(app: App) -> Router {
+    let (router, _) = api().split_for_parts();
+    router
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .with_state(app)
+}
+
+/// The router for a port: as [`router`], with the key asked for where there is one.
+pub(crate) fn port_router(app: App) -> Router {
+    let guarded = app.clone();
+    let guard = move |request: Request, next: Next| {
+        let app = guarded.clone();
+        async move {
+            match key::check(app.config().key.as_ref(), &request) {
+                Ok(()) => next.run(request).await,
+                Err(refusal) => refusal.into_response(),
+            }
+        }
+    };
+    router(app).layer(middleware::from_fn(guard))
+}
+
+async fn not_found(method: Method, uri: Uri) -> Response {
+    ApiError::new(
+        ProblemCode::NotFound,
+        format!("there is nothing at {method} {}", uri.path()),
+    )
+    .into_response()
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> Response {
+    ApiError::from(Problem::new(
+        ProblemCode::MethodNotAllowed,
+        format!("{} cannot be called with {method}", uri.path()),
+    ))
+    .into_response()
+}
