@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod fake;
+pub mod multipass;
 pub(crate) mod open;
 pub mod pty;
 

@@ -1,0 +1,552 @@
+//! What is done with VMs: each action looks at the state first, acts, and looks again.
+//!
+//! ```text
+//!            look            call             judge by state
+//!  asked ──► already so? ──► multipass … ──► reached? ──► done
+//!              │  not yet possible:            │ gave up, or the daemon went away:
+//!              └─ wait for the boot            └─ watch on; reached now is done, late
+//! ```
+
+use batwa_api::{
+    name::VmName,
+    operation::Stage,
+    vm::{VmSpec, VmState},
+};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Multipass,
+    call::{Call, Launch, UserDataFrom},
+    goal::{Goal, Verdict},
+    knowledge::Work,
+    nameable,
+    output::{Listed, Shutdown, native_image},
+    spinner::Spinner,
+    user_data,
+};
+use crate::driver::{DriverError, Progress, StopMode};
+
+/// Where watching a VM ended.
+enum Watched {
+    /// The goal is reached.
+    Reached,
+    /// The VM is in a state that does not lead there, or still on its way when the time was over.
+    Not(VmState),
+    /// The VM is not there.
+    Vanished,
+    /// Nothing could be learnt: the daemon did not answer.
+    Blind(DriverError),
+}
+
+impl Multipass {
+    pub(super) async fn launch(
+        &self,
+        vm: &VmName,
+        spec: &VmSpec,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.check_spec(vm, spec)?;
+        let document = spec
+            .cloud_init
+            .as_deref()
+            .map(user_data::document)
+            .transpose()?;
+        progress.stage(Stage::ResolvingImage);
+        if self.knowledge.cut_off(vm).is_some() {
+            // Asked again after it was cut off: the daemon may still be at it.
+            if self.appeared(vm).await?.is_some() {
+                return self.finish_late(vm, progress).await;
+            }
+        }
+        if self.listed(vm).await?.is_some() {
+            return Err(DriverError::NameTaken(vm.clone()));
+        }
+        self.check_primary(vm).await?;
+
+        let call = Call::Launch(Launch {
+            vm,
+            image: native_image(&spec.image),
+            cpus: spec.cpus,
+            memory: spec.memory,
+            disk: spec.disk,
+            user_data: match document {
+                Some(_) => UserDataFrom::Stdin,
+                None => UserDataFrom::Nowhere,
+            },
+        });
+        let admission = self.daemon.admit(&call).await?;
+        let mark = self.knowledge.mark(vm, Work::Launch);
+        self.knowledge.learn_spec(vm, spec);
+        let mut report = Reporter::new(progress, Stage::Booting);
+        let result = admission
+            .run(&call, document.as_deref(), |bytes| report.take(bytes))
+            .await;
+        match result {
+            Ok(_) => {
+                mark.finish();
+                self.confirm(vm, Goal::Running).await
+            }
+            // Refused before anything was made; the VM of that name is another's.
+            Err(error @ (DriverError::NameTaken(_) | DriverError::Invalid { .. })) => {
+                mark.finish();
+                Err(error)
+            }
+            Err(
+                error @ (DriverError::Timeout(_) | DriverError::Missing(_) | DriverError::Stuck(_)),
+            ) => {
+                progress.late();
+                progress.log(error.to_string());
+                progress.message("Multipass has let go of the launch: watching the VM");
+                let result = self.outlive(vm, error, progress).await;
+                match &result {
+                    // While the daemon is away, whether there is a VM is not known.
+                    Err(DriverError::Missing(_) | DriverError::Stuck(_)) => drop(mark),
+                    _ => mark.finish(),
+                }
+                result
+            }
+            Err(error) => {
+                let result = self.clean_up(vm, progress).await;
+                match result {
+                    Ok(()) => mark.finish(),
+                    Err(trouble) => progress.log(format!(
+                        "cannot remove what is left of VM `{vm}`: {trouble}"
+                    )),
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Sees a launch through that Multipass has given up, or whose daemon has gone away.
+    async fn outlive(
+        &self,
+        vm: &VmName,
+        error: DriverError,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        // The daemon, if it went away, gets its time to come back before the VM gets its own.
+        let limits = self.settings.limits;
+        let given_up = Instant::now();
+        let watched = loop {
+            match self.watch(vm, Goal::Running, limits.comeback).await {
+                // A launch cut off early may still show its VM.
+                Watched::Vanished if given_up.elapsed() < limits.appear => {
+                    sleep(limits.poll).await;
+                }
+                watched => break watched,
+            }
+        };
+        match watched {
+            Watched::Reached => Ok(()),
+            Watched::Blind(_) => Err(error),
+            Watched::Vanished => Err(DriverError::Failed {
+                detail: format!("VM `{vm}` was not made: {error}"),
+                hint: None,
+                log: Vec::new(),
+            }),
+            Watched::Not(VmState::Starting | VmState::Unknown | VmState::Restarting) => {
+                self.finish_late(vm, progress).await
+            }
+            Watched::Not(state) => {
+                self.clean_up(vm, progress).await?;
+                Err(DriverError::failed(format!(
+                    "VM `{vm}` was {state} when its launch was given up: {error}"
+                )))
+            }
+        }
+    }
+
+    /// Watches a VM that is being made without a client of ours.
+    async fn finish_late(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError> {
+        progress.stage(Stage::Booting);
+        let watched = self
+            .watch(vm, Goal::Running, self.settings.limits.late)
+            .await;
+        match watched {
+            Watched::Reached => {
+                self.knowledge.settle_cut_off(vm);
+                Ok(())
+            }
+            Watched::Blind(error) => Err(error),
+            Watched::Vanished => {
+                self.knowledge.settle_cut_off(vm);
+                Err(DriverError::failed(format!(
+                    "VM `{vm}` vanished while it was being made"
+                )))
+            }
+            Watched::Not(state) => {
+                self.knowledge.settle_cut_off(vm);
+                Err(DriverError::Failed {
+                    detail: format!(
+                        "VM `{vm}` was made, but Multipass saw no end of its boot and calls it {state}: it stays for you to look at"
+                    ),
+                    hint: Some("stop it with force and start it, or delete it".to_owned()),
+                    log: Vec::new(),
+                })
+            }
+        }
+    }
+
+    /// Removes what a failed launch left.
+    async fn clean_up(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError> {
+        if self.listed(vm).await?.is_none() {
+            return Ok(());
+        }
+        progress.stage(Stage::CleaningUp);
+        self.remove(vm, progress).await
+    }
+
+    pub(super) async fn power_on(
+        &self,
+        vm: &VmName,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        progress.stage(Stage::Starting);
+        let listed = self.existing(vm).await?;
+        match listed.state {
+            VmState::Running if listed.shutdown == Shutdown::None => Ok(()),
+            VmState::Deleted => Err(in_trash(vm)),
+            // It boots, or Multipass has lost sight of it: in either case a start would only wait.
+            VmState::Unknown => self.await_boot(vm, progress).await.map(drop),
+            _ => {
+                self.act(
+                    &Call::Start(vm),
+                    vm,
+                    Goal::Running,
+                    Stage::Starting,
+                    progress,
+                )
+                .await
+            }
+        }
+    }
+
+    pub(super) async fn power_off(
+        &self,
+        vm: &VmName,
+        mode: StopMode,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        progress.stage(Stage::Stopping);
+        let listed = self.existing(vm).await?;
+        match (listed.state, mode) {
+            (VmState::Stopped, _) => return Ok(()),
+            (VmState::Deleted, _) => return Err(in_trash(vm)),
+            (VmState::Suspended, StopMode::Graceful) => {
+                return Err(DriverError::IllegalState(format!(
+                    "VM `{vm}` is suspended: resume it first, or stop it with force"
+                )));
+            }
+            // A VM that boots does not hear its power button, and the daemon would hang for five minutes.
+            (state, StopMode::Graceful) if is_booting(state) => {
+                let booted = self.await_boot(vm, progress).await;
+                if self.existing(vm).await?.state == VmState::Stopped {
+                    return Ok(());
+                }
+                booted?;
+                progress.stage(Stage::Stopping);
+            }
+            _ => {}
+        }
+        self.act(
+            &Call::Stop(vm, mode),
+            vm,
+            Goal::Stopped,
+            Stage::Stopping,
+            progress,
+        )
+        .await
+    }
+
+    pub(super) async fn reboot(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError> {
+        progress.stage(Stage::Restarting);
+        let listed = self.existing(vm).await?;
+        match listed.state {
+            VmState::Running => {}
+            VmState::Deleted => return Err(in_trash(vm)),
+            // A reboot that is under way already, ours from before perhaps, is the one that was asked for.
+            VmState::Restarting => return self.await_boot(vm, progress).await.map(drop),
+            state if is_booting(state) => {
+                self.await_boot(vm, progress).await?;
+                progress.stage(Stage::Restarting);
+            }
+            // Multipass' own words for this mislead: it says that the VM runs.
+            state => return Err(DriverError::IllegalState(format!("VM `{vm}` is {state}"))),
+        }
+        self.act(
+            &Call::Restart(vm),
+            vm,
+            Goal::Running,
+            Stage::Restarting,
+            progress,
+        )
+        .await
+    }
+
+    pub(super) async fn write_to_disk(
+        &self,
+        vm: &VmName,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        progress.stage(Stage::Suspending);
+        let listed = self.existing(vm).await?;
+        match listed.state {
+            VmState::Suspended => return Ok(()),
+            VmState::Deleted => return Err(in_trash(vm)),
+            // Multipass does nothing here and calls it success.
+            VmState::Stopped => {
+                return Err(DriverError::IllegalState(format!("VM `{vm}` is stopped")));
+            }
+            state if is_booting(state) => {
+                self.await_boot(vm, progress).await?;
+                progress.stage(Stage::Suspending);
+            }
+            _ => {}
+        }
+        self.act(
+            &Call::Suspend(vm),
+            vm,
+            Goal::Suspended,
+            Stage::Suspending,
+            progress,
+        )
+        .await
+    }
+
+    pub(super) async fn trash(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError> {
+        progress.stage(Stage::Deleting);
+        let listed = self.existing(vm).await?;
+        if listed.state == VmState::Deleted {
+            return Ok(());
+        }
+        if is_booting(listed.state) {
+            // Refused or unheard otherwise; the VM is to go anyway.
+            let force = Call::Stop(vm, StopMode::Forced);
+            self.act(&force, vm, Goal::Stopped, Stage::Stopping, progress)
+                .await?;
+            progress.stage(Stage::Deleting);
+        }
+        self.act(
+            &Call::Delete(vm),
+            vm,
+            Goal::Trashed,
+            Stage::Deleting,
+            progress,
+        )
+        .await
+    }
+
+    pub(super) async fn untrash(
+        &self,
+        vm: &VmName,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        progress.stage(Stage::Recovering);
+        if self.existing(vm).await?.state != VmState::Deleted {
+            return Ok(());
+        }
+        self.act(
+            &Call::Recover(vm),
+            vm,
+            Goal::Recovered,
+            Stage::Recovering,
+            progress,
+        )
+        .await
+    }
+
+    pub(super) async fn remove(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError> {
+        if nameable(vm).is_err() {
+            return Ok(());
+        }
+        progress.stage(Stage::Deleting);
+        if self.appeared(vm).await?.is_none() {
+            self.knowledge.settle_cut_off(vm);
+            return Ok(());
+        }
+        let result = self
+            .act(&Call::Purge(vm), vm, Goal::Gone, Stage::Deleting, progress)
+            .await;
+        match result {
+            Ok(()) | Err(DriverError::NotFound(_)) => {
+                self.knowledge.settle_cut_off(vm);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The VM as listed; one whose launch was cut off just now gets its time to appear.
+    async fn appeared(&self, vm: &VmName) -> Result<Option<Listed>, DriverError> {
+        loop {
+            if let Some(listed) = self.listed(vm).await? {
+                return Ok(Some(listed));
+            }
+            match self.knowledge.cut_off(vm) {
+                Some(ago) if ago < self.settings.limits.appear => {
+                    sleep(self.settings.limits.poll).await;
+                }
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    /// Makes a call and judges by the VM's state what came of it.
+    async fn act(
+        &self,
+        call: &Call<'_>,
+        vm: &VmName,
+        goal: Goal,
+        stage: Stage,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        let limits = self.settings.limits;
+        let mark = (goal == Goal::Running).then(|| self.knowledge.mark(vm, Work::Boot));
+        let admission = self.daemon.admit(call).await?;
+        let mut report = Reporter::new(progress, stage);
+        let result = admission.run(call, None, |bytes| report.take(bytes)).await;
+        let error = match result {
+            Ok(_) => {
+                drop(mark);
+                return self.confirm(vm, goal).await;
+            }
+            Err(error) => error,
+        };
+        let patience = match &error {
+            DriverError::Timeout(_) => limits.late,
+            DriverError::Missing(_) | DriverError::Stuck(_) => limits.comeback,
+            // Somebody else may have done it meanwhile: one look tells.
+            _ => std::time::Duration::ZERO,
+        };
+        if !patience.is_zero() {
+            progress.late();
+            progress.log(error.to_string());
+            progress.message("Multipass has let go of it: watching the VM");
+        }
+        match (self.watch(vm, goal, patience).await, error) {
+            (Watched::Reached, _) => Ok(()),
+            (Watched::Vanished, _) => Err(DriverError::NotFound(vm.clone())),
+            (Watched::Not(VmState::Unknown), DriverError::Timeout(text)) => {
+                Err(DriverError::Failed {
+                    detail: text,
+                    hint: Some(
+                        "Multipass has lost sight of the VM: stop it with force, then start it"
+                            .to_owned(),
+                    ),
+                    log: Vec::new(),
+                })
+            }
+            (Watched::Not(_) | Watched::Blind(_), error) => Err(error),
+        }
+    }
+
+    /// Looks whether the state bears out a success that Multipass reported.
+    async fn confirm(&self, vm: &VmName, goal: Goal) -> Result<(), DriverError> {
+        match self.watch(vm, goal, self.settings.limits.settle).await {
+            // Who cannot look has to believe.
+            Watched::Reached | Watched::Blind(_) => Ok(()),
+            Watched::Vanished => Err(DriverError::NotFound(vm.clone())),
+            Watched::Not(state) => Err(DriverError::failed(format!(
+                "Multipass reported success, but VM `{vm}` is {state}"
+            ))),
+        }
+    }
+
+    /// Waits until a VM that boots is up, or off again.
+    async fn await_boot(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError> {
+        progress.message("waiting for the VM to finish booting");
+        let mark = self.knowledge.mark(vm, Work::Boot);
+        let watched = self
+            .watch(vm, Goal::Running, self.settings.limits.late)
+            .await;
+        drop(mark);
+        match watched {
+            Watched::Reached => Ok(()),
+            Watched::Vanished => Err(DriverError::NotFound(vm.clone())),
+            Watched::Blind(error) => Err(error),
+            Watched::Not(state) => Err(DriverError::IllegalState(format!(
+                "VM `{vm}` is {state} and has not come up: stop it with force, then start it"
+            ))),
+        }
+    }
+
+    /// Looks at a VM until `goal` is reached or cannot be, at most for `patience`, and once at least. A daemon
+    /// that does not answer meanwhile is asked again.
+    async fn watch(&self, vm: &VmName, goal: Goal, patience: std::time::Duration) -> Watched {
+        let until = Instant::now() + patience;
+        loop {
+            let seen = match self.listed(vm).await {
+                Ok(listed) => match goal.judge(listed.as_ref()) {
+                    Verdict::Reached => return Watched::Reached,
+                    Verdict::Vanished => return Watched::Vanished,
+                    verdict => {
+                        let state = listed.map_or(VmState::Unknown, |listed| listed.state);
+                        if verdict == Verdict::Hopeless {
+                            return Watched::Not(state);
+                        }
+                        Watched::Not(state)
+                    }
+                },
+                Err(error) => Watched::Blind(error),
+            };
+            if Instant::now() >= until {
+                return seen;
+            }
+            sleep(self.settings.limits.poll).await;
+        }
+    }
+}
+
+fn is_booting(state: VmState) -> bool {
+    matches!(
+        state,
+        VmState::Starting | VmState::Restarting | VmState::Unknown | VmState::Suspending
+    )
+}
+
+fn in_trash(vm: &VmName) -> DriverError {
+    DriverError::IllegalState(format!("VM `{vm}` is in the trash: recover it first"))
+}
+
+/// Tells an operation what the spinner says.
+struct Reporter<'a> {
+    progress: &'a Progress,
+    spinner: Spinner,
+    stage: Option<Stage>,
+    /// What `Starting` means in this call.
+    starting: Stage,
+}
+
+impl<'a> Reporter<'a> {
+    fn new(progress: &'a Progress, starting: Stage) -> Self {
+        Self {
+            progress,
+            spinner: Spinner::default(),
+            stage: None,
+            starting,
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        for step in self.spinner.feed(bytes) {
+            let stage = step.stage.map(|stage| match stage {
+                Stage::Booting => self.starting,
+                stage => stage,
+            });
+            if let Some(stage) = stage
+                && self.stage != Some(stage)
+            {
+                self.stage = Some(stage);
+                self.progress.stage(stage);
+            }
+            match step.percent {
+                Some(percent) => self.progress.percent(percent),
+                None => {
+                    self.progress.message(&*step.text);
+                    self.progress.log(step.text);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Every recorded refusal of the commands that the driver uses, and some that it must not fall for.
+
+use super::*;
+use crate::driver::{
+    StopMode,
+    multipass::{
+        call::{Launch, UserDataFrom},
+        transcripts,
+    },
+};
+use batwa_api::size::ByteSize;
+
+/// The VM that a recorded call was about.
+fn vm_of(argv: &[String]) -> VmName {
+    let named = argv
+        .iter()
+        .position(|word| word == "--name" || word == "-n");
+    let name = match named {
+        Some(at) => argv[at + 1].as_str(),
+        None => argv[2..]
+            .iter()
+            .find(|word| !word.starts_with('-'))
+            .map_or("none", |word| {
+                word.strip_prefix("local.")
+                    .and_then(|key| key.split('.').next())
+                    .unwrap_or(word)
+            }),
+    };
+    VmName::parse(name).unwrap_or_else(|_| VmName::parse("none").unwrap())
+}
+
+fn call<'a>(command: &str, vm: &'a VmName) -> Option<Call<'a>> {
+    Some(match command {
+        "launch" => Call::Launch(Launch {
+            vm,
+            image: "24.04",
+            cpus: 1,
+            memory: ByteSize::gib(1),
+            disk: ByteSize::gib(5),
+            user_data: UserDataFrom::Nowhere,
+        }),
+        "start" => Call::Start(vm),
+        "stop" => Call::Stop(vm, StopMode::Graceful),
+        "restart" => Call::Restart(vm),
+        "suspend" => Call::Suspend(vm),
+        "delete" => Call::Delete(vm),
+        "recover" => Call::Recover(vm),
+        "info" => Call::Info(vm),
+        "list" => Call::List,
+        "find" => Call::Find,
+        "get" => Call::Get(vm, crate::driver::multipass::call::Setting::Cpus),
+        "version" => Call::Version,
+        _ => return None,
+    })
+}
+
+fn kind(error: &DriverError) -> String {
+    match error {
+        DriverError::NotFound(vm) => format!("NotFound({vm})"),
+        DriverError::NameTaken(vm) => format!("NameTaken({vm})"),
+        DriverError::Invalid { field, message } => format!("Invalid {field}: {message}"),
+        DriverError::IllegalState(text) => format!("IllegalState: {text}"),
+        DriverError::Missing(_) => "Missing".to_owned(),
+        DriverError::Timeout(_) => "Timeout".to_owned(),
+        DriverError::Failed { detail, hint, .. } => {
+            format!(
+                "Failed: {detail}{}",
+                hint.as_ref()
+                    .map_or(String::new(), |hint| format!(" [{hint}]"))
+            )
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_recorded_refusal_has_its_meaning() {
+    let mut lines = Vec::new();
+    for row in transcripts::rows() {
+        if row.exit == 0 {
+            continue;
+        }
+        let vm = vm_of(&row.argv);
+        let Some(call) = call(&row.argv[1], &vm) else {
+            continue;
+        };
+        let error = explain(&call, Some(row.exit), &row.stderr);
+        let line = format!("{} => {}", row.argv[1], kind(&error));
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    list => Missing
+    info => Missing
+    launch => Missing
+    start => Missing
+    stop => Missing
+    delete => Missing
+    get => Missing
+    find => Missing
+    list => Failed: `multipass list` failed: missing port number in address 'garbage'
+    version => Failed: `multipass version` failed: Invalid format type given.
+    start => Failed: `multipass start none` failed: mount failed: The following errors occurred:; error mounting "Home": Snap support needs to be installed in 'primary' in order to support mounts.; Please see https://docs.snapcraft.io/installing-snapd for information on; how to install snap support for your instance's distribution.
+    restart => IllegalState: Multipass does not know the state of VM `none`: stop it with force, then start it
+    info => NotFound(nope)
+    start => NotFound(nope)
+    stop => NotFound(nope)
+    restart => NotFound(nope)
+    suspend => NotFound(nope)
+    delete => NotFound(nope)
+    recover => NotFound(nope)
+    get => NotFound(nope)
+    info => Failed: `multipass info nope.snap` failed: instance "nope" does not exist
+    list => Failed: `multipass list` failed: This command takes no arguments
+    list => Failed: `multipass list` failed: Unknown option 'bogus'.
+    start => Failed: `multipass start none` failed: Unknown option 'bogus'.
+    info => NotFound(_bad_)
+    delete => Failed: `multipass delete none` failed: Name argument or --all is required
+    get => Failed: `multipass get bogus.key` failed: Unrecognized settings key: 'bogus.key'
+    get => Failed: `multipass get none` failed: Multiple settings not implemented yet. Please try again with one setting key or just the `--keys` option for now.
+    find => Invalid image: Multipass has no such image (Remote 'nosuch' is not found. Please use `multipass find` for supported remotes and images.): `multipass find` lists them
+    get => Failed: `multipass get client.apps.windows-terminal.profiles` failed: Unrecognized settings key: 'client.apps.windows-terminal.profiles'
+    get => Failed: `multipass get client.gui.autostart` failed: Unrecognized settings key: 'client.gui.autostart'
+    launch => Invalid name: Multipass wants a letter first, then letters, digits and hyphens, with no hyphen last
+    launch => Invalid cpus: a VM needs at least 1 CPU
+    launch => Invalid memory: Multipass wants at least 128M of memory
+    launch => Invalid memory: write a size such as `512M` or `2G`
+    launch => Invalid disk: Multipass wants a disk of at least 512M
+    launch => Invalid disk: the disk is smaller than the image: it needs at least 1800M
+    launch => Failed: `multipass launch bad1` failed: Unknown option 'dry'.
+    launch => Failed: `multipass launch bad1` failed: error: --timeout value has to be a positive integer
+    launch => Invalid cloud_init: the user-data is no valid YAML: bad file: /nonexistent.yaml
+    launch => Failed: `multipass launch bad1` failed: Invalid arguments supplied; Invalid network options supplied
+    launch => Failed: `multipass launch bad1` failed: error: Bad network mode 'bad', need 'auto' or 'manual'
+    launch => Failed: `multipass launch bad1` failed: error: Bad network field definition: eth0
+    launch => Failed: `multipass launch bad1` failed: You have to `multipass set local.bridged-network=<name>` to use the "bridged" shortcut.
+    launch => Failed: `multipass launch bad1` failed: Mount source path "/nonexistent" does not exist
+    launch => Failed: `multipass launch bad1` failed: Unknown option 'bogus'.
+    launch => Invalid image: Multipass has no such image (Unable to find an image matching "nosuch-image" in remote "".): `multipass find` lists them
+    launch => Invalid image: Multipass has no such image (Unable to find an image matching "nosuch" in remote "daily".): `multipass find` lists them
+    launch => Invalid image: Multipass has no such image (Remote 'noremote' is not found. Please use `multipass find` for supported remotes and images.): `multipass find` lists them
+    launch => NameTaken(bad1)
+    launch => Failed: `multipass launch bad1` failed: Too many arguments supplied
+    launch => Invalid cloud_init: the user-data is no valid YAML: yaml-cpp: error at line 2, column 1: end of sequence flow not found
+    launch => Invalid image: Multipass has no such image (Custom image `/nonexistent.img` does not exist.): `multipass find` lists them
+    launch => Failed: `multipass launch bad1` failed: failed to download from 'http://127.0.0.1:1/x.img': Connection refused [the image server cannot be reached from this machine: see its network, proxy and DNS]
+    launch => Failed: `multipass launch bad1` failed: failed to download from 'http://127.0.0.1:8099/missing.img': Error transferring http://127.0.0.1:8099/missing.img - server replied: Not Found [the image server cannot be reached from this machine: see its network, proxy and DNS]
+    launch => Failed: `multipass launch bad1` failed: qemu-system-x86_64: cannot set up guest memory 'pc.ram': Cannot allocate memory; bad1: shutdown called while starting [give the VM less memory, or stop others first]
+    info => Failed: `multipass info foo` failed: instance "nope" does not exist
+    launch => NameTaken(foo)
+    get => Failed: `multipass get foo` failed: You have to `multipass set local.bridged-network=<name>` to use the "bridged" shortcut.
+    get => Failed: `multipass get foo` failed: Unrecognized settings key: 'local.foo.bogus'
+    restart => IllegalState: Multipass does not know the state of VM `foo`: stop it with force, then start it
+    start => Failed: `multipass start foo` failed: error: --timeout value has to be a positive integer
+    stop => IllegalState: VM `foo` is suspended: resume it first, or stop it with force
+    stop => Failed: `multipass stop foo` failed: Time must be in digit form
+    stop => Failed: `multipass stop foo` failed: Cannot set 'time' and 'cancel' options at the same time
+    stop => Failed: `multipass stop foo` failed: Cannot set 'force' along with 'time' or 'cancel' options at the same time
+    list => Failed: `multipass list` failed: IP addresses are not applicable in conjunction with listing snapshots
+    info => Failed: `multipass info foo.nope` failed: No such snapshot: foo.nope
+    get => Failed: `multipass get foo.second.name` failed: Unrecognized settings key: 'foo.second.name'
+    delete => Failed: `multipass delete foo.snapshot1` failed: Snapshots can only be purged (after deletion, they cannot be recovered). Unable to query client for confirmation. Please use the `--purge` flag if that is what you want.
+    delete => Failed: `multipass delete foo.nope` failed: No such snapshot: foo.nope
+    delete => Failed: `multipass delete foo` failed: Snapshots can only be purged (after deletion, they cannot be recovered). Unable to query client for confirmation. Please use the `--purge` flag if that is what you want:; multipass delete --purge foo.third; You can use a separate command to delete instances without purging them:; multipass delete foo
+    start => IllegalState: VM `bar` is in the trash: recover it first
+    stop => IllegalState: VM `bar` is in the trash: recover it first
+    launch => NameTaken(bar)
+    suspend => IllegalState: VM `bar` is in the trash: recover it first
+    restart => IllegalState: VM `bar` is in the trash: recover it first
+    recover => NotFound(bar)
+    start => Failed: `multipass start none` failed: Name argument or --all is required; Note: the primary instance is disabled.
+    start => Failed: `multipass start bar` failed: instance(s) missing; Instance 'nope' does not exist.
+    stop => Failed: `multipass stop bar` failed: instance "nope" does not exist
+    delete => Failed: `multipass delete bar` failed: instance "nope" does not exist
+    info => Failed: `multipass info bar` failed: instance "nope" does not exist
+    launch => Timeout
+    stop => Failed: `multipass stop v6` failed: The QEMU process did not finish within 300000 milliseconds after being shutdown [the VM did not hear its power button: stop it with force]
+    start => Timeout
+    restart => Timeout
+    info => Failed: `multipass info json` failed: ssh connection failed: 'Connection refused'
+    start => IllegalState: Multipass does not know the state of VM `v3`: stop it with force, then start it
+    delete => IllegalState: VM `none` is still starting: wait until it runs, or use force
+    stop => IllegalState: VM `v8` is still starting: wait until it runs, or use force
+    restart => IllegalState: Multipass does not know the state of VM `v8`: stop it with force, then start it
+    delete => IllegalState: VM `v8` is still starting: wait until it runs, or use force
+    "#);
+}
+
+fn start_of_web(status: i32, stderr: &str) -> DriverError {
+    let vm = VmName::parse("web").unwrap();
+    explain(&Call::Start(&vm), Some(status), stderr)
+}
+
+#[test]
+fn what_the_daemon_logs_about_others_is_not_our_failure() {
+    let error = start_of_web(
+        2,
+        "[2026-11-23T02:24:12.052] [error] [daemon] instance \"web\" does not exist\nstart failed: disk on fire\n[2026-11-23T02:24:13.052] [error] [x] VM is deleted\n",
+    );
+    assert_eq!(
+        kind(&error),
+        "Failed: `multipass start web` failed: disk on fire"
+    );
+}
+
+#[test]
+fn another_vm_with_a_longer_name_is_another_vm() {
+    let error = start_of_web(
+        2,
+        "start failed: The following errors occurred:\ninstance \"web-2\" does not exist\n",
+    );
+    assert!(matches!(error, DriverError::Failed { .. }), "{error:?}");
+    let error = start_of_web(
+        2,
+        "start failed: instance(s) missing\nInstance 'web' does not exist.\n\n",
+    );
+    assert_eq!(kind(&error), "NotFound(web)");
+}
+
+#[test]
+fn silence_and_signals_are_said_so() {
+    assert_eq!(
+        kind(&start_of_web(2, "")),
+        "Failed: `multipass start web` failed with status 2 and said nothing"
+    );
+    let vm = VmName::parse("web").unwrap();
+    assert_eq!(
+        kind(&explain(&Call::Start(&vm), None, "")),
+        "Failed: `multipass start web` was killed from outside"
+    );
+}
+
+#[test]
+fn a_client_that_is_not_known_to_the_daemon_is_told_what_to_do() {
+    let error = start_of_web(
+        2,
+        "start failed: The client is not authenticated with the Multipass service.\nPlease use 'multipass authenticate' before proceeding.\n",
+    );
+    assert!(
+        matches!(&error, DriverError::Missing(text) if text.contains("multipass authenticate")),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_guest_whose_ssh_is_down_is_told_from_a_failure() {
+    let vm = VmName::parse("foo").unwrap();
+    let row = transcripts::row(648);
+    let error = explain(&Call::Info(&vm), Some(row.exit), &row.stderr);
+    assert!(is_unreachable_guest(&error), "{error:?}");
+    assert!(!is_unreachable_guest(&start_of_web(
+        2,
+        "start failed: no\n"
+    )));
+}
