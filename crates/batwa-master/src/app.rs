@@ -4,13 +4,18 @@ pub(crate) mod audit;
 pub(crate) mod auth;
 mod error;
 pub(crate) mod keeper;
+pub(crate) mod sessions;
+pub(crate) mod setup;
+pub(crate) mod tokens;
+pub(crate) mod users;
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use error::Error;
 
+use self::{audit::Refusals, auth::Auth, setup::SetupCode};
 use crate::{config::MasterConfig, fleet::Fleet, store::Store};
 
 /// What every handler is given. Cheap to clone.
@@ -20,25 +25,32 @@ pub(crate) struct App(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     config: MasterConfig,
+    address: SocketAddr,
     store: Store,
+    auth: Auth,
+    refusals: Refusals,
+    setup: SetupCode,
     fleet: Arc<Fleet>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
 
 impl App {
-    /// Puts the parts together; `stopping` is cancelled when the master begins to shut down.
-    pub(crate) fn new(config: MasterConfig, store: Store, stopping: CancellationToken) -> Self {
+    /// Puts the parts together for a master that listens on `address`.
+    pub(crate) fn new(config: MasterConfig, address: SocketAddr, store: Store) -> Self {
+        let stopping = CancellationToken::new();
+        let local = config
+            .local_agent
+            .as_ref()
+            .map(|agent| agent.connect.clone());
         Self(Arc::new(Inner {
-            store,
-            fleet: Arc::new(Fleet::new(
-                config
-                    .local_agent
-                    .as_ref()
-                    .map(|agent| agent.connect.clone()),
-                stopping.clone(),
-            )),
+            setup: SetupCode::new(&config.state_dir),
             config,
+            address,
+            store,
+            auth: Auth::default(),
+            refusals: Refusals::default(),
+            fleet: Arc::new(Fleet::new(local, stopping.clone())),
             tasks: TaskTracker::new(),
             stopping,
         }))
@@ -47,6 +59,16 @@ impl App {
     /// The settings.
     pub(crate) fn config(&self) -> &MasterConfig {
         &self.0.config
+    }
+
+    /// The address the master listens on.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// Passwords, failed attempts, and what was withdrawn.
+    pub(crate) fn auth(&self) -> &Auth {
+        &self.0.auth
     }
 
     /// The store.

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, TryLockError},
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,9 +11,16 @@ use std::{
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use secrecy::SecretString;
+
 use crate::{
-    app::App,
-    config::MasterConfig,
+    app::{
+        self, App,
+        audit::{Actor, Record},
+        auth::{Source, password},
+        users::is_name,
+    },
+    config::{ConfigError, MasterConfig, origin},
     http,
     store::{Store, StoreError},
 };
@@ -32,7 +39,7 @@ pub struct Master {
 pub enum MasterError {
     /// A setting cannot be.
     #[error(transparent)]
-    Config(#[from] crate::config::ConfigError),
+    Config(#[from] ConfigError),
     /// The port cannot be taken.
     #[error("cannot listen on {host}:{port}: {source}")]
     Bind {
@@ -57,6 +64,25 @@ pub enum MasterError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The first admin's password cannot be read.
+    #[error("cannot read the admin's password from `{}`: {source}", path.display())]
+    AdminPasswordFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The first admin, or a new password, cannot be as it was given.
+    #[error("{0}")]
+    Account(app::Error),
+    /// There is no such account.
+    #[error("there is no user `{name}`; users are: {}", known.join(", "))]
+    NoSuchUser {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
 }
 
 impl Master {
@@ -65,6 +91,9 @@ impl Master {
     /// # Errors
     /// [`MasterError::Config`].
     pub fn new(config: MasterConfig) -> Result<Self, MasterError> {
+        if !is_name(&config.admin_user) {
+            return Err(ConfigError::AdminUser(config.admin_user).into());
+        }
         Ok(Self { config })
     }
 
@@ -85,14 +114,112 @@ impl Master {
         let address = listener.local_addr().map_err(bind_error)?;
         let lock = lock_state_dir(&config.state_dir)?;
         let store = Store::open(&config.state_dir, config.database.as_ref()).await?;
-        let app = App::new(config, store, CancellationToken::new());
+        let app = App::new(config, address, store);
+        let setup_code = prepare_first_admin(&app).await?;
         Ok(Bound {
             app,
             listener,
             address,
+            setup_code,
             _lock: lock,
         })
     }
+
+    /// Gives an account a new password, for who has the state folder and lost the old one; ends its sessions.
+    ///
+    /// Works beside a running master too.
+    ///
+    /// # Errors
+    /// [`MasterError::NoSuchUser`], [`MasterError::Account`] for a password that is too short, and what [`Self::bind`]
+    /// reports of state folder and store.
+    pub async fn reset_password(
+        config: MasterConfig,
+        user: &str,
+        password: SecretString,
+    ) -> Result<(), MasterError> {
+        password::check("password", &password).map_err(MasterError::Account)?;
+        if config.database.is_none() && !config.state_dir.join("batwa.db").exists() {
+            return Err(MasterError::StateDir {
+                path: config.state_dir.join("batwa.db"),
+                source: io::ErrorKind::NotFound.into(),
+            });
+        }
+        let store = Store::open(&config.state_dir, config.database.as_ref()).await?;
+        let app = App::new(config, (Ipv4Addr::LOCALHOST, 0).into(), store);
+        let done = reset_password(&app, user, password).await;
+        app.store().close().await;
+        done
+    }
+}
+
+async fn reset_password(app: &App, user: &str, password: SecretString) -> Result<(), MasterError> {
+    let Some(account) = app.store().user_by_name(user).await? else {
+        let known = app
+            .store()
+            .users()
+            .await?
+            .into_iter()
+            .map(|user| user.name)
+            .collect();
+        return Err(MasterError::NoSuchUser {
+            name: user.to_owned(),
+            known,
+        });
+    };
+    let hash = app
+        .auth()
+        .passwords
+        .hash(password)
+        .await
+        .map_err(MasterError::Account)?;
+    app.store()
+        .set_password(account.user.id, &hash, None)
+        .await?;
+    let source = Source::new(Ipv4Addr::LOCALHOST.into(), "".into());
+    let record = Record::ok("user.password", &account.user.name);
+    app.audit_by(Actor::Console, &source, record)
+        .await
+        .map_err(MasterError::Account)
+}
+
+/// Makes the first admin from the password file, or the code with which somebody makes it; `None` when there is one.
+async fn prepare_first_admin(app: &App) -> Result<Option<String>, MasterError> {
+    let config = app.config();
+    if app.store().has_admin().await? {
+        if let Err(error) = app.remove_setup_code() {
+            tracing::warn!("cannot remove the old set-up code: {error}");
+        }
+        return Ok(None);
+    }
+    if let Some(path) = &config.admin_password_file {
+        let text = fs::read_to_string(path).map_err(|source| MasterError::AdminPasswordFile {
+            path: path.clone(),
+            source,
+        })?;
+        // Editors and `echo` end the line.
+        let password = SecretString::from(text.trim_end_matches(['\r', '\n']));
+        let made = app
+            .make_first_admin("admin password", &config.admin_user, password)
+            .await;
+        if let Some(user) = made.map_err(MasterError::Account)? {
+            let source = Source::new(Ipv4Addr::LOCALHOST.into(), "".into());
+            let record = Record::ok("setup", &user.name);
+            app.audit_by(Actor::Console, &source, record)
+                .await
+                .map_err(MasterError::Account)?;
+            tracing::info!(
+                user.name = user.name,
+                "admin `{}` made from the password file",
+                user.name
+            );
+        }
+        return Ok(None);
+    }
+    let code = app.setup_code().map_err(|source| MasterError::StateDir {
+        path: config.state_dir.join("setup-code"),
+        source,
+    })?;
+    Ok(Some(code))
 }
 
 /// A master that holds its port and its state.
@@ -101,6 +228,7 @@ pub struct Bound {
     app: App,
     listener: TcpListener,
     address: SocketAddr,
+    setup_code: Option<String>,
     _lock: File,
 }
 
@@ -109,6 +237,26 @@ impl Bound {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where people open the page: the public URL, else the address with a host that a browser can use.
+    #[must_use]
+    pub fn url(&self) -> String {
+        if let Some(url) = &self.app.config().public_url {
+            return url.origin().to_owned();
+        }
+        let mut address = self.address;
+        if address.ip().is_unspecified() {
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        origin("http", &address.to_string())
+    }
+
+    /// The one-time link by which the first admin is made; `None` once there is one.
+    #[must_use]
+    pub fn setup_link(&self) -> Option<String> {
+        let code = self.setup_code.as_ref()?;
+        Some(format!("{}/setup#{code}", self.url()))
     }
 
     /// Serves until `stop` is cancelled, then ends in order within ten seconds.

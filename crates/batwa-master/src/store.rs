@@ -4,8 +4,12 @@
 //! as milliseconds, JSON as TEXT, columns always named. [`on!`] runs it on whichever pool there is. Only this
 //! module and its children see sqlx; constraint names become domain errors here.
 
+pub(crate) mod audit;
 mod error;
 mod open;
+pub(crate) mod sessions;
+pub(crate) mod tokens;
+pub(crate) mod users;
 
 use jiff::Timestamp;
 use sqlx::{PgPool, SqlitePool};

@@ -1,20 +1,34 @@
 //! Who calls, and what they may do.
+//!
+//! A [`Credential`] becomes a [`Caller`] with the rights that its account has at this moment: nothing is
+//! remembered between requests, so what is withdrawn is withdrawn. Connections that outlive their request
+//! wait for that with [`App::withdrawn`].
+
+pub(crate) mod limits;
+pub(crate) mod password;
+pub(crate) mod secret;
 
 use std::{
     fmt,
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use batwa_api::{
+    Timestamp,
     id::{SessionId, TokenId, UserId},
     user::Role,
 };
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::watch;
 
-use super::Error;
+use self::{limits::Limits, password::Passwords};
+use super::{App, Error};
+use crate::store::sessions::Holder;
 
 /// What a call needs; each path has exactly one, see `http/router.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -114,5 +128,170 @@ impl Caller {
         } else {
             Err(Error::Forbidden(right))
         }
+    }
+}
+
+/// What proves who calls.
+#[derive(Clone, Debug)]
+pub(crate) enum Credential {
+    /// The secret of a session's cookie.
+    Session(SecretString),
+    /// An API token.
+    Token(SecretString),
+}
+
+/// What signing in needs to remember.
+#[derive(Debug)]
+pub(crate) struct Auth {
+    pub(crate) passwords: Passwords,
+    limits: Mutex<Limits>,
+    /// Counts what was withdrawn: sessions and tokens ended, accounts removed or changed.
+    withdrawals: watch::Sender<u64>,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            passwords: Passwords::default(),
+            limits: Mutex::default(),
+            withdrawals: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Auth {
+    /// The failures of late.
+    pub(crate) fn limits(&self) -> std::sync::MutexGuard<'_, Limits> {
+        // Plain counts: whatever a panic left is still a count.
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something was withdrawn from somebody: open connections look whether it concerns them.
+    pub(crate) fn withdraw(&self) {
+        self.withdrawals.send_modify(|count| *count += 1);
+    }
+}
+
+/// How exactly the use of a session or token is noted: a write for every request would be too much.
+const USE_NOTED_EVERY: Duration = Duration::from_secs(60);
+
+/// How often an open connection looks whether its caller still may: for what ends by itself, and for what
+/// another process withdrew.
+const RECHECK_EVERY: Duration = Duration::from_secs(60);
+
+impl App {
+    /// Who holds `credential`, with the rights of this moment.
+    pub(crate) async fn authenticate(
+        &self,
+        credential: &Credential,
+        source: Source,
+    ) -> Result<Caller, Error> {
+        let now = Timestamp::now();
+        match credential {
+            Credential::Session(secret) => {
+                let hash = secret::hash(secret.expose_secret());
+                let holder = self
+                    .store()
+                    .session_holder(&hash, now, self.idle_since(now))
+                    .await?;
+                self.session_caller(holder, source, now).await
+            }
+            Credential::Token(secret) => {
+                let hash = secret::hash(secret.expose_secret());
+                let holder = self.store().token_holder(&hash, now).await?;
+                self.token_caller(holder, source, now).await
+            }
+        }
+    }
+
+    /// Ends when `caller` has lost its session or token, or `right`; says which.
+    ///
+    /// For connections that outlive their request. An open one counts as use: a session does not become
+    /// idle while its terminal is on somebody's screen.
+    pub(crate) async fn withdrawn(&self, caller: &Caller, right: Right) -> Error {
+        let mut withdrawals = self.auth().withdrawals.subscribe();
+        loop {
+            match self
+                .refresh(caller)
+                .await
+                .and_then(|now| now.require(right))
+            {
+                Ok(()) => {}
+                Err(error @ (Error::NotSignedIn | Error::Forbidden(_))) => return error,
+                // That the store is away for a moment takes nothing from anybody.
+                Err(error) => {
+                    tracing::warn!("cannot check the rights of `{}`: {error}", caller.name)
+                }
+            }
+            // Only a timeout or a withdrawal ends this; the sender lives as long as the app.
+            let _ = tokio::time::timeout(RECHECK_EVERY, withdrawals.changed()).await;
+        }
+    }
+
+    /// The same caller with the rights of this moment.
+    async fn refresh(&self, caller: &Caller) -> Result<Caller, Error> {
+        let now = Timestamp::now();
+        let source = caller.source.clone();
+        match caller.via {
+            Via::Session(id) => {
+                let holder = self
+                    .store()
+                    .session_holder_by_id(id, now, self.idle_since(now))
+                    .await?;
+                self.session_caller(holder, source, now).await
+            }
+            Via::Token(id) => {
+                let holder = self.store().token_holder_by_id(id, now).await?;
+                self.token_caller(holder, source, now).await
+            }
+        }
+    }
+
+    async fn session_caller(
+        &self,
+        holder: Option<Holder<SessionId>>,
+        source: Source,
+        now: Timestamp,
+    ) -> Result<Caller, Error> {
+        let holder = holder.ok_or(Error::NotSignedIn)?;
+        if is_to_be_noted(&holder, now) {
+            self.store().touch_session(holder.id, now).await?;
+        }
+        Ok(caller(Via::Session(holder.id), holder, source))
+    }
+
+    async fn token_caller(
+        &self,
+        holder: Option<Holder<TokenId>>,
+        source: Source,
+        now: Timestamp,
+    ) -> Result<Caller, Error> {
+        let holder = holder.ok_or(Error::NotSignedIn)?;
+        if is_to_be_noted(&holder, now) {
+            self.store().touch_token(holder.id, now).await?;
+        }
+        Ok(caller(Via::Token(holder.id), holder, source))
+    }
+
+    /// Sessions that were last used before this are over.
+    pub(crate) fn idle_since(&self, now: Timestamp) -> Timestamp {
+        now - self.config().session_limits.idle
+    }
+}
+
+fn is_to_be_noted<Id>(holder: &Holder<Id>, now: Timestamp) -> bool {
+    holder
+        .last_used_at
+        .is_none_or(|last| last + USE_NOTED_EVERY <= now)
+}
+
+fn caller<Id>(via: Via, holder: Holder<Id>, source: Source) -> Caller {
+    Caller {
+        user_id: holder.user_id,
+        name: holder.name.into(),
+        role: holder.role,
+        terminal: holder.terminal,
+        via,
+        source,
     }
 }

@@ -145,7 +145,8 @@ fn body(problem: &Problem) -> Response {
     (status, headers, json).into_response()
 }
 
-fn chain(error: &app::Error) -> String {
+/// The error and what caused it, in one line.
+pub(crate) fn chain(error: &app::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

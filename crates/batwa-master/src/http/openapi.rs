@@ -1,10 +1,11 @@
 //! The OpenAPI document, made from the handlers.
 
 use axum::{Json, extract::State};
+use batwa_api::problem::Problem;
 use utoipa::{
     OpenApi,
     openapi::{
-        OpenApi as Document,
+        ContentBuilder, OpenApi as Document, Ref, ResponseBuilder,
         security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
@@ -19,6 +20,7 @@ use crate::app::App;
             Errors are problem+json bodies; lists are `{items, next_cursor, counts}`; times RFC 3339 in UTC; sizes bytes.",
     ),
     security(("session" = []), ("token" = [])),
+    components(schemas(Problem)),
 )]
 struct Base;
 
@@ -40,7 +42,30 @@ pub(crate) fn base() -> Document {
 /// The OpenAPI document of the whole API.
 #[must_use]
 pub fn document() -> Document {
-    super::router::api().into_openapi()
+    let mut document = super::router::api().into_openapi();
+    let problem = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name("Problem")))
+        .build();
+    let failure = ResponseBuilder::new()
+        .description("what went wrong")
+        .content(Problem::CONTENT_TYPE, problem)
+        .build();
+    for item in document.paths.paths.values_mut() {
+        let operations = [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.delete,
+            &mut item.patch,
+        ];
+        for operation in operations.into_iter().flatten() {
+            operation
+                .responses
+                .responses
+                .insert("default".to_owned(), failure.clone().into());
+        }
+    }
+    document
 }
 
 /// The OpenAPI document.

@@ -4,20 +4,61 @@
 //! guard of a group runs before anything of the request but its head is read. `tests/it/rights.rs` walks
 //! the document as every kind of caller.
 
+use std::sync::Arc;
+
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{DefaultBodyLimit, Request, State},
     middleware::{self, Next},
 };
+use http::{Extensions, HeaderMap, StatusCode, Version, header};
+use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{caller, health, openapi};
+use super::{
+    audit, caller, client::Client, health, legacy_auth, openapi, security, session, setup, tokens,
+    ui::Ui, users,
+};
 use crate::app::{App, auth::Right};
+
+/// Bodies are small JSON; cloud-init user-data is the largest part of any.
+const MAX_BODY: usize = 1024 * 1024;
 
 /// The whole master as one service.
 pub(crate) fn router(app: App) -> Router {
     let (routes, _document) = groups(&app).split_for_parts();
-    routes.with_state(app)
+    let ui = Arc::new(Ui::load());
+    routes
+        .fallback(move |request: Request| {
+            let ui = Arc::clone(&ui);
+            async move { ui.answer(&request) }
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(CompressionLayer::new().compress_when(is_worth_compressing))
+        .layer(CatchPanicLayer::new())
+        .layer(middleware::from_fn_with_state(app.clone(), security::pass))
+        .with_state(app)
+}
+
+/// Text that comes whole. Event streams and logs that grow must not wait in a compressor.
+fn is_worth_compressing(_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions) -> bool {
+    const SMALL: u64 = 1024;
+    const KINDS: [&str; 6] = [
+        "application/json",
+        "text/html",
+        "text/css",
+        "text/javascript",
+        "image/svg+xml",
+        "application/manifest+json",
+    ];
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or_default();
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    KINDS.iter().any(|known| kind.starts_with(known)) && length.is_none_or(|length| length >= SMALL)
 }
 
 /// The routes without their guards, for the document.
@@ -35,13 +76,16 @@ fn groups(app: &App) -> OpenApiRouter<App> {
         if routes.get_openapi().paths.paths.is_empty() {
             return routes;
         }
-        let guard = move |app: State<App>, request: Request, next: Next| {
-            caller::require(right, app, request, next)
+        let guard = move |app: State<App>, client: Client, request: Request, next: Next| {
+            caller::require(right, app, client, request, next)
         };
         routes.route_layer(middleware::from_fn_with_state(app.clone(), guard))
     };
     OpenApiRouter::with_openapi(openapi::base())
-        .merge(public())
+        .merge(public().route_layer(middleware::from_fn_with_state(
+            app.clone(),
+            caller::refuse_other_sites,
+        )))
         .merge(guard(Right::Read, read()))
         .merge(guard(Right::Manage, manage()))
         .merge(guard(Right::Terminal, terminal()))
@@ -54,11 +98,22 @@ fn public() -> OpenApiRouter<App> {
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
         .routes(routes!(openapi::openapi_json))
+        .routes(routes!(setup::state, setup::setup))
+        .routes(routes!(session::sign_in))
+        .routes(routes!(legacy_auth::login))
+        .routes(routes!(legacy_auth::logout))
+        .routes(routes!(legacy_auth::check))
 }
 
 /// Every account.
 fn read() -> OpenApiRouter<App> {
     OpenApiRouter::new()
+        .routes(routes!(session::current, session::sign_out))
+        .routes(routes!(session::change_password))
+        .routes(routes!(session::list))
+        .routes(routes!(session::end))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::delete))
 }
 
 /// Operators.
@@ -74,4 +129,7 @@ fn terminal() -> OpenApiRouter<App> {
 /// Admins.
 fn administer() -> OpenApiRouter<App> {
     OpenApiRouter::new()
+        .routes(routes!(users::list, users::create))
+        .routes(routes!(users::update, users::delete))
+        .routes(routes!(audit::list))
 }

@@ -1,0 +1,10 @@
+//! The master over real HTTP on a free port, as its callers see it.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
+mod accounts;
+mod harness;
+mod setup;
