@@ -4,12 +4,16 @@
 //! as milliseconds, JSON as TEXT, columns always named. [`on!`] runs it on whichever pool there is. Only this
 //! module and its children see sqlx; constraint names become domain errors here.
 
+pub(crate) mod agent_keys;
+pub(crate) mod agents;
 pub(crate) mod audit;
 mod error;
 mod open;
+pub(crate) mod operations;
 pub(crate) mod sessions;
 pub(crate) mod tokens;
 pub(crate) mod users;
+pub(crate) mod vms;
 
 use jiff::Timestamp;
 use sqlx::{PgPool, SqlitePool};
@@ -123,4 +127,17 @@ pub(crate) fn from_ms(ms: i64) -> Result<Timestamp, StoreError> {
 /// A value that was written as text by us: an id, a role.
 pub(crate) fn parse<T: std::str::FromStr>(what: &'static str, text: &str) -> Result<T, StoreError> {
     text.parse().map_err(|_| StoreError::Corrupt { what })
+}
+
+/// A value as a JSON column holds it.
+pub(crate) fn to_json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("stored values are plain data")
+}
+
+/// A value from a JSON column.
+pub(crate) fn from_json<T: serde::de::DeserializeOwned>(
+    what: &'static str,
+    json: &str,
+) -> Result<T, StoreError> {
+    serde_json::from_str(json).map_err(|_| StoreError::Corrupt { what })
 }
