@@ -1,13 +1,16 @@
 //! The use cases. Handlers call these with plain values; nothing here knows HTTP or SQL.
 
+pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod auth;
 mod error;
 pub(crate) mod keeper;
+pub(crate) mod operations;
 pub(crate) mod sessions;
 pub(crate) mod setup;
 pub(crate) mod tokens;
 pub(crate) mod users;
+pub(crate) mod vms;
 
 use std::{net::SocketAddr, sync::Arc};
 

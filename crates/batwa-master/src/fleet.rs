@@ -60,6 +60,8 @@ pub(crate) struct Fleet {
     old_list: OldListCache,
     /// Makes streams to the agent of this process.
     local: Option<Connector>,
+    /// Held by whoever decides who is let in: a decision and its rows belong together.
+    pub(crate) enrolment: tokio::sync::Mutex<()>,
     tasks: TaskTracker,
     stop: CancellationToken,
     loaded: AtomicBool,
@@ -129,6 +131,7 @@ impl Fleet {
             interest: Interest::default(),
             old_list: OldListCache::default(),
             local,
+            enrolment: tokio::sync::Mutex::default(),
             tasks: TaskTracker::new(),
             stop,
             loaded: AtomicBool::new(false),
@@ -250,6 +253,99 @@ impl Fleet {
     /// Takes the registrations that wait under `id`.
     pub(crate) fn put_pending(&self, id: &AgentId, pending: Vec<PendingAgent>) {
         self.write(|state| state.put_pending(id, pending, Timestamp::now()));
+    }
+
+    /// Takes an agent's record and what it last said from the store, without reaching for the agent yet.
+    pub(crate) fn load_agent(
+        &self,
+        record: AgentRecord,
+        info: Option<batwa_api::agent::AgentInfo>,
+        legacy: bool,
+    ) {
+        let id = record.id.clone();
+        let mut state = self.state.write().expect("no writer panics");
+        state.put_record(record, Timestamp::now());
+        state.set_legacy(&id, legacy);
+        if let Some(info) = info {
+            state.put_info(&id, info);
+        }
+    }
+
+    /// Reaches for every agent that was let in.
+    pub(crate) fn reach_all(self: &Arc<Self>) {
+        let records: Vec<_> = self.read(|state| {
+            state
+                .agents
+                .values()
+                .filter_map(|entry| entry.record.clone())
+                .collect()
+        });
+        for record in records {
+            self.reach(&record);
+        }
+    }
+
+    /// An agent's record.
+    pub(crate) fn record(&self, id: &AgentId) -> Option<AgentRecord> {
+        self.read(|state| state.agents.get(id)?.record.clone())
+    }
+
+    /// The registrations that wait under one id.
+    pub(crate) fn pending_of(&self, id: &AgentId) -> Vec<PendingAgent> {
+        self.read(|state| {
+            state
+                .agents
+                .get(id)
+                .map(|entry| entry.pending.clone())
+                .unwrap_or_default()
+        })
+    }
+
+    /// All registrations that wait.
+    pub(crate) fn all_pending(&self) -> Vec<PendingAgent> {
+        self.read(|state| {
+            state
+                .agents
+                .values()
+                .flat_map(|entry| entry.pending.iter().cloned())
+                .collect()
+        })
+    }
+
+    /// Takes the record of an agent whose registrations wait no longer.
+    pub(crate) fn put_pending_and_record(self: &Arc<Self>, record: &AgentRecord) {
+        self.write(|state| {
+            let mut events = state.put_record(record.clone(), Timestamp::now());
+            events.extend(state.put_pending(&record.id, Vec::new(), Timestamp::now()));
+            events
+        });
+        self.reach(record);
+    }
+
+    /// Notes that an agent was heard of by another way than its link.
+    pub(crate) fn heard_from(&self, id: &AgentId) {
+        let now = Timestamp::now().as_millisecond();
+        self.read(|state| {
+            if let Some(entry) = state.agents.get(id) {
+                entry.last_seen_ms.store(now, Ordering::Relaxed);
+            }
+        });
+    }
+
+    /// Takes a heartbeat; an agent that is not online is reached for at once.
+    pub(crate) fn beat(&self, id: &AgentId) {
+        self.heard_from(id);
+        if let Some(contact) = self.contact(id) {
+            contact.beat();
+        }
+    }
+
+    /// Says that the store could not take these after all.
+    pub(crate) fn vms_still_unsaved(&self, keys: impl Iterator<Item = (AgentId, VmName)>) {
+        let mut state = self.state.write().expect("no writer panics");
+        state.unsaved.extend(keys);
+        drop(state);
+        self.unsaved.notify_one();
     }
 
     /// Takes an agent's record away.

@@ -1,11 +1,164 @@
 //! Keeps store and fleet in step: loads at start, writes down what changed, settles what a restart left open.
+//!
+//! The only task that writes VMs, sightings and the progress of operations; use cases write what they decide
+//! themselves, before they do it.
+
+use std::time::Duration;
+
+use batwa_api::{Timestamp, id::AgentId};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 use tokio_util::sync::CancellationToken;
 
-use super::App;
+use super::{App, Error};
+use crate::{
+    fleet::record::AgentRecord,
+    store::{StoreError, agents::Sighting},
+};
 
-/// Runs until `stop`.
+/// How long changes gather before they are written: a busy fleet costs one transaction for all of them.
+const GATHER: Duration = Duration::from_millis(200);
+/// Between two batches of sightings; a heartbeat itself writes nothing.
+const SIGHTINGS_INTERVAL: Duration = Duration::from_secs(60);
+/// Between two rounds of tidying up.
+const TIDY_INTERVAL: Duration = Duration::from_secs(600);
+/// How long finished operations are kept.
+const OPERATIONS_KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// Runs until `stop`, then writes down what is left.
 pub(crate) async fn run(app: App, stop: CancellationToken) {
-    app.fleet().set_loaded();
-    stop.cancelled().await;
+    while let Err(error) = load(&app).await {
+        tracing::error!("cannot load the fleet from the store: {error}");
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+    let mut sightings = interval(SIGHTINGS_INTERVAL);
+    sightings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tidy = interval_at(Instant::now() + TIDY_INTERVAL, TIDY_INTERVAL);
+    loop {
+        let saved = tokio::select! {
+            () = stop.cancelled() => break,
+            () = app.fleet().unsaved() => {
+                tokio::time::sleep(GATHER).await;
+                save(&app).await
+            }
+            arrived = app.fleet().arrivals() => {
+                for agent in arrived {
+                    app.settle_operations(&agent);
+                }
+                Ok(())
+            }
+            _ = sightings.tick() => save_sightings(&app).await,
+            _ = tidy.tick() => tidy_up(&app).await,
+        };
+        if let Err(error) = saved {
+            tracing::error!("cannot write to the store: {error}; trying again");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
     app.fleet().finish().await;
+    for saved in [save(&app).await, save_sightings(&app).await] {
+        if let Err(error) = saved {
+            tracing::error!("cannot write to the store at the end: {error}");
+        }
+    }
+}
+
+/// Brings what the store knows into the fleet, and reaches for every agent.
+async fn load(app: &App) -> Result<(), StoreError> {
+    let fleet = app.fleet();
+    let agents = app.store().agents().await?;
+    let vms = app.store().vms().await?;
+    let waiting = app.store().registrations().await?;
+    let operations = app.store().unfinished_operations().await?;
+    if fleet.has_local_agent() && !agents.iter().any(|agent| agent.record.id.is_local()) {
+        let record = AgentRecord::local("local".to_owned(), Timestamp::now());
+        app.store().save_agent(&record).await?;
+        fleet.load_agent(record, None, false);
+    }
+    let mut ids = Vec::new();
+    for agent in agents {
+        // The folder may have been used with an agent in the process before.
+        if agent.record.id.is_local() && !fleet.has_local_agent() {
+            continue;
+        }
+        ids.push(agent.record.id.clone());
+        fleet.load_agent(agent.record, agent.info, agent.legacy);
+    }
+    for (agent, vm, labels) in vms {
+        fleet.load_vm(&agent, vm, labels);
+    }
+    for row in waiting {
+        let mut rows = fleet.pending_of(&row.id);
+        rows.push(row);
+        let id = rows[0].id.clone();
+        fleet.put_pending(&id, rows);
+    }
+    for operation in operations {
+        fleet.add_operation(operation);
+    }
+    fleet.reach_all();
+    fleet.set_loaded();
+    Ok(())
+}
+
+async fn save(app: &App) -> Result<(), StoreError> {
+    let fleet = app.fleet();
+    let operations = fleet.unsaved_operations();
+    if let Err(error) = app.store().save_operations(&operations).await {
+        let ids: Vec<_> = operations.iter().map(|operation| operation.id).collect();
+        fleet.still_unsaved(&ids);
+        return Err(error);
+    }
+    fleet.forget_finished_operations();
+    let vms = fleet.take_unsaved_vms();
+    let changes: Vec<_> = vms
+        .iter()
+        .map(|(key, row)| {
+            let vm = row.as_ref().map(|row| (row.vm.clone(), row.labels.clone()));
+            (key.clone(), vm)
+        })
+        .collect();
+    if let Err(error) = app.store().save_vms(&changes).await {
+        fleet.vms_still_unsaved(vms.into_iter().map(|(key, _)| key));
+        return Err(error);
+    }
+    Ok(())
+}
+
+async fn save_sightings(app: &App) -> Result<(), StoreError> {
+    let sightings: Vec<Sighting> = app.fleet().read(|state| {
+        state
+            .agents
+            .iter()
+            .filter(|(_, entry)| entry.record.is_some())
+            .map(|(id, entry)| Sighting {
+                id: id.clone(),
+                last_seen: entry.last_seen(),
+                legacy: entry.legacy,
+                info: entry.info.clone(),
+            })
+            .collect()
+    });
+    app.store().save_sightings(&sightings).await
+}
+
+async fn tidy_up(app: &App) -> Result<(), StoreError> {
+    if let Err(Error::Store(error)) = app.forget_expired_registrations().await {
+        return Err(error);
+    }
+    let before = Timestamp::now() - OPERATIONS_KEPT;
+    app.store().prune_operations(before).await
+}
+
+impl App {
+    /// The fleet's name for an agent that callers name, for messages.
+    pub(crate) fn agent_words(agent: &AgentId) -> String {
+        if agent.is_local() {
+            "this machine".to_owned()
+        } else {
+            format!("agent `{agent}`")
+        }
+    }
 }

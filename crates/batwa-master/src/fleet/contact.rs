@@ -273,6 +273,15 @@ impl Contact {
         pulse.has_beaten() && !pulse.is_missed(now)
     }
 
+    /// Takes a heartbeat.
+    pub(super) fn beat(&self) {
+        let now = Timestamp::now().as_millisecond();
+        self.pulse.lock().expect("no holder panics").beat(now);
+        if !*self.online.borrow() {
+            self.wake.notify_one();
+        }
+    }
+
     /// Notes that the agent was heard of.
     pub(super) fn seen(&self, fleet: &Fleet) {
         let now = Timestamp::now().as_millisecond();

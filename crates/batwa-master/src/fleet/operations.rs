@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 use batwa_api::{
     event::Event,
     id::{AgentId, OperationId},
+    name::VmName,
     operation::{Operation, OperationKind, OperationState},
 };
 use tokio::{sync::watch, time::timeout};
@@ -37,7 +38,7 @@ pub(crate) enum Heard {
 }
 
 impl Fleet {
-    /// Takes an operation that was just accepted, or that the store holds unfinished.
+    /// Takes an operation that the store holds unfinished. Followers hear of it with its agent's first word.
     pub(crate) fn add_operation(&self, operation: Operation) {
         let live = Live {
             operation: watch::Sender::new(operation.clone()),
@@ -46,7 +47,34 @@ impl Fleet {
         };
         let mut operations = self.operations.lock().expect("no holder panics");
         operations.entry(operation.id).or_insert(live);
-        self.events.publish(Event::Operation { operation });
+    }
+
+    /// Forgets an operation that its agent refused: nothing happened.
+    pub(crate) fn drop_operation(&self, id: OperationId) {
+        let mut operations = self.operations.lock().expect("no holder panics");
+        operations.remove(&id);
+    }
+
+    /// Whether something is under way or waits for a VM.
+    pub(crate) fn has_operation_for(&self, agent: &AgentId, vm: &VmName) -> bool {
+        self.any_unfinished(|operation| operation.agent_id == *agent && operation.vm == *vm)
+    }
+
+    /// Whether a VM with this name is being made.
+    pub(crate) fn is_being_created(&self, agent: &AgentId, vm: &VmName) -> bool {
+        self.any_unfinished(|operation| {
+            operation.kind == OperationKind::Create
+                && operation.agent_id == *agent
+                && operation.vm == *vm
+        })
+    }
+
+    fn any_unfinished(&self, wanted: impl Fn(&Operation) -> bool) -> bool {
+        let operations = self.operations.lock().expect("no holder panics");
+        operations.values().any(|live| {
+            let operation = live.operation.borrow();
+            !operation.state.is_finished() && wanted(&operation)
+        })
     }
 
     /// One operation, while it is in memory.

@@ -1,0 +1,689 @@
+//! Operations: accepted, written down, brought to their agent, followed, settled after a restart.
+//!
+//! The row is in the store before anything is sent, and `PUT /operations/{id}` may be sent again, so a cut at any
+//! point leaves an operation that its agent knows, or one that can be shown never to have begun. The agent's
+//! journal decides, never a timer alone. Agents from before v1 have no journal: `old.rs`.
+
+pub(crate) mod old;
+
+use std::{sync::Arc, time::Duration};
+
+use batwa_api::{
+    Timestamp,
+    agent::AgentStatus,
+    id::{AgentId, OperationId},
+    list::OperationList,
+    name::VmName,
+    operation::{
+        LogLine, Operation, OperationError, OperationRequest, OperationState, StartOperation,
+    },
+    problem::{Problem, ProblemCode},
+};
+use sha2::{Digest, Sha256};
+
+use super::{
+    App, Error,
+    agents::unknown,
+    audit::{Outcome, Record},
+    auth::{Caller, Right},
+};
+use crate::{
+    client::ClientError,
+    fleet::{
+        contact::Contact,
+        operations::{Heard, Sending},
+        query::MAX_LIMIT,
+    },
+    store::operations::{Accepted, Idempotency, NewOperation, OperationQuery},
+};
+
+/// How long a caller's key names its operation.
+const IDEMPOTENCY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longest such key.
+const MAX_KEY: usize = 255;
+/// How long an operation that its agent may not have got is still brought to it; later nobody expects it to begin.
+const RESEND_WITHIN: Duration = Duration::from_secs(10 * 60);
+/// How often it is tried at once.
+const SEND_TRIES: u32 = 3;
+/// Between two tries.
+const SEND_PAUSE: Duration = Duration::from_millis(500);
+
+/// What a caller wants done.
+#[derive(Debug, Clone)]
+pub(crate) struct Ask {
+    /// On which agent.
+    pub(crate) agent: AgentId,
+    /// With which VM.
+    pub(crate) vm: VmName,
+    /// What.
+    pub(crate) request: OperationRequest,
+    /// The caller's `Idempotency-Key`.
+    pub(crate) key: Option<String>,
+}
+
+impl App {
+    /// Does what `ask` says: the operation, accepted by its agent or on the way to it.
+    ///
+    /// `preflight` refuses what cannot work; it is not asked about a request that was accepted before.
+    pub(super) async fn start_operation(
+        &self,
+        caller: &Caller,
+        ask: Ask,
+        preflight: impl FnOnce(&Self, &Ask) -> Result<(), Error>,
+    ) -> Result<Operation, Error> {
+        caller.require(Right::Manage)?;
+        let keys_since = Timestamp::now() - IDEMPOTENCY;
+        let idempotency = idempotency(caller, &ask)?;
+        if let Some(known) = &idempotency
+            && let Some(accepted) = self.store().operation_by_key(known, keys_since).await?
+        {
+            return self.accepted_before(accepted).await;
+        }
+        let contact = self.online(&ask.agent)?;
+        if let Err(error) = preflight(self, &ask) {
+            let record = Record {
+                outcome: Outcome::Failed,
+                detail: Some(error.to_string()),
+                ..Record::ok(action_name(&ask), target(&ask))
+            };
+            self.audit(caller, record).await?;
+            return Err(error);
+        }
+        let operation = new_operation(caller, &ask);
+        let new = NewOperation {
+            operation: operation.clone(),
+            request: StartOperation {
+                vm: ask.vm.clone(),
+                request: ask.request.clone(),
+            },
+            idempotency,
+        };
+        match self.store().insert_operation(&new, keys_since).await? {
+            Accepted::New => {}
+            accepted => return self.accepted_before(accepted).await,
+        }
+        self.fleet().add_operation(operation.clone());
+        if let OperationRequest::Create { spec } = &ask.request {
+            self.fleet()
+                .put_labels(&ask.agent, &ask.vm, spec.labels.clone());
+        }
+        let id = operation.id;
+        let record = Record {
+            detail: Some(format!("operation {id}")),
+            ..Record::ok(action_name(&ask), target(&ask))
+        };
+        // A caller that hangs up cancels nothing: the rest runs as a task of the master.
+        let app = self.clone();
+        let legacy = self.is_legacy(&ask.agent);
+        let sent = self.tasks().spawn(async move {
+            if legacy {
+                app.begin_old(&contact, operation, new.request);
+                Ok(())
+            } else {
+                app.send(&contact, id, &new.request).await
+            }
+        });
+        match sent.await {
+            Ok(Ok(())) => {}
+            Ok(Err(refusal)) => {
+                let record = Record {
+                    outcome: Outcome::Failed,
+                    detail: Some(refusal.to_string()),
+                    ..record
+                };
+                self.audit(caller, record).await?;
+                return Err(refusal);
+            }
+            // The master stops: the row is there, and is settled when it starts again.
+            Err(_) => return Err(Error::Unavailable("the master is stopping")),
+        }
+        self.audit(caller, record).await?;
+        self.operation(id).await
+    }
+
+    /// The contact of an agent that is online.
+    pub(super) fn online(&self, agent: &AgentId) -> Result<Arc<Contact>, Error> {
+        if agent.is_local() && !self.fleet().has_local_agent() {
+            return Err(no_local_agent());
+        }
+        let (status, message) = self
+            .fleet()
+            .read(|state| {
+                let entry = state.agents.get(agent)?;
+                Some((entry.standing.status, entry.standing.message.clone()))
+            })
+            .ok_or_else(|| unknown(agent))?;
+        match (status, self.fleet().contact(agent)) {
+            (AgentStatus::Online, Some(contact)) => Ok(contact),
+            (status, _) => Err(offline(agent, status, message.as_deref())),
+        }
+    }
+
+    pub(super) fn is_legacy(&self, agent: &AgentId) -> bool {
+        self.fleet()
+            .read(|state| state.agents.get(agent).is_some_and(|entry| entry.legacy))
+    }
+
+    async fn accepted_before(&self, accepted: Accepted) -> Result<Operation, Error> {
+        match accepted {
+            Accepted::Known(id) => self.operation(id).await,
+            Accepted::New | Accepted::KeyOfAnother => {
+                Err(Error::Problem(Box::new(Problem::invalid_fields(vec![
+                    batwa_api::problem::FieldError::new(
+                        "Idempotency-Key",
+                        "this key came with another request before: use a fresh key for each request",
+                    ),
+                ]))))
+            }
+        }
+    }
+
+    /// Brings an operation to its agent. An error is the agent's refusal: nothing happened then.
+    async fn send(
+        &self,
+        contact: &Contact,
+        id: OperationId,
+        request: &StartOperation,
+    ) -> Result<(), Error> {
+        self.fleet().sending(id, Sending::Now);
+        let result = self.try_to_send(contact, id, request).await;
+        self.fleet().sending(id, Sending::NotNow);
+        match result {
+            Ok(operation) => {
+                self.fleet()
+                    .hear_operation(&contact.id, operation, Heard::AsChange);
+                Ok(())
+            }
+            Err(error) if error.is_transient() => {
+                // The agent may have it or not. Its journal says so as soon as it is reached again.
+                tracing::warn!(
+                    "operation {id} is not confirmed by agent `{}`: {}",
+                    contact.id,
+                    error.describe()
+                );
+                if let Some(operation) = self.fleet().operation(id) {
+                    let waiting = Operation {
+                        message: Some("waiting for the machine's answer".to_owned()),
+                        ..operation
+                    };
+                    self.fleet()
+                        .hear_operation(&contact.id, waiting, Heard::AsChange);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.fleet().drop_operation(id);
+                if let OperationRequest::Create { .. } = request.request
+                    && self.fleet().vm(&contact.id, &request.vm).is_none()
+                {
+                    self.fleet()
+                        .put_labels(&contact.id, &request.vm, Default::default());
+                }
+                self.store().delete_operation(id).await?;
+                Err(agent_error(&contact.id, error))
+            }
+        }
+    }
+
+    async fn try_to_send(
+        &self,
+        contact: &Contact,
+        id: OperationId,
+        request: &StartOperation,
+    ) -> Result<Operation, ClientError> {
+        let mut tries = 1;
+        loop {
+            match contact.client.start_operation(id, request).await {
+                Err(error) if error.is_transient() && tries < SEND_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(SEND_PAUSE).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Settles the unfinished operations of an agent that came online.
+    pub(super) fn settle_operations(&self, agent: &AgentId) {
+        let Some(contact) = self.fleet().contact(agent) else {
+            return;
+        };
+        for operation in self.fleet().unsettled_operations(agent) {
+            let app = self.clone();
+            let contact = contact.clone();
+            let legacy = self.is_legacy(agent);
+            self.tasks().spawn(async move {
+                let settling = async {
+                    if legacy {
+                        app.settle_old(&contact, operation).await
+                    } else {
+                        app.settle(&contact, operation).await
+                    }
+                };
+                let settled = tokio::select! {
+                    () = app.stopping().cancelled() => return,
+                    settled = settling => settled,
+                };
+                if let Err(error) = settled {
+                    tracing::warn!(
+                        "an operation of agent `{}` is not settled yet: {error}",
+                        contact.id
+                    );
+                }
+            });
+        }
+    }
+
+    async fn settle(&self, contact: &Contact, operation: Operation) -> Result<(), Error> {
+        let id = operation.id;
+        match contact.client.operation(id).await {
+            Ok(heard) => {
+                self.fleet()
+                    .hear_operation(&contact.id, heard, Heard::AsChange);
+                Ok(())
+            }
+            Err(error) if error.is_not_found() => {
+                let request = self.store().operation_request(id).await?;
+                match settle_unknown(&operation, request, Timestamp::now()) {
+                    Unknown::Send(request) => match self.send(contact, id, &request).await {
+                        Ok(()) => Ok(()),
+                        Err(refusal) => {
+                            // The caller was told 202: the row must end, and say why.
+                            let problem = refusal.to_problem();
+                            self.fail(operation, problem.code, &problem.detail).await
+                        }
+                    },
+                    Unknown::NeverBegan => {
+                        self.fail(
+                            operation,
+                            ProblemCode::Unavailable,
+                            "it never reached the machine, which has no record of it: nothing was done",
+                        )
+                        .await
+                    }
+                }
+            }
+            Err(error) => Err(agent_error(&contact.id, error)),
+        }
+    }
+
+    /// Ends an operation that its agent cannot end.
+    async fn fail(
+        &self,
+        operation: Operation,
+        code: ProblemCode,
+        detail: &str,
+    ) -> Result<(), Error> {
+        let agent = operation.agent_id.clone();
+        let failed = Operation {
+            state: OperationState::Failed,
+            finished_at: Some(Timestamp::now()),
+            message: None,
+            error: Some(OperationError {
+                code,
+                detail: format!("{} of VM `{}`: {detail}", operation.kind, operation.vm),
+                hint: None,
+                field: None,
+                log: Vec::new(),
+            }),
+            ..operation
+        };
+        self.store()
+            .save_operations(std::slice::from_ref(&failed))
+            .await?;
+        if self.fleet().operation(failed.id).is_none() {
+            self.fleet().add_operation(Operation {
+                state: OperationState::Queued,
+                ..failed.clone()
+            });
+        }
+        self.fleet().hear_operation(&agent, failed, Heard::AsChange);
+        Ok(())
+    }
+
+    /// One operation.
+    pub(crate) async fn operation(&self, id: OperationId) -> Result<Operation, Error> {
+        if let Some(operation) = self.fleet().operation(id) {
+            return Ok(operation);
+        }
+        self.store()
+            .operation(id)
+            .await?
+            .ok_or_else(|| Error::NotFound(format!("operation `{id}`")))
+    }
+
+    /// One operation, once it is finished or after `patience`.
+    pub(crate) async fn wait_for_operation(
+        &self,
+        id: OperationId,
+        patience: Duration,
+    ) -> Result<Operation, Error> {
+        let stopping = self.stopping().cancelled();
+        let waited = tokio::select! {
+            () = stopping => self.fleet().operation(id),
+            waited = self.fleet().wait_for_operation(id, patience) => waited,
+        };
+        match waited {
+            Some(operation) => Ok(operation),
+            None => self.operation(id).await,
+        }
+    }
+
+    /// One page of operations.
+    pub(crate) async fn list_operations(
+        &self,
+        mut query: OperationQuery,
+    ) -> Result<OperationList, Error> {
+        query.limit = query.limit.clamp(1, MAX_LIMIT);
+        let mut items = self.store().list_operations(&query).await?;
+        let more = items.len() > query.limit;
+        items.truncate(query.limit);
+        let next_cursor = more
+            .then(|| items.last().map(|operation| operation.id.to_string()))
+            .flatten();
+        // The store lags behind by moments, and does not keep progress.
+        for operation in &mut items {
+            if let Some(live) = self.fleet().operation(operation.id) {
+                *operation = live;
+            }
+        }
+        items
+            .retain(|operation| query.states.is_empty() || query.states.contains(&operation.state));
+        let counts = self.store().count_operations(&query).await?;
+        Ok(OperationList {
+            items,
+            next_cursor,
+            counts,
+        })
+    }
+
+    /// Asks for an operation to be cancelled; how it ends is its agent's to say.
+    pub(crate) async fn cancel_operation(
+        &self,
+        caller: &Caller,
+        id: OperationId,
+    ) -> Result<Operation, Error> {
+        caller.require(Right::Manage)?;
+        let operation = self.operation(id).await?;
+        if operation.state.is_finished() {
+            return Err(Error::Problem(Box::new(Problem::new(
+                ProblemCode::IllegalState,
+                format!("operation `{id}` is {} already", operation.state.as_str()),
+            ))));
+        }
+        let contact = self.online(&operation.agent_id)?;
+        if self.is_legacy(&operation.agent_id) {
+            return Err(Error::Problem(Box::new(Problem::new(
+                ProblemCode::Unsupported,
+                format!(
+                    "agent `{}` is of the old kind and cannot cancel anything",
+                    operation.agent_id
+                ),
+            ))));
+        }
+        contact
+            .client
+            .cancel_operation(id)
+            .await
+            .map_err(|error| agent_error(&contact.id, error))?;
+        let target = format!("{}/{}", operation.agent_id, operation.vm);
+        let record = Record {
+            detail: Some(format!("operation {id}")),
+            ..Record::ok("operation.cancel", target)
+        };
+        self.audit(caller, record).await?;
+        if let Ok(heard) = contact.client.operation(id).await {
+            self.fleet()
+                .hear_operation(&contact.id, heard, Heard::AsChange);
+        }
+        self.operation(id).await
+    }
+
+    /// What an operation's driver printed.
+    pub(crate) async fn operation_log(&self, id: OperationId) -> Result<Vec<LogLine>, Error> {
+        let operation = self.operation(id).await?;
+        if !self.is_legacy(&operation.agent_id) {
+            let asked = match self.online(&operation.agent_id) {
+                Ok(contact) => contact
+                    .client
+                    .operation_log(id)
+                    .await
+                    .map_err(|error| (error.is_not_found(), agent_error(&contact.id, error))),
+                Err(error) => Err((false, error)),
+            };
+            match asked {
+                Ok(log) => return Ok(log),
+                // What the error kept of it is better than nothing.
+                Err((gone, error)) if !gone && operation.error.is_none() => return Err(error),
+                Err(_) => {}
+            }
+        }
+        let at = operation.finished_at.unwrap_or(operation.created_at);
+        let error = operation.error.into_iter();
+        Ok(error
+            .flat_map(|error| error.log)
+            .map(|text| LogLine { at, text })
+            .collect())
+    }
+}
+
+/// What to do about an operation of which its agent has no record.
+#[derive(Debug, PartialEq)]
+enum Unknown {
+    /// Bring it to the agent now.
+    Send(Box<StartOperation>),
+    /// It never began, and nobody waits for it any more.
+    NeverBegan,
+}
+
+fn settle_unknown(
+    operation: &Operation,
+    request: Option<StartOperation>,
+    now: Timestamp,
+) -> Unknown {
+    let age = now.duration_since(operation.created_at).unsigned_abs();
+    match request {
+        // Once the agent had begun, having no record of it means that its journal is gone: never begin again.
+        Some(request) if operation.state == OperationState::Queued && age < RESEND_WITHIN => {
+            Unknown::Send(Box::new(request))
+        }
+        _ => Unknown::NeverBegan,
+    }
+}
+
+fn new_operation(caller: &Caller, ask: &Ask) -> Operation {
+    Operation {
+        id: OperationId::new(),
+        kind: ask.request.kind(),
+        agent_id: ask.agent.clone(),
+        vm: ask.vm.clone(),
+        state: OperationState::Queued,
+        stage: None,
+        progress: None,
+        bytes_done: None,
+        bytes_total: None,
+        message: None,
+        error: None,
+        late: false,
+        requested_by: Some(caller.name.to_string()),
+        created_at: Timestamp::now(),
+        started_at: None,
+        finished_at: None,
+    }
+}
+
+fn idempotency(caller: &Caller, ask: &Ask) -> Result<Option<Idempotency>, Error> {
+    let Some(key) = &ask.key else {
+        return Ok(None);
+    };
+    if key.is_empty() || key.len() > MAX_KEY || !key.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(Error::invalid(
+            "Idempotency-Key",
+            "a key has 1 to 255 printable ASCII characters without spaces",
+        ));
+    }
+    let body = (&ask.agent, &ask.vm, &ask.request);
+    let body = serde_json::to_vec(&body).map_err(Error::internal)?;
+    Ok(Some(Idempotency {
+        key: format!("{}:{key}", caller.user_id),
+        body_hash: Sha256::digest(body).to_vec(),
+    }))
+}
+
+fn action_name(ask: &Ask) -> String {
+    format!("vm.{}", ask.request.kind())
+}
+
+fn target(ask: &Ask) -> String {
+    format!("{}/{}", ask.agent, ask.vm)
+}
+
+/// What a failed call to an agent means to whoever asked for it.
+pub(super) fn agent_error(agent: &AgentId, error: ClientError) -> Error {
+    let words = App::agent_words(agent);
+    Error::Problem(Box::new(match error {
+        ClientError::Refused(problem) => match problem.code {
+            // The agent does not know the master's key, or the master's caller: neither is the caller's fault.
+            ProblemCode::Unauthenticated | ProblemCode::Forbidden | ProblemCode::Internal => {
+                Problem::new(
+                    ProblemCode::AgentFailed,
+                    format!("{words} refused: {}", problem.detail),
+                )
+            }
+            _ => *problem,
+        },
+        ClientError::Connect(_) | ClientError::Http(_) => Problem::new(
+            ProblemCode::AgentOffline,
+            format!("{words} cannot be reached: {}", error.describe()),
+        ),
+        ClientError::Timeout(_) => Problem::new(
+            ProblemCode::Timeout,
+            format!("{words} does not answer: {}", error.describe()),
+        ),
+        ClientError::Status { .. } | ClientError::TooLarge | ClientError::Garbage(_) => {
+            Problem::new(
+                ProblemCode::AgentFailed,
+                format!("{words} failed: {}", error.describe()),
+            )
+        }
+    }))
+}
+
+/// An agent is not online.
+pub(super) fn offline(agent: &AgentId, status: AgentStatus, message: Option<&str>) -> Error {
+    let status = match status {
+        AgentStatus::Pending => "waiting for approval",
+        AgentStatus::Error => "not answering as it should",
+        AgentStatus::Offline | AgentStatus::Online => "offline",
+        AgentStatus::Revoked => "revoked",
+    };
+    let mut detail = format!("{} is {status}", App::agent_words(agent));
+    if let Some(message) = message {
+        detail.push_str(": ");
+        detail.push_str(message);
+    }
+    Error::Problem(Box::new(Problem::new(ProblemCode::AgentOffline, detail)))
+}
+
+/// This master has no agent in its process.
+pub(super) fn no_local_agent() -> Error {
+    Error::Problem(Box::new(Problem::new(
+        ProblemCode::NotFound,
+        "this master runs no VMs itself",
+    )))
+}
+
+/// Whether a finished operation did what was asked; otherwise why not, as a failed call says it.
+pub(crate) fn outcome(operation: &Operation) -> Result<(), Error> {
+    match operation.state {
+        OperationState::Succeeded => Ok(()),
+        OperationState::Failed => Err(Error::Problem(Box::new(
+            operation.error.as_ref().map_or_else(
+                || {
+                    Problem::new(
+                        ProblemCode::AgentFailed,
+                        format!("{} of VM `{}` failed", operation.kind, operation.vm),
+                    )
+                },
+                OperationError::to_problem,
+            ),
+        ))),
+        OperationState::Cancelled => Err(Error::Conflict(format!(
+            "{} of VM `{}` was cancelled",
+            operation.kind, operation.vm
+        ))),
+        OperationState::Queued | OperationState::Running => {
+            Err(Error::Problem(Box::new(Problem::new(
+                ProblemCode::Timeout,
+                format!(
+                    "{} of VM `{}` takes longer than we wait; operation {} goes on",
+                    operation.kind, operation.vm, operation.id
+                ),
+            ))))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use batwa_api::operation::OperationKind;
+
+    use super::*;
+
+    fn operation(state: OperationState) -> Operation {
+        Operation {
+            id: OperationId::new(),
+            kind: OperationKind::Start,
+            agent_id: AgentId::parse("lab").unwrap(),
+            vm: VmName::parse("web").unwrap(),
+            state,
+            stage: None,
+            progress: None,
+            bytes_done: None,
+            bytes_total: None,
+            message: None,
+            error: None,
+            late: false,
+            requested_by: None,
+            created_at: Timestamp::from_second(1_800_000_000).unwrap(),
+            started_at: None,
+            finished_at: None,
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    #[test]
+    fn operations_unknown_to_their_agent_are_sent_again_only_while_fresh_and_never_begun() {
+        let request = StartOperation {
+            vm: VmName::parse("web").unwrap(),
+            request: OperationRequest::Start,
+        };
+        let queued = operation(OperationState::Queued);
+        let running = operation(OperationState::Running);
+        let again = Unknown::Send(Box::new(request.clone()));
+        for (operation, given, age, expected) in [
+            (&queued, Some(request.clone()), 60, &again),
+            (&queued, Some(request.clone()), 601, &Unknown::NeverBegan),
+            (&queued, None, 60, &Unknown::NeverBegan),
+            (&running, Some(request), 60, &Unknown::NeverBegan),
+        ] {
+            assert_eq!(
+                settle_unknown(operation, given, at(age)),
+                *expected,
+                "{:?} after {age} s",
+                operation.state
+            );
+        }
+    }
+
+    #[test]
+    fn an_unfinished_operation_is_named_when_nobody_waits_any_longer() {
+        let running = operation(OperationState::Running);
+        let error = outcome(&running).unwrap_err();
+        assert_eq!(error.code(), ProblemCode::Timeout);
+        assert!(error.to_string().contains(&running.id.to_string()));
+    }
+}

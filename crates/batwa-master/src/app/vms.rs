@@ -1,0 +1,203 @@
+//! VMs: lists from the fleet, and what can be done with them, checked before it is asked of an agent.
+
+use batwa_api::{
+    agent::HealthStatus,
+    id::AgentId,
+    list::VmList,
+    name::VmName,
+    operation::{Operation, OperationRequest},
+    problem::{FieldError, Problem, ProblemCode},
+    vm::{CreateVm, ListedVm},
+};
+
+use super::{
+    App, Error,
+    agents::unknown,
+    auth::{Caller, Right},
+    operations::{Ask, no_local_agent},
+};
+use crate::fleet::{Found, query::VmQuery};
+
+/// A VM by agent and name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct VmRef {
+    /// The agent.
+    pub(crate) agent: AgentId,
+    /// The name.
+    pub(crate) name: VmName,
+}
+
+impl App {
+    /// One page of VMs.
+    pub(crate) fn list_vms(&self, query: &VmQuery) -> VmList {
+        self.fleet().list_vms(query)
+    }
+
+    /// One VM.
+    pub(crate) fn vm(&self, vm: &VmRef) -> Result<ListedVm, Error> {
+        self.fleet().look();
+        Ok(self.found(vm)?.vm)
+    }
+
+    pub(crate) fn found(&self, vm: &VmRef) -> Result<Found, Error> {
+        if vm.agent.is_local() && !self.fleet().has_local_agent() {
+            return Err(no_local_agent());
+        }
+        match self.fleet().vm(&vm.agent, &vm.name) {
+            Some(found) => Ok(found),
+            None if self.fleet().status(&vm.agent).is_none() => Err(unknown(&vm.agent)),
+            None => Err(Error::NotFound(format!(
+                "VM `{}` on {}",
+                vm.name,
+                Self::agent_words(&vm.agent)
+            ))),
+        }
+    }
+
+    /// Makes a VM.
+    pub(crate) async fn create_vm(
+        &self,
+        caller: &Caller,
+        agent: &AgentId,
+        create: CreateVm,
+        key: Option<String>,
+    ) -> Result<Operation, Error> {
+        caller.require(Right::Manage)?;
+        let mut errors = self.check_spec(agent, &create);
+        let name = match VmName::parse_new(&create.name) {
+            Ok(name) if errors.is_empty() => name,
+            Ok(_) => return Err(Error::Invalid(errors)),
+            Err(error) => {
+                errors.insert(0, FieldError::new("name", error.to_string()));
+                return Err(Error::Invalid(errors));
+            }
+        };
+        let ask = Ask {
+            agent: agent.clone(),
+            vm: name,
+            request: OperationRequest::Create { spec: create.spec },
+            key,
+        };
+        self.start_operation(caller, ask, Self::check_create).await
+    }
+
+    /// What is wrong with a spec, as far as the master knows the machine.
+    fn check_spec(&self, agent: &AgentId, create: &CreateVm) -> Vec<FieldError> {
+        self.fleet().read(|state| {
+            let entry = state.agents.get(agent);
+            let info = entry.and_then(|entry| entry.info.as_ref());
+            let mut errors = create.spec.check(info.map(|info| &info.host));
+            if entry.is_some_and(|entry| entry.legacy) {
+                let old = "an agent of the old kind cannot do this: leave it out";
+                if create.spec.cloud_init.is_some() {
+                    errors.push(FieldError::new("cloud_init", old));
+                }
+                if create.spec.driver.is_some() {
+                    errors.push(FieldError::new("driver", old));
+                }
+            }
+            errors
+        })
+    }
+
+    fn check_create(&self, ask: &Ask) -> Result<(), Error> {
+        let (cordoned, stuck) = self.fleet().read(|state| {
+            let Some(entry) = state.agents.get(&ask.agent) else {
+                return (false, None);
+            };
+            let wanted = match &ask.request {
+                OperationRequest::Create { spec } => spec.driver,
+                _ => None,
+            };
+            let driver = entry.info.as_ref().and_then(|info| match wanted {
+                Some(kind) => info.drivers.iter().find(|driver| driver.kind == kind),
+                None => info.drivers.first(),
+            });
+            let stuck = driver
+                .filter(|driver| {
+                    matches!(
+                        driver.health.status,
+                        HealthStatus::Stuck | HealthStatus::Missing
+                    )
+                })
+                .map(|driver| {
+                    let why = driver
+                        .health
+                        .message
+                        .as_deref()
+                        .unwrap_or("no reason known");
+                    format!("the {} driver cannot be used: {why}", driver.kind)
+                });
+            let cordoned = entry.record.as_ref().is_some_and(|record| record.cordoned);
+            (cordoned, stuck)
+        });
+        let words = Self::agent_words(&ask.agent);
+        if cordoned {
+            return Err(Error::Conflict(format!(
+                "{words} is cordoned: no new VM may be made there until an admin uncordons it"
+            )));
+        }
+        if self.fleet().vm(&ask.agent, &ask.vm).is_some()
+            || self.fleet().is_being_created(&ask.agent, &ask.vm)
+        {
+            return Err(Error::NameTaken(format!("VM `{}` on {words}", ask.vm)));
+        }
+        if let Some(stuck) = stuck {
+            return Err(Error::Problem(Box::new(Problem::new(
+                ProblemCode::DriverStuck,
+                format!("cannot create VM `{}` on {words}: {stuck}", ask.vm),
+            ))));
+        }
+        Ok(())
+    }
+
+    /// Does something with a VM that is there.
+    pub(crate) async fn act_on_vm(
+        &self,
+        caller: &Caller,
+        vm: VmRef,
+        request: OperationRequest,
+        key: Option<String>,
+    ) -> Result<Operation, Error> {
+        let ask = Ask {
+            agent: vm.agent,
+            vm: vm.name,
+            request,
+            key,
+        };
+        self.start_operation(caller, ask, Self::check_action).await
+    }
+
+    /// Refuses what is not possible in the VM's state, unless something is under way that will change it: the
+    /// agent queues commands for one VM and decides when it comes to them.
+    fn check_action(&self, ask: &Ask) -> Result<(), Error> {
+        let vm = VmRef {
+            agent: ask.agent.clone(),
+            name: ask.vm.clone(),
+        };
+        if self.fleet().has_operation_for(&ask.agent, &ask.vm) {
+            return Ok(());
+        }
+        let found = self.found(&vm)?;
+        let Some(action) = ask.request.kind().action() else {
+            return Ok(());
+        };
+        let stale = found.vm.stale;
+        match found.refusal(action) {
+            None => Ok(()),
+            Some(reason) => {
+                let code = if stale {
+                    ProblemCode::DriverStuck
+                } else if reason.contains("driver cannot") {
+                    ProblemCode::Unsupported
+                } else {
+                    ProblemCode::IllegalState
+                };
+                Err(Error::Problem(Box::new(Problem::new(
+                    code,
+                    format!("cannot {action} VM `{}`: {reason}", ask.vm),
+                ))))
+            }
+        }
+    }
+}
