@@ -1,0 +1,165 @@
+//! What terminals are compared with: `ttyd` where it is installed, and always the least server that can be.
+//!
+//! The bare one is this program again, in a process of its own: one thread, a WebSocket, `/bin/sh` on a
+//! pseudo-terminal, each read one frame. It knows no accounts, no sessions and no second machine. It is faster
+//! than ttyd, so a target written in terms of ttyd is harder when the bare one stands in for it.
+
+use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tokio_tungstenite::{accept_async, tungstenite::Message};
+
+use crate::{
+    lab::{Lab, free_address},
+    process::{Pin, Process},
+    viewer::{Dialect, Viewer},
+};
+
+/// The hidden argument that makes this program the bare server.
+const SERVE: &str = "serve-bare-terminals";
+/// As ttyd and Batwa do: one frame at most.
+const FRAME: usize = 16 << 10;
+
+/// A server to compare with, running.
+#[derive(Debug)]
+pub(crate) struct Baseline {
+    /// Its name in figures.
+    pub(crate) name: &'static str,
+    dialect: Dialect,
+    address: std::net::SocketAddr,
+    _process: Process,
+}
+
+impl Baseline {
+    /// All that can be had here, the one that targets are judged by first.
+    pub(crate) async fn all(lab: &Lab, pin: Pin) -> anyhow::Result<Vec<Self>> {
+        let mut all = Vec::new();
+        if let Some(ttyd) = ttyd() {
+            let address = free_address()?;
+            let args = [
+                "-W",
+                "-i",
+                "127.0.0.1",
+                "-p",
+                &address.port().to_string(),
+                "/bin/sh",
+            ];
+            let process = Process::start(
+                &ttyd,
+                &args.map(str::to_owned),
+                &[],
+                &lab.path("ttyd.log"),
+                pin,
+            )?;
+            all.push(Self::listening("ttyd", Dialect::Ttyd, address, process).await?);
+        }
+        let address = free_address()?;
+        let process = Process::start(
+            &std::env::current_exe()?,
+            &[SERVE.to_owned(), address.port().to_string()],
+            &[],
+            &lab.path("bare.log"),
+            pin,
+        )?;
+        all.push(Self::listening("bare", Dialect::Bare, address, process).await?);
+        Ok(all)
+    }
+
+    async fn listening(
+        name: &'static str,
+        dialect: Dialect,
+        address: std::net::SocketAddr,
+        mut process: Process,
+    ) -> anyhow::Result<Self> {
+        crate::lab::eventually(Duration::from_secs(10), async || {
+            process.check()?;
+            Ok(TcpStream::connect(address).await?)
+        })
+        .await
+        .with_context(|| format!("{name} does not listen"))?;
+        Ok(Self {
+            name,
+            dialect,
+            address,
+            _process: process,
+        })
+    }
+
+    /// A new shell.
+    pub(crate) async fn shell(&self) -> anyhow::Result<Viewer> {
+        Viewer::open(self.dialect, self.address, "/ws", None).await
+    }
+}
+
+/// Where ttyd is, when it is anywhere.
+fn ttyd() -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join("ttyd"))
+        .find(|path| path.is_file())
+}
+
+/// The port, when this process was started as the bare server.
+pub(crate) fn asked_to_serve(args: &[String]) -> Option<u16> {
+    match args {
+        [word, port] if word == SERVE => port.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Serves shells until killed.
+pub(crate) fn serve(port: u16) -> ExitCode {
+    let served = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map(|runtime| runtime.block_on(listen(port)));
+    match served {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+async fn listen(port: u16) -> anyhow::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    let mut shells = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        shells.spawn(shell(stream));
+        while shells.try_join_next().is_some() {}
+    }
+}
+
+async fn shell(stream: TcpStream) -> anyhow::Result<()> {
+    let (mut to_viewer, mut from_viewer) = accept_async(stream).await?.split();
+    let (terminal, slave) = pty_process::open()?;
+    terminal.resize(pty_process::Size::new(24, 80))?;
+    let _child = pty_process::Command::new("/bin/sh")
+        .kill_on_drop(true)
+        .spawn(slave)?;
+    let (mut output, mut input) = terminal.into_split();
+    let outward = async {
+        let mut buffer = vec![0; FRAME];
+        loop {
+            let read = output.read(&mut buffer).await?;
+            to_viewer
+                .send(Message::binary(buffer[..read].to_vec()))
+                .await?;
+        }
+    };
+    let inward = async {
+        while let Some(message) = from_viewer.next().await {
+            input.write_all(&message?.into_data()).await?;
+        }
+        Ok(())
+    };
+    tokio::select! {
+        ended = outward => ended,
+        ended = inward => ended,
+    }
+}

@@ -1,0 +1,319 @@
+//! Masters and agents to measure: real processes on loopback, each with its own folder.
+
+use std::{
+    future::Future,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{
+    BINARY,
+    http::{Answer, Connection, request},
+    process::{Pin, Process},
+};
+
+const PASSWORD: &str = "correct horse battery staple";
+/// The key of every agent here.
+pub(crate) const AGENT_KEY: &str = "bench-agent-key-0123456789";
+
+/// The folder of one row.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    folder: TempDir,
+}
+
+/// A master under test.
+#[derive(Debug)]
+pub(crate) struct Master {
+    pub(crate) process: Process,
+    pub(crate) address: SocketAddr,
+    /// The header that signs a request in.
+    pub(crate) bearer: String,
+}
+
+/// An agent under test.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) process: Process,
+    pub(crate) address: SocketAddr,
+    pub(crate) id: String,
+}
+
+impl Lab {
+    /// An empty one.
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            folder: tempfile::Builder::new().prefix("batwa-bench-").tempdir()?,
+        })
+    }
+
+    /// A path in its folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Starts `batwa ROLE` as a master and signs in. Unknown agents are let in.
+    pub(crate) async fn master(
+        &self,
+        role: &str,
+        extra: &[&str],
+        pin: Pin,
+    ) -> anyhow::Result<Master> {
+        self.master_with_env(role, extra, &[], pin).await
+    }
+
+    /// As [`Self::master`], with more in its environment.
+    pub(crate) async fn master_with_env(
+        &self,
+        role: &str,
+        extra: &[&str],
+        env: &[(&str, String)],
+        pin: Pin,
+    ) -> anyhow::Result<Master> {
+        let address = free_address()?;
+        let password_file = self.path("password");
+        std::fs::write(&password_file, PASSWORD)?;
+        let mut args = arguments(role, address, &self.path("master"));
+        args.push("--open-registration".to_owned());
+        args.extend(extra.iter().map(|arg| (*arg).to_owned()));
+        let mut all_env = vec![(
+            "BATWA_ADMIN_PASSWORD_FILE",
+            password_file.display().to_string(),
+        )];
+        all_env.extend_from_slice(env);
+        let mut process = Process::start(
+            Path::new(BINARY),
+            &args,
+            &all_env,
+            &self.path("master.log"),
+            pin,
+        )?;
+        answers(address, &mut process).await?;
+        let mut connection = Connection::open(address).await?;
+        let signed_in = connection.send(&sign_in()).await?;
+        signed_in.good().context("cannot sign in")?;
+        let cookie = signed_in
+            .header("set-cookie")
+            .and_then(|cookie| cookie.split(';').next())
+            .context("signed in without a cookie")?
+            .to_owned();
+        let made = connection
+            .send(&request(
+                "POST",
+                "/api/v1/tokens",
+                &[("Cookie", &cookie)],
+                Some(&json!({"name": "bench"})),
+            ))
+            .await?
+            .json()
+            .context("cannot make a token")?;
+        let token = made["token"].as_str().context("a token without its text")?;
+        Ok(Master {
+            process,
+            address,
+            bearer: format!("Bearer {token}"),
+        })
+    }
+
+    /// Starts an agent as the guide says.
+    pub(crate) fn agent(
+        &self,
+        master: &Master,
+        id: &str,
+        fake: &str,
+        pin: Pin,
+    ) -> anyhow::Result<Agent> {
+        let address = free_address()?;
+        let mut args = arguments("agent", address, &self.path(id));
+        for (flag, value) in [
+            ("--agent-id", id),
+            ("--master-url", &format!("http://{}", master.address)),
+            ("--driver", "fake"),
+            ("--fake", fake),
+            ("--heartbeat-interval", "5"),
+        ] {
+            args.extend([flag.to_owned(), value.to_owned()]);
+        }
+        let process = Process::start(
+            Path::new(BINARY),
+            &args,
+            &[("BATWA_API_KEY", AGENT_KEY.to_owned())],
+            &self.path(&format!("{id}.log")),
+            pin,
+        )?;
+        Ok(Agent {
+            process,
+            address,
+            id: id.to_owned(),
+        })
+    }
+}
+
+impl Agent {
+    /// Calls the agent itself, as the master does.
+    pub(crate) async fn call(
+        &self,
+        connection: &mut Connection,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Answer> {
+        connection
+            .send(&request(method, path, &[("X-API-Key", AGENT_KEY)], body))
+            .await
+    }
+}
+
+impl Master {
+    /// A request of somebody who is signed in.
+    pub(crate) fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Vec<u8> {
+        request(method, path, &[("Authorization", &self.bearer)], body)
+    }
+
+    /// Calls on a connection of its own.
+    pub(crate) async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
+        let mut connection = Connection::open(self.address).await?;
+        connection
+            .send(&self.request(method, path, body))
+            .await?
+            .json()
+            .with_context(|| format!("{method} {path}"))
+    }
+
+    /// Waits until so many agents are online and so many VMs known.
+    pub(crate) async fn knows(
+        &mut self,
+        agents: u64,
+        vms: u64,
+        within: Duration,
+    ) -> anyhow::Result<()> {
+        let ended = self.process.check();
+        let found = eventually(within, async || {
+            let list = self.call("GET", "/api/v1/agents?limit=1", None).await?;
+            let online = list["counts"]["statuses"]["online"].as_u64().unwrap_or(0);
+            let list = self.call("GET", "/api/v1/vms?limit=1", None).await?;
+            let known = list["counts"]["total"].as_u64().unwrap_or(0);
+            anyhow::ensure!(
+                online >= agents && known >= vms,
+                "{online} of {agents} agents are online, {known} of {vms} VMs known"
+            );
+            Ok(())
+        })
+        .await;
+        ended?;
+        found
+    }
+
+    /// The name of some running VM on an agent.
+    pub(crate) async fn running_vm(&self, agent: &str) -> anyhow::Result<String> {
+        eventually(Duration::from_secs(20), async || {
+            let list = self
+                .call(
+                    "GET",
+                    &format!("/api/v1/vms?agent={agent}&state=running&limit=1"),
+                    None,
+                )
+                .await?;
+            list["items"][0]["name"]
+                .as_str()
+                .map(str::to_owned)
+                .context("no VM runs there")
+        })
+        .await
+    }
+}
+
+/// Tries until it succeeds; the last error when it does not in time.
+pub(crate) async fn eventually<T>(
+    within: Duration,
+    mut attempt: impl AsyncFnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let begun = Instant::now();
+    loop {
+        match attempt().await {
+            Ok(value) => return Ok(value),
+            Err(error) if begun.elapsed() > within => {
+                return Err(error.context(format!("not so within {within:?}")));
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// Bounds a future by a time in which nothing healthy fails.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    what: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    tokio::time::timeout(limit, what)
+        .await
+        .with_context(|| format!("not done within {limit:?}"))?
+}
+
+/// The request that signs the admin in.
+pub(crate) fn sign_in() -> Vec<u8> {
+    request(
+        "POST",
+        "/api/v1/session",
+        &[],
+        Some(&json!({"username": "admin", "password": PASSWORD})),
+    )
+}
+
+/// Flags that every role has.
+pub(crate) fn arguments(role: &str, address: SocketAddr, state_dir: &Path) -> Vec<String> {
+    [
+        role,
+        "--host",
+        &address.ip().to_string(),
+        "--port",
+        &address.port().to_string(),
+        "--state-dir",
+        &state_dir.display().to_string(),
+        "--log-level",
+        "warn",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+/// A loopback address nobody listens on. Known before the process starts, so that its first answer can be timed.
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// Waits for the first answer of a process; how long it took from now.
+pub(crate) async fn answers(
+    address: SocketAddr,
+    process: &mut Process,
+) -> anyhow::Result<Duration> {
+    let begun = Instant::now();
+    let health = request("GET", "/health", &[], None);
+    loop {
+        if let Ok(mut connection) = Connection::open(address).await
+            && connection
+                .send(&health)
+                .await
+                .is_ok_and(|answer| answer.status == 200)
+        {
+            return Ok(begun.elapsed());
+        }
+        process.check()?;
+        anyhow::ensure!(
+            begun.elapsed() < Duration::from_secs(30),
+            "no answer in 30 s: {}",
+            process.last_words()
+        );
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}

@@ -1,0 +1,108 @@
+//! What Batwa promises in numbers, measured against the real binary on loopback.
+//!
+//! Every row starts real processes (`batwa master`, `batwa agent`, a bare terminal server to compare with), loads
+//! them from here, and gives figures. Nothing here fails a build: a missed target is told, not punished. Times and
+//! counts are bounded, so that a whole run takes a few minutes.
+//!
+//! `cargo bench -p batwa --bench system -- [row…]`, or `scripts/bench [row…]`.
+
+mod baseline;
+mod http;
+mod lab;
+mod process;
+mod report;
+mod rows;
+mod stats;
+mod viewer;
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+
+use crate::{report::Report, rows::ROWS};
+
+/// The binary under test, built with this bench.
+const BINARY: &str = env!("CARGO_BIN_EXE_batwa");
+
+fn main() -> ExitCode {
+    let mut names: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(port) = baseline::asked_to_serve(&names) {
+        return baseline::serve(port);
+    }
+    // `cargo bench` adds this one.
+    names.retain(|name| name != "--bench");
+    if names.iter().any(|name| name == "--list") {
+        // A test runner asks which tests are in here: none.
+        return ExitCode::SUCCESS;
+    }
+    match run(&names) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(names: &[String]) -> anyhow::Result<()> {
+    if names.iter().any(|name| name == "--help" || name == "-h") {
+        return help();
+    }
+    if let Some(unknown) = names
+        .iter()
+        .find(|name| !ROWS.iter().any(|row| row.name == name.as_str()))
+    {
+        anyhow::bail!("there is no row `{unknown}`: --help lists those there are");
+    }
+    let chosen = ROWS
+        .iter()
+        .filter(|row| names.is_empty() || names.iter().any(|name| name == row.name));
+
+    let mut report = Report::create(&jsonl()?)?;
+    for row in chosen {
+        report.begin(row.name, row.about)?;
+        // A runtime a row: what one leaves behind cannot slow the next. One thread, as the machine is small and
+        // the processes under test need the others.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start a runtime")?;
+        if let Err(error) = runtime.block_on((row.run)(&mut report)) {
+            report.failed(row.name, &error)?;
+        }
+    }
+    report.finish()
+}
+
+/// Beside the folder that holds the binary: `target/bench.jsonl`.
+fn jsonl() -> anyhow::Result<PathBuf> {
+    let target = Path::new(BINARY)
+        .parent()
+        .and_then(Path::parent)
+        .context("the binary under test lies in no target folder")?;
+    Ok(target.join("bench.jsonl"))
+}
+
+fn help() -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(
+        out,
+        "Measures Batwa against the targets of its design and writes target/bench.jsonl.\n\n\
+         Usage: scripts/bench [row…]        all rows, or those named\n\nRows:"
+    )?;
+    for row in ROWS {
+        writeln!(out, "  {:<12} {}", row.name, row.about)?;
+    }
+    writeln!(
+        out,
+        "\nEach figure is printed with its target and whether it was met, and written as one line of JSON:\n\
+         {{\"name\", \"value\", \"unit\", \"target\", \"ok\"}}; `target` and `ok` are null for figures that only serve to\n\
+         compare. A missed target does not make the command fail. Close other programs first: the figures are\n\
+         those of the machine as it is. `ttyd` is compared with when it is installed."
+    )?;
+    Ok(())
+}

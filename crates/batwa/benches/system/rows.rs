@@ -1,0 +1,74 @@
+//! The rows: what is measured, each in a file of its own.
+
+mod busy;
+mod echo;
+mod events;
+mod flood;
+mod heartbeats;
+mod lists;
+mod start;
+
+use std::{future::Future, pin::Pin};
+
+use crate::report::Report;
+
+/// One thing to measure.
+pub(crate) struct Row {
+    /// How it is asked for.
+    pub(crate) name: &'static str,
+    /// What it measures, in a line.
+    pub(crate) about: &'static str,
+    /// Measures it.
+    pub(crate) run: for<'a> fn(&'a mut Report) -> Measuring<'a>,
+}
+
+type Measuring<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
+
+/// All rows, in the order of a whole run.
+pub(crate) const ROWS: &[Row] = &[
+    Row {
+        name: "start",
+        about: "time from `batwa up` to its first answer",
+        run: |report| Box::pin(start::start(report)),
+    },
+    Row {
+        name: "memory",
+        about: "memory of an idle master and an idle agent",
+        run: |report| Box::pin(start::memory(report)),
+    },
+    Row {
+        name: "old-list",
+        about: "the old `GET /api/vm/list`, 50 agents with 20 VMs each, also with agents that hang or died",
+        run: |report| Box::pin(lists::old_list(report)),
+    },
+    Row {
+        name: "vms",
+        about: "`GET /api/v1/vms?limit=100` at 16 concurrent, 100,000 VMs",
+        run: |report| Box::pin(lists::v1_list(report)),
+    },
+    Row {
+        name: "busy",
+        about: "list, /health and sign-in while VMs are made",
+        run: |report| Box::pin(busy::busy(report)),
+    },
+    Row {
+        name: "heartbeats",
+        about: "heartbeats of 100 old agents",
+        run: |report| Box::pin(heartbeats::heartbeats(report)),
+    },
+    Row {
+        name: "events",
+        about: "a change on an agent, seen in the master's event stream",
+        run: |report| Box::pin(events::events(report)),
+    },
+    Row {
+        name: "echo",
+        about: "keystrokes through master and agent; 1, 50 and 200 typists; beside 50 idle sessions",
+        run: |report| Box::pin(echo::echo(report)),
+    },
+    Row {
+        name: "flood",
+        about: "200 MB of output, local and through an agent; memory with a reader that stalls",
+        run: |report| Box::pin(flood::flood(report)),
+    },
+];
