@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, str::FromStr, t
 use batwa_api::{agent::DriverKind, id::AgentId};
 use secrecy::SecretString;
 
-use crate::driver::fake::FakeSettings;
+use crate::driver::{fake::FakeSettings, multipass};
 
 /// The settings of one agent. The binary fills it from flags, environment and file.
 #[derive(Debug, Clone)]
@@ -18,6 +18,8 @@ pub struct AgentConfig {
     pub drivers: DriverChoice,
     /// What the fake driver pretends, when it is chosen.
     pub fake: FakeSettings,
+    /// How Multipass is found and how much is asked of it.
+    pub multipass: multipass::Settings,
     /// Labels that it carries.
     pub labels: BTreeMap<String, String>,
     /// The key that callers of its port must present, and that it presents to the master.
@@ -47,6 +49,7 @@ impl AgentConfig {
             state_dir,
             drivers: DriverChoice::Auto,
             fake: FakeSettings::default(),
+            multipass: multipass::Settings::default(),
             labels: BTreeMap::new(),
             key: None,
             listen: None,
