@@ -1,0 +1,395 @@
+//! The command line: what can be typed, and nothing of what it does.
+
+use std::path::PathBuf;
+
+use batwa_api::{agent::DriverKind, size::ByteSize};
+use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
+
+use crate::settings::{Flags, Role};
+
+/// Batwa: one place to run virtual machines on the computers you already own.
+#[derive(Debug, Parser)]
+#[command(name = "batwa", version, about, propagate_version = true, after_help = EXIT_CODES)]
+#[command(arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Task,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done · 1 failed · 2 wrong usage or settings · 3 no such thing · 4 not signed in or not allowed ·
+5 the master cannot be reached · 6 it takes longer than was waited for, and goes on";
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Task {
+    /// Run a master and the agent of this machine: all one needs on one machine
+    Up(RoleFlags<UP>),
+    /// Run a master without VMs of its own
+    Master(RoleFlags<MASTER>),
+    /// Run the agent of this machine, for a master elsewhere
+    Agent(RoleFlags<AGENT>),
+    /// Work on a master's own files, on its machine
+    #[command(subcommand)]
+    Admin(AdminTask),
+    /// Look at this machine: can it run VMs, and what is missing
+    Doctor(DoctorArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+
+    /// List VMs
+    #[command(visible_alias = "list", next_help_heading = "Client")]
+    Ls(LsArgs),
+    /// Show all there is to know about a VM
+    Info(InfoArgs),
+    /// Create a VM and start it
+    #[command(visible_alias = "create")]
+    Launch(LaunchArgs),
+    /// Power VMs on
+    Start(ActArgs),
+    /// Power VMs off
+    Stop(StopArgs),
+    /// Reboot VMs
+    Restart(ActArgs),
+    /// Write VMs' memory to disk and power them off
+    Suspend(ActArgs),
+    /// Let suspended VMs go on
+    Resume(ActArgs),
+    /// Move VMs to the trash
+    Delete(DeleteArgs),
+    /// Take VMs out of the trash
+    Recover(ActArgs),
+    /// Remove VMs for good
+    Purge(ActArgs),
+    /// List machines
+    Agents(ReadArgs),
+    /// List operations, look at one, or cancel one
+    Operations(OperationsArgs),
+    /// List what can be launched
+    Images(ImagesArgs),
+}
+
+/// Settings flags of the role with this number; see [`crate::settings`].
+#[derive(Debug)]
+pub(crate) struct RoleFlags<const ROLE: u8>(pub(crate) Flags);
+
+/// [`Role::Up`] as a const parameter.
+pub(crate) const UP: u8 = 0;
+/// [`Role::Master`] as a const parameter.
+pub(crate) const MASTER: u8 = 1;
+/// [`Role::Agent`] as a const parameter.
+pub(crate) const AGENT: u8 = 2;
+
+const fn role(number: u8) -> Role {
+    match number {
+        UP => Role::Up,
+        MASTER => Role::Master,
+        _ => Role::Agent,
+    }
+}
+
+impl<const ROLE: u8> Args for RoleFlags<ROLE> {
+    fn augment_args(command: Command) -> Command {
+        Flags::augment(command, role(ROLE))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<const ROLE: u8> FromArgMatches for RoleFlags<ROLE> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self(Flags::from_matches(matches, role(ROLE))))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// What can be done to a master's own files.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AdminTask {
+    /// Give an account a new password and end its sessions
+    ///
+    /// The new password is asked for, or read from standard input when that is no terminal.
+    ResetPassword {
+        /// The account
+        #[arg(default_value = "admin")]
+        user: String,
+        /// The master's folder; by default the one that `batwa up` uses
+        #[arg(long, env = "BATWA_STATE_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
+        state_dir: Option<PathBuf>,
+        /// Where the master keeps what it knows, when that is not in its folder
+        #[arg(
+            long,
+            env = "BATWA_DATABASE",
+            value_name = "URL",
+            hide_env_values = true
+        )]
+        database: Option<String>,
+    },
+}
+
+/// `batwa doctor`
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The folder that would be used; by default the one that `batwa up` uses
+    #[arg(long, env = "BATWA_STATE_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Table for people or JSON for programs
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// Which master, and as whom.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Master")]
+pub(crate) struct MasterArgs {
+    /// The master's address
+    #[arg(long, env = "BATWA_URL", value_name = "URL", default_value = "http://127.0.0.1:8000", value_hint = ValueHint::Url)]
+    pub(crate) url: String,
+    /// An API token, made on the page under your account; prefer the environment
+    #[arg(
+        long,
+        env = "BATWA_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    pub(crate) token: Option<String>,
+}
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs: what the API answers.
+    Json,
+}
+
+/// What every command that reads takes.
+#[derive(Debug, Args)]
+pub(crate) struct ReadArgs {
+    /// Table for people or JSON for programs
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) master: MasterArgs,
+}
+
+/// `batwa ls`
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    /// Only VMs whose name, machine, image or address has this in it
+    pub(crate) query: Option<String>,
+    /// Only VMs of this machine
+    #[arg(long, value_name = "ID")]
+    pub(crate) agent: Option<String>,
+    /// Only VMs in this state
+    #[arg(long, value_name = "STATE")]
+    pub(crate) state: Option<String>,
+    /// Only VMs with this label
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label: Option<String>,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
+/// `batwa info`
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    /// The VM: `agent/name`, or the name alone when only one machine has it
+    #[arg(value_name = "[AGENT/]VM")]
+    pub(crate) vm: String,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
+/// Whether to wait for the end.
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// Return as soon as the operation is accepted, and print its id
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// Stop waiting after this long, such as `90s` or `10m`; the operation goes on
+    #[arg(long, value_name = "DURATION", conflicts_with = "no_wait", value_parser = crate::config::duration)]
+    pub(crate) timeout: Option<std::time::Duration>,
+    /// What is printed at the end: words for people, or the finished operation as JSON
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// `batwa launch`
+#[derive(Debug, Args)]
+pub(crate) struct LaunchArgs {
+    /// The image: `batwa images` lists them; the machine's default when absent
+    pub(crate) image: Option<String>,
+    /// The new VM's name
+    #[arg(long, short)]
+    pub(crate) name: String,
+    /// The machine to make it on
+    #[arg(long, value_name = "ID", default_value = "local")]
+    pub(crate) agent: String,
+    /// Number of virtual CPUs
+    #[arg(long, short, value_name = "N")]
+    pub(crate) cpus: Option<u32>,
+    /// Memory, such as `512M` or `2G`
+    #[arg(long, short, value_name = "SIZE")]
+    pub(crate) memory: Option<ByteSize>,
+    /// Disk, such as `10G`
+    #[arg(long, short, value_name = "SIZE")]
+    pub(crate) disk: Option<ByteSize>,
+    /// A file of cloud-init user-data, `-` for standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) cloud_init: Option<PathBuf>,
+    /// The driver to run it, where the machine has several
+    #[arg(long, value_name = "NAME", value_parser = crate::config::driver_kind)]
+    pub(crate) driver: Option<DriverKind>,
+    /// A label; may be given again
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = crate::config::label)]
+    pub(crate) labels: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+    #[command(flatten)]
+    pub(crate) master: MasterArgs,
+}
+
+/// Commands that do one thing to VMs.
+#[derive(Debug, Args)]
+pub(crate) struct ActArgs {
+    /// The VMs: `agent/name`, or the name alone when only one machine has it
+    #[arg(value_name = "[AGENT/]VM", required = true)]
+    pub(crate) vms: Vec<String>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+    #[command(flatten)]
+    pub(crate) master: MasterArgs,
+}
+
+/// `batwa stop`
+#[derive(Debug, Args)]
+pub(crate) struct StopArgs {
+    #[command(flatten)]
+    pub(crate) act: ActArgs,
+    /// Pull the plug instead of asking the VM's system
+    #[arg(long, short)]
+    pub(crate) force: bool,
+}
+
+/// `batwa delete`
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    #[command(flatten)]
+    pub(crate) act: ActArgs,
+    /// Remove for good instead
+    #[arg(long, short)]
+    pub(crate) purge: bool,
+}
+
+/// `batwa operations`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct OperationsArgs {
+    #[command(subcommand)]
+    pub(crate) task: Option<OperationsTask>,
+    /// Only operations in this state
+    #[arg(long, value_name = "STATE")]
+    pub(crate) state: Option<String>,
+    /// Only operations of this machine
+    #[arg(long, value_name = "ID")]
+    pub(crate) agent: Option<String>,
+    /// Only operations of this VM
+    #[arg(long, value_name = "NAME")]
+    pub(crate) vm: Option<String>,
+    /// How many at most, the newest first
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(crate) limit: usize,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
+/// What can be done with one operation.
+#[derive(Debug, Subcommand)]
+pub(crate) enum OperationsTask {
+    /// Show one operation
+    Info {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        read: ReadArgs,
+    },
+    /// Print what driver and VM said during an operation
+    Log {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        read: ReadArgs,
+    },
+    /// Wait for an operation, showing its progress
+    Wait {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        wait: WaitArgs,
+        #[command(flatten)]
+        master: MasterArgs,
+    },
+    /// Cancel an operation
+    Cancel {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        master: MasterArgs,
+    },
+}
+
+/// `batwa images`
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArgs {
+    /// Only those of this machine
+    #[arg(long, value_name = "ID")]
+    pub(crate) agent: Option<String>,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_guides_agent_flags_are_understood() {
+        let cli = Cli::try_parse_from([
+            "batwa",
+            "agent",
+            "--agent-id",
+            "office-server-1",
+            "--api-key",
+            "your-secret-key-123",
+            "--master-url",
+            "http://master-server-ip:8000",
+            "--port",
+            "8001",
+            "--host",
+            "0.0.0.0",
+            "--heartbeat-interval",
+            "30",
+        ]);
+        assert!(matches!(cli.expect("good flags").command, Task::Agent(_)));
+    }
+}

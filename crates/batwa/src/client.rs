@@ -1,0 +1,305 @@
+//! The client of a master's v1 API that the commands share.
+//!
+//! Answers stay JSON values until a command needs a field, so that `--format json` shows what a newer master
+//! says too.
+
+use std::time::Duration;
+
+use batwa_api::{
+    id::{AgentId, OperationId},
+    name::VmName,
+    operation::Operation,
+    problem::{Problem, ProblemCode},
+    vm::ListedVm,
+};
+use reqwest::{Method, StatusCode, Url};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::{
+    cli::MasterArgs,
+    failure::{Exit, Failure, chain},
+};
+
+/// Longer than any single call takes; waiting is done by asking again.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// A master that does not even accept a connection in this time is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest page of a list.
+const PAGE: usize = 1000;
+
+/// A master, and who we are to it.
+pub(crate) struct Client {
+    http: reqwest::Client,
+    url: Url,
+    token: Option<SecretString>,
+}
+
+/// One VM on one agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct VmRef {
+    /// The agent.
+    pub(crate) agent: AgentId,
+    /// The VM's name there.
+    pub(crate) name: VmName,
+}
+
+impl std::fmt::Display for VmRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.agent, self.name)
+    }
+}
+
+impl Client {
+    /// A client of the master that the arguments name.
+    pub(crate) fn new(args: MasterArgs) -> Result<Self, Failure> {
+        let url = crate::config::http_url(&args.url).map_err(|reason| {
+            Failure::usage(format!(
+                "cannot use `{}` as the master's address: {reason}",
+                args.url
+            ))
+        })?;
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("batwa/", env!("CARGO_PKG_VERSION")))
+            .timeout(CALL_TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT)
+            // A token must not follow a redirect to somebody else.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| Failure::new(Exit::Failed, chain(&error)))?;
+        Ok(Self {
+            http,
+            url,
+            token: args.token.filter(|t| !t.is_empty()).map(SecretString::from),
+        })
+    }
+
+    /// `GET` with a query.
+    pub(crate) async fn get(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<Value, Failure> {
+        self.call(Method::GET, path, query, None).await
+    }
+
+    /// `POST` with a body.
+    pub(crate) async fn post(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+    ) -> Result<Value, Failure> {
+        let body = serde_json::to_value(body).map_err(|error| Failure::new(Exit::Failed, error))?;
+        self.call(Method::POST, path, &[], Some(body)).await
+    }
+
+    /// `DELETE` with a query.
+    pub(crate) async fn delete(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<Value, Failure> {
+        self.call(Method::DELETE, path, query, None).await
+    }
+
+    /// All items of a list, or the first `most`.
+    pub(crate) async fn list(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        most: usize,
+    ) -> Result<Vec<Value>, Failure> {
+        let limit = most.clamp(1, PAGE).to_string();
+        let mut items = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut page_query = query.to_vec();
+            page_query.push(("limit", &limit));
+            if let Some(cursor) = &cursor {
+                page_query.push(("cursor", cursor));
+            }
+            let mut page = self.get(path, &page_query).await?;
+            match page.get_mut("items").map(Value::take) {
+                Some(Value::Array(more)) => items.extend(more),
+                _ => return Err(self.no_master("its list has no items")),
+            }
+            cursor = page
+                .get("next_cursor")
+                .and_then(Value::as_str)
+                .map(str::to_owned);
+            if cursor.is_none() || items.len() >= most {
+                items.truncate(most);
+                return Ok(items);
+            }
+        }
+    }
+
+    /// Finds the VM that is meant by `agent/name`, or by `name` when only one machine has it.
+    pub(crate) async fn find(&self, text: &str) -> Result<VmRef, Failure> {
+        let parse_name = |name: &str| {
+            VmName::parse(name)
+                .map_err(|error| Failure::usage(format!("`{text}` is no VM: {error}")))
+        };
+        if let Some((agent, name)) = text.split_once('/') {
+            let agent = AgentId::parse(agent)
+                .map_err(|error| Failure::usage(format!("`{text}` is no VM: {error}")))?;
+            let name = parse_name(name)?;
+            return Ok(VmRef { agent, name });
+        }
+        let name = parse_name(text)?;
+        let found: Vec<VmRef> = self
+            .list(&["vms"], &[("q", text)], usize::MAX)
+            .await?
+            .into_iter()
+            .map(|vm| self.read::<ListedVm>(vm))
+            .filter_map(|vm| match vm {
+                Ok(vm) if vm.vm.name == name => Some(Ok(VmRef {
+                    agent: vm.agent_id,
+                    name: vm.vm.name,
+                })),
+                Ok(_) => None,
+                Err(error) => Some(Err(error)),
+            })
+            .collect::<Result<_, _>>()?;
+        match found.as_slice() {
+            [vm] => Ok(vm.clone()),
+            [] => Err(
+                Failure::new(Exit::NotFound, format!("there is no VM `{text}`"))
+                    .hint("`batwa ls` lists those there are"),
+            ),
+            several => {
+                let names: Vec<_> = several.iter().map(|vm| format!("`{vm}`")).collect();
+                Err(Failure::usage(format!(
+                    "several machines have a VM `{text}`: say which of {}",
+                    names.join(", ")
+                )))
+            }
+        }
+    }
+
+    /// One operation as it is now.
+    pub(crate) async fn operation(&self, id: OperationId) -> Result<(Operation, Value), Failure> {
+        let value = self.get(&["operations", &id.to_string()], &[]).await?;
+        Ok((self.read(value.clone())?, value))
+    }
+
+    /// Makes a type of an answer.
+    pub(crate) fn read<T: DeserializeOwned>(&self, value: Value) -> Result<T, Failure> {
+        serde_json::from_value(value).map_err(|error| self.no_master(&error.to_string()))
+    }
+
+    fn no_master(&self, what: &str) -> Failure {
+        Failure::new(
+            Exit::Unreachable,
+            format!(
+                "what answers at {} is no master of this version: {what}",
+                self.url
+            ),
+        )
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Result<Value, Failure> {
+        let mut url = self.url.clone();
+        url.path_segments_mut()
+            .expect("an http URL has a path")
+            .pop_if_empty()
+            .extend(["api", "v1"])
+            .extend(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let mut request = self.http.request(method, url);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose_secret());
+        }
+        if let Some(body) = &body {
+            request = request.json(body);
+        }
+        let unreachable = |error: reqwest::Error| {
+            Failure::new(
+                Exit::Unreachable,
+                format!(
+                    "cannot reach a master at {}: {}",
+                    self.url,
+                    chain(&error.without_url())
+                ),
+            )
+            .hint("give its address with `--url` or in `BATWA_URL`")
+        };
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let bytes = response.bytes().await.map_err(unreachable)?;
+        if status.is_success() {
+            if bytes.is_empty() {
+                return Ok(Value::Null);
+            }
+            return serde_json::from_slice(&bytes)
+                .map_err(|_| self.no_master("its answer is no JSON"));
+        }
+        Err(self.refusal(status, &bytes))
+    }
+
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> Failure {
+        if status.is_redirection() {
+            return self.no_master("it sends us elsewhere; give the address it would send us to");
+        }
+        let Ok(problem) = serde_json::from_slice::<Problem>(body) else {
+            return self.no_master(&format!("it answers {status}"));
+        };
+        from_problem(&problem, self.token.is_some())
+    }
+}
+
+/// A problem as the failure of a command.
+fn from_problem(problem: &Problem, with_token: bool) -> Failure {
+    let exit = match problem.code {
+        ProblemCode::NotFound => Exit::NotFound,
+        ProblemCode::Unauthenticated | ProblemCode::Forbidden | ProblemCode::CrossOrigin => {
+            Exit::NotAllowed
+        }
+        ProblemCode::Malformed | ProblemCode::InvalidField => Exit::Usage,
+        ProblemCode::Unavailable => Exit::Unreachable,
+        ProblemCode::Timeout => Exit::StillRunning,
+        _ => Exit::Failed,
+    };
+    let failure = Failure::new(exit, crate::output::plain(&problem.detail));
+    match problem.code {
+        ProblemCode::Unauthenticated if with_token => {
+            failure.hint("the token may have expired or been revoked: make a new one on the page")
+        }
+        ProblemCode::Unauthenticated => failure
+            .hint("make an API token on the page and give it with `--token` or in `BATWA_TOKEN`"),
+        _ => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_problem_has_its_exit_code() {
+        let exit = |code| from_problem(&Problem::new(code, "x"), false).exit;
+        assert_eq!(exit(ProblemCode::NotFound), Exit::NotFound);
+        assert_eq!(exit(ProblemCode::Forbidden), Exit::NotAllowed);
+        assert_eq!(exit(ProblemCode::InvalidField), Exit::Usage);
+        assert_eq!(exit(ProblemCode::NameTaken), Exit::Failed);
+        assert_eq!(exit(ProblemCode::Timeout), Exit::StillRunning);
+    }
+
+    #[test]
+    fn who_is_not_signed_in_learns_how() {
+        let hint = |with_token| {
+            from_problem(&Problem::new(ProblemCode::Unauthenticated, "x"), with_token).hint
+        };
+        assert_ne!(hint(true), hint(false));
+        assert!(hint(false).is_some_and(|text| text.contains("BATWA_TOKEN")));
+    }
+}

@@ -1,0 +1,37 @@
+//! What each command does; one file a family.
+
+mod admin;
+mod completions;
+mod doctor;
+mod lists;
+mod roles;
+mod vms;
+mod wait;
+
+use crate::{cli::Task, failure::Failure};
+
+/// Runs a command to its end.
+pub(crate) async fn run(task: Task) -> Result<(), Failure> {
+    match task {
+        Task::Up(flags) => roles::up(flags.0).await,
+        Task::Master(flags) => roles::master(flags.0).await,
+        Task::Agent(flags) => roles::agent(flags.0).await,
+        Task::Admin(task) => admin::run(task).await,
+        Task::Doctor(args) => doctor::run(args).await,
+        Task::Completions { shell } => completions::run(shell),
+        Task::Ls(args) => vms::ls(args).await,
+        Task::Info(args) => vms::info(args).await,
+        Task::Launch(args) => vms::launch(args).await,
+        Task::Start(args) => vms::act(args, "start").await,
+        Task::Stop(args) => vms::stop(args).await,
+        Task::Restart(args) => vms::act(args, "restart").await,
+        Task::Suspend(args) => vms::act(args, "suspend").await,
+        Task::Resume(args) => vms::act(args, "resume").await,
+        Task::Delete(args) => vms::delete(args).await,
+        Task::Recover(args) => vms::act(args, "recover").await,
+        Task::Purge(args) => vms::act(args, "purge").await,
+        Task::Agents(args) => lists::agents(args).await,
+        Task::Operations(args) => lists::operations(args).await,
+        Task::Images(args) => lists::images(args).await,
+    }
+}

@@ -1,0 +1,97 @@
+//! `batwa admin`: work on a master's own files.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use batwa_master::{Master, MasterConfig};
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use secrecy::SecretString;
+
+use crate::{
+    cli::AdminTask,
+    config,
+    failure::{Exit, Failure},
+    output::say,
+    settings::Environment,
+};
+
+/// Runs one of them.
+pub(crate) async fn run(task: AdminTask) -> Result<(), Failure> {
+    let AdminTask::ResetPassword {
+        user,
+        state_dir,
+        database,
+    } = task;
+    let dir = match state_dir {
+        Some(dir) => dir,
+        None => {
+            let is_root = rustix::process::geteuid().is_root();
+            config::default_state_dir(is_root, &Environment::of_process())
+                .ok_or_else(|| Failure::usage("name the master's folder with `--state-dir`"))?
+        }
+    };
+    if !dir.is_dir() {
+        return Err(
+            Failure::usage(format!("there is no master's folder at {}", dir.display()))
+                .hint("name it with `--state-dir`"),
+        );
+    }
+    let mut config = MasterConfig::new(dir);
+    config.database = database
+        .map(|url| url.parse())
+        .transpose()
+        .map_err(|error: batwa_master::ConfigError| Failure::usage(error))?;
+    let password = new_password()?;
+    Master::reset_password(config, &user, password).await?;
+    say(&format!(
+        "`{user}` has the new password; its sessions are ended"
+    ));
+    Ok(())
+}
+
+/// Asks twice on a terminal, else takes the first line of standard input.
+fn new_password() -> Result<SecretString, Failure> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return read_line();
+    }
+    let first = ask("New password: ")?;
+    let second = ask("The same again: ")?;
+    if secrecy::ExposeSecret::expose_secret(&first) != secrecy::ExposeSecret::expose_secret(&second)
+    {
+        return Err(Failure::usage("the two passwords differ"));
+    }
+    Ok(first)
+}
+
+/// Asks without showing what is typed.
+fn ask(question: &str) -> Result<SecretString, Failure> {
+    let wrong = |error| {
+        Failure::new(
+            Exit::Failed,
+            format!("cannot ask on this terminal: {error}"),
+        )
+    };
+    let stdin = std::io::stdin();
+    let _ = write!(std::io::stderr(), "{question}");
+    let before = tcgetattr(&stdin).map_err(wrong)?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(&stdin, OptionalActions::Flush, &silent).map_err(wrong)?;
+    let line = read_line();
+    tcsetattr(&stdin, OptionalActions::Flush, &before).map_err(wrong)?;
+    say("");
+    line
+}
+
+fn read_line() -> Result<SecretString, Failure> {
+    let mut line = String::new();
+    std::io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot read a password: {error}")))?;
+    let password = line.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(Failure::usage("no password was given on standard input"));
+    }
+    Ok(SecretString::from(password))
+}

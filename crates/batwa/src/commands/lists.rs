@@ -1,0 +1,206 @@
+//! `agents`, `images`, `operations`.
+
+use batwa_api::{
+    Timestamp,
+    agent::{Agent, HealthStatus},
+    id::OperationId,
+    image::ListedImage,
+    operation::{LogLine, Operation},
+};
+use serde_json::json;
+
+use super::wait;
+use crate::{
+    cli::{Format, ImagesArgs, OperationsArgs, OperationsTask, ReadArgs},
+    client::Client,
+    failure::Failure,
+    output::{self, Table, age, plain, print_json, say},
+};
+
+/// `batwa agents`
+pub(crate) async fn agents(args: ReadArgs) -> Result<(), Failure> {
+    let client = Client::new(args.master)?;
+    let items = client.list(&["agents"], &[], usize::MAX).await?;
+    if args.format == Format::Json {
+        return print_json(&json!({ "items": items }));
+    }
+    let now = Timestamp::now();
+    let mut table = Table::new(&[
+        "ID", "STATUS", "VMS", "CPUS", "MEMORY", "DRIVERS", "ADDRESS", "SEEN",
+    ]);
+    for item in items {
+        let agent: Agent = client.read(item)?;
+        let info = agent.info.as_ref();
+        let drivers: Vec<String> = info
+            .map(|info| info.drivers.as_slice())
+            .unwrap_or_default()
+            .iter()
+            .map(|driver| match driver.health.status {
+                HealthStatus::Ok => driver.kind.to_string(),
+                HealthStatus::Slow => format!("{} (slow)", driver.kind),
+                HealthStatus::Stuck => format!(
+                    "{} (stuck since {})",
+                    driver.kind,
+                    age(driver.health.since, now)
+                ),
+                HealthStatus::Missing => format!("{} (missing)", driver.kind),
+            })
+            .collect();
+        table.row([
+            agent.id.to_string(),
+            agent.status.as_str().to_owned(),
+            agent.vm_count.to_string(),
+            info.map(|info| info.host.cpus.to_string())
+                .unwrap_or_default(),
+            info.map(|info| info.host.memory.to_string())
+                .unwrap_or_default(),
+            drivers.join(", "),
+            agent.api_url.clone(),
+            agent
+                .last_seen
+                .map(|then| format!("{} ago", age(then, now)))
+                .unwrap_or_default(),
+        ]);
+    }
+    output::print(&table.render())
+}
+
+/// `batwa images`
+pub(crate) async fn images(args: ImagesArgs) -> Result<(), Failure> {
+    let client = Client::new(args.read.master)?;
+    let query: Vec<_> = args.agent.iter().map(|id| ("agent", id.as_str())).collect();
+    let value = client.get(&["images"], &query).await?;
+    if args.read.format == Format::Json {
+        return print_json(&value);
+    }
+    let images: batwa_api::list::Items<ListedImage> = client.read(value)?;
+    let mut table = Table::new(&[
+        "IMAGE", "ALIASES", "MACHINE", "DRIVER", "DOWNLOAD", "TITLE", "ORIGIN",
+    ]);
+    for ListedImage { agent_id, image } in images.items {
+        table.row([
+            image.name,
+            image.aliases.join(", "),
+            agent_id.to_string(),
+            image.driver.to_string(),
+            match (image.cached, image.download_size) {
+                (true, _) => "none: it is here".to_owned(),
+                (false, Some(size)) => size.to_string(),
+                (false, None) => String::new(),
+            },
+            image.title,
+            image.origin,
+        ]);
+    }
+    output::print(&table.render())
+}
+
+/// `batwa operations`
+pub(crate) async fn operations(args: OperationsArgs) -> Result<(), Failure> {
+    match args.task {
+        None => list_operations(args).await,
+        Some(OperationsTask::Info { id, read }) => {
+            let client = Client::new(read.master)?;
+            let (operation, value) = client.operation(parse_id(&id)?).await?;
+            match read.format {
+                Format::Json => print_json(&value),
+                Format::Table => output::print(&describe(&operation, Timestamp::now())),
+            }
+        }
+        Some(OperationsTask::Log { id, read }) => {
+            let client = Client::new(read.master)?;
+            let id = parse_id(&id)?.to_string();
+            let value = client.get(&["operations", &id, "log"], &[]).await?;
+            if read.format == Format::Json {
+                return print_json(&value);
+            }
+            let log: batwa_api::list::Items<LogLine> = client.read(value)?;
+            let lines: String = log
+                .items
+                .iter()
+                .map(|line| format!("{} {}\n", line.at, plain(&line.text)))
+                .collect();
+            output::print(&lines)
+        }
+        Some(OperationsTask::Wait { id, wait, master }) => {
+            let client = Client::new(master)?;
+            let (_, value) = client.operation(parse_id(&id)?).await?;
+            wait::finish(&client, value, &wait).await
+        }
+        Some(OperationsTask::Cancel { id, master }) => {
+            let client = Client::new(master)?;
+            let id = parse_id(&id)?.to_string();
+            client
+                .post(&["operations", &id, "cancel"], &json!({}))
+                .await?;
+            say(&format!("operation {id} is asked to end"));
+            Ok(())
+        }
+    }
+}
+
+async fn list_operations(args: OperationsArgs) -> Result<(), Failure> {
+    let client = Client::new(args.read.master)?;
+    let query: Vec<(&str, &str)> = [
+        ("state", &args.state),
+        ("agent", &args.agent),
+        ("vm", &args.vm),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value.as_deref()?)))
+    .collect();
+    let items = client.list(&["operations"], &query, args.limit).await?;
+    if args.read.format == Format::Json {
+        return print_json(&json!({ "items": items }));
+    }
+    let now = Timestamp::now();
+    let mut table = Table::new(&["ID", "KIND", "VM", "STATE", "BY", "AGE"]);
+    for item in items {
+        let operation: Operation = client.read(item)?;
+        table.row([
+            operation.id.to_string(),
+            operation.kind.to_string(),
+            format!("{}/{}", operation.agent_id, operation.vm),
+            operation.state.as_str().to_owned(),
+            operation.requested_by.unwrap_or_default(),
+            age(operation.created_at, now),
+        ]);
+    }
+    output::print(&table.render())
+}
+
+fn describe(operation: &Operation, now: Timestamp) -> String {
+    let mut lines = vec![
+        ("Id", operation.id.to_string()),
+        ("Kind", operation.kind.to_string()),
+        ("VM", format!("{}/{}", operation.agent_id, operation.vm)),
+        ("State", operation.state.as_str().to_owned()),
+    ];
+    if let Some(stage) = operation.stage {
+        lines.push(("Stage", wait::stage_words(stage).to_owned()));
+    }
+    if let Some(message) = &operation.message {
+        lines.push(("", message.clone()));
+    }
+    if let Some(error) = &operation.error {
+        lines.push(("Error", error.detail.clone()));
+        lines.extend(error.hint.iter().map(|hint| ("Hint", hint.clone())));
+        lines.extend(error.log.iter().map(|text| ("Log", text.clone())));
+    }
+    if let Some(user) = &operation.requested_by {
+        lines.push(("By", user.clone()));
+    }
+    lines.push(("Age", age(operation.created_at, now)));
+    lines
+        .into_iter()
+        .map(|(name, value)| format!("{name:<8}{}\n", plain(&value)))
+        .collect()
+}
+
+fn parse_id(text: &str) -> Result<OperationId, Failure> {
+    text.parse().map_err(|_| {
+        Failure::usage(format!(
+            "`{text}` is no operation: `batwa operations` lists their ids"
+        ))
+    })
+}

@@ -1,0 +1,333 @@
+//! Makes the types that master and agent want of the text that people set.
+
+use std::{
+    net::{SocketAddr, ToSocketAddrs},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use batwa_agent::{AgentConfig, Allow, DriverChoice};
+use batwa_api::{agent::DriverKind, id::AgentId, vm::label_is_good};
+use batwa_master::MasterConfig;
+use reqwest::Url;
+use secrecy::SecretString;
+
+use crate::settings::{Environment, SettingError, Settings};
+
+/// The folder of the agent that runs inside `batwa up`, within the master's.
+const LOCAL_AGENT_DIR: &str = "agent";
+/// The folder in which agents by themselves have theirs, by id.
+const AGENTS_DIR: &str = "agents";
+
+/// Heartbeats more often than this only make noise.
+const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(100);
+
+/// What a master is told.
+pub(crate) fn master(
+    settings: &Settings,
+    environment: &Environment,
+) -> Result<MasterConfig, SettingError> {
+    let mut config = MasterConfig::new(state_dir(settings, environment)?);
+    if let Some(host) = settings.text("host") {
+        host.clone_into(&mut config.host);
+    }
+    if let Some(port) = settings.parse("port", port)? {
+        config.port = port;
+    }
+    config.database = settings.get("database")?;
+    config.public_url = settings.get("public-url")?;
+    config.trusted_proxies = settings.parse_all("trusted-proxy", network)?;
+    config.open_registration = settings.is_on("open-registration")?;
+    if let Some(timeout) = settings.parse("operation-timeout", duration)? {
+        config.operation_timeout = timeout;
+    }
+    if let Some(user) = settings.text("admin-user") {
+        user.clone_into(&mut config.admin_user);
+    }
+    config.admin_password_file = settings.text("admin-password-file").map(PathBuf::from);
+    Ok(config)
+}
+
+/// What the agent of the master's own machine is told.
+pub(crate) fn local_agent(
+    settings: &Settings,
+    environment: &Environment,
+) -> Result<AgentConfig, SettingError> {
+    let state_dir = state_dir(settings, environment)?.join(LOCAL_AGENT_DIR);
+    let mut config = AgentConfig::new(AgentId::local(), state_dir);
+    machine(settings, &mut config)?;
+    Ok(config)
+}
+
+/// What an agent by itself is told.
+pub(crate) fn agent(
+    settings: &Settings,
+    environment: &Environment,
+) -> Result<AgentConfig, SettingError> {
+    let agent_id = settings
+        .parse("agent-id", |text| {
+            AgentId::parse_remote(text).map_err(|error| error.to_string())
+        })?
+        .ok_or_else(|| {
+            SettingError::Missing(
+                "an agent needs an id: give it with `--agent-id` or in `AGENT_ID`".to_owned(),
+            )
+        })?;
+    let state_dir = match settings.text("state-dir") {
+        Some(_) => state_dir(settings, environment)?,
+        None => state_dir(settings, environment)?
+            .join(AGENTS_DIR)
+            .join(agent_id.as_str()),
+    };
+    let mut config = AgentConfig::new(agent_id, state_dir);
+    machine(settings, &mut config)?;
+    config.key = key(settings)?;
+    config.listen = Some(listen(settings)?);
+    if settings.is_on("allow-unauthenticated")? {
+        config.anonymous_access = Allow::Yes;
+    }
+    let url = |text: &str| http_url(text).map(|_| text.trim_end_matches('/').to_owned());
+    config.master_url = settings.parse("master-url", url)?;
+    config.advertise_url = settings.parse("advertise-url", url)?;
+    if let Some(interval) = settings.parse("heartbeat-interval", duration)? {
+        if interval < SHORTEST_HEARTBEAT {
+            let text = settings.text("heartbeat-interval").unwrap_or_default();
+            return Err(settings.refuse("heartbeat-interval", text, "it must be 0.1 s at least"));
+        }
+        config.heartbeat_interval = interval;
+    }
+    Ok(config)
+}
+
+/// Settings of every agent, wherever it runs.
+fn machine(settings: &Settings, config: &mut AgentConfig) -> Result<(), SettingError> {
+    let kinds = settings.parse_all("driver", |text| Ok(text.to_owned()))?;
+    let choice = kinds.join(",");
+    config.drivers = choice
+        .parse::<DriverChoice>()
+        .map_err(|error| settings.refuse("driver", &choice, error.to_string()))?;
+    if let Some(fake) = settings.get("fake")? {
+        config.fake = fake;
+    }
+    config.labels = settings.parse_all("label", label)?.into_iter().collect();
+    if settings.is_on("allow-execute")? {
+        config.execute = Allow::Yes;
+    }
+    Ok(())
+}
+
+/// The one folder in which everything is kept, as an absolute path.
+pub(crate) fn state_dir(
+    settings: &Settings,
+    environment: &Environment,
+) -> Result<PathBuf, SettingError> {
+    let is_root = rustix::process::geteuid().is_root();
+    let dir = settings
+        .text("state-dir")
+        .map(PathBuf::from)
+        .or_else(|| default_state_dir(is_root, environment))
+        .ok_or_else(|| {
+            SettingError::Missing(
+                "there is no home folder to keep state in: name a folder with `--state-dir`"
+                    .to_owned(),
+            )
+        })?;
+    std::path::absolute(&dir).map_err(|error| {
+        settings.refuse("state-dir", &dir.display().to_string(), error.to_string())
+    })
+}
+
+/// Where state is kept when nobody says: what systemd prepared, the system's place for root, else by XDG.
+pub(crate) fn default_state_dir(is_root: bool, environment: &Environment) -> Option<PathBuf> {
+    if let Some(prepared) = environment.get("STATE_DIRECTORY") {
+        return prepared.split(':').next().map(PathBuf::from);
+    }
+    if is_root {
+        return Some(PathBuf::from("/var/lib/batwa"));
+    }
+    // The XDG specification: a relative path there is to be ignored.
+    let state_home = environment
+        .get("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
+    let state_home = state_home.or_else(|| {
+        let home = environment.get("HOME")?;
+        Some(Path::new(home).join(".local/state"))
+    })?;
+    Some(state_home.join("batwa"))
+}
+
+/// The agent's key, from a flag, the environment or a file.
+fn key(settings: &Settings) -> Result<Option<SecretString>, SettingError> {
+    let (name, text) = match (settings.text("api-key"), settings.text("api-key-file")) {
+        (Some(_), Some(file)) => {
+            return Err(settings.refuse(
+                "api-key-file",
+                file,
+                "a key is given by `--api-key` too: give one of them",
+            ));
+        }
+        (Some(text), None) => ("api-key", text.to_owned()),
+        (None, Some(file)) => {
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| settings.refuse("api-key-file", file, error.to_string()))?;
+            ("api-key-file", text.trim().to_owned())
+        }
+        (None, None) => return Ok(None),
+    };
+    let good = !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic());
+    if good {
+        Ok(Some(SecretString::from(text)))
+    } else {
+        let reason = "a key has visible ASCII characters only, and at least one";
+        let shown = settings.text("api-key-file").unwrap_or_default();
+        Err(settings.refuse(name, shown, reason))
+    }
+}
+
+fn listen(settings: &Settings) -> Result<SocketAddr, SettingError> {
+    let port = settings.parse("port", port)?.unwrap_or_default();
+    settings
+        .parse("host", |host| {
+            let bare = host.trim_start_matches('[').trim_end_matches(']');
+            (bare, port)
+                .to_socket_addrs()
+                .map_err(|error| format!("it is no address: {error}"))?
+                .next()
+                .ok_or_else(|| "no address belongs to that name".to_owned())
+        })?
+        .ok_or_else(|| SettingError::Missing("name an address with `--host`".to_owned()))
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    text.parse()
+        .map_err(|_| "it must be a number from 0 to 65535".to_owned())
+}
+
+fn network(text: &str) -> Result<ipnet::IpNet, String> {
+    if let Ok(address) = text.parse::<std::net::IpAddr>() {
+        return Ok(address.into());
+    }
+    text.parse()
+        .map_err(|_| "it must be an address or a network such as `10.0.0.0/8`".to_owned())
+}
+
+/// An absolute `http` or `https` URL that names a host.
+pub(crate) fn http_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text)
+        .map_err(|error| format!("{error}; it should look like `http://192.168.1.10:8000`"))?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err("it must begin with `http://` or `https://` and name a host".to_owned());
+    }
+    Ok(url)
+}
+
+/// `90s`, `15m`, `1h 30m`, or a bare number of seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "it must be a time such as `30s`, `15m` or `1h`".to_owned();
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).map_err(|_| wrong());
+    }
+    let duration: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    duration.try_into().map_err(|_| wrong())
+}
+
+/// `key=value`.
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("it must look like `key=value`")?;
+    if label_is_good(key, value) {
+        Ok((key.to_owned(), value.to_owned()))
+    } else {
+        Err(
+            "a label's key has letters, digits and `._-/`, its value printable characters"
+                .to_owned(),
+        )
+    }
+}
+
+/// One driver's name.
+pub(crate) fn driver_kind(text: &str) -> Result<DriverKind, String> {
+    [DriverKind::Multipass, DriverKind::Qemu, DriverKind::Fake]
+        .into_iter()
+        .find(|kind| kind.as_str() == text)
+        .ok_or_else(|| "it must be `multipass`, `qemu` or `fake`".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{File, Flags, Role};
+
+    fn agent_from<const N: usize>(pairs: [(&str, &str); N]) -> Result<AgentConfig, SettingError> {
+        let environment = pairs.into();
+        let settings =
+            Settings::merge(Role::Agent, Flags::default(), &environment, File::default());
+        agent(&settings, &environment)
+    }
+
+    #[test]
+    fn an_agent_has_the_guides_defaults() {
+        let config = agent_from([("AGENT_ID", "lab"), ("HOME", "/home/me")]).expect("good");
+        assert_eq!(config.agent_id.as_str(), "lab");
+        assert_eq!(config.listen, "0.0.0.0:8001".parse().ok());
+        assert_eq!(config.heartbeat_interval, Duration::from_secs(30));
+        assert!(config.state_dir.ends_with("batwa/agents/lab"), "{config:?}");
+        assert!(config.key.is_none() && config.master_url.is_none());
+    }
+
+    #[test]
+    fn wrong_settings_name_themselves_their_place_and_what_is_right() {
+        let id = ("AGENT_ID", "lab");
+        let refusal = |result: Result<AgentConfig, SettingError>| {
+            result.map(drop).expect_err("refused").to_string()
+        };
+        insta::assert_snapshot!(refusal(agent_from([])), @"an agent needs an id: give it with `--agent-id` or in `AGENT_ID`");
+        insta::assert_snapshot!(refusal(agent_from([("AGENT_ID", "local")])), @"cannot use `local` as agent-id (from environment variable `AGENT_ID`): the agent id `local` is reserved for the master's own machine");
+        insta::assert_snapshot!(refusal(agent_from([id, ("AGENT_PORT", "70000")])), @"cannot use `70000` as port (from environment variable `AGENT_PORT`): it must be a number from 0 to 65535");
+        insta::assert_snapshot!(refusal(agent_from([id, ("MASTER_URL", "master:8000")])), @"cannot use `master:8000` as master-url (from environment variable `MASTER_URL`): it must begin with `http://` or `https://` and name a host");
+        insta::assert_snapshot!(refusal(agent_from([id, ("HEARTBEAT_INTERVAL", "0")])), @"cannot use `0` as heartbeat-interval (from environment variable `HEARTBEAT_INTERVAL`): it must be 0.1 s at least");
+        insta::assert_snapshot!(refusal(agent_from([id, ("API_KEY", "two words")])), @"cannot use the value given as api-key (from environment variable `API_KEY`): a key has visible ASCII characters only, and at least one");
+        insta::assert_snapshot!(refusal(agent_from([id, ("BATWA_LABEL", "a=b,c")])), @"cannot use `c` as label (from environment variable `BATWA_LABEL`): it must look like `key=value`");
+        assert!(refusal(agent_from([id, ("BATWA_DRIVER", "vmware")])).contains("`vmware`"));
+    }
+
+    #[test]
+    fn times_are_words_or_seconds() {
+        let secs = |text| duration(text).map(|time| time.as_secs_f64());
+        assert_eq!(secs("30"), Ok(30.0));
+        assert_eq!(secs("0.5"), Ok(0.5));
+        assert_eq!(secs("15m"), Ok(900.0));
+        assert_eq!(secs("1h 30m"), Ok(5400.0));
+        for bad in ["", "soon", "-1", "-5s", "nan", "1e99"] {
+            assert!(secs(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn state_is_kept_where_the_system_wants_it() {
+        let dir = |is_root, environment: Environment| {
+            default_state_dir(is_root, &environment).map(|path| path.display().to_string())
+        };
+        let home = ("HOME", "/home/me");
+        assert_eq!(dir(true, [home].into()).as_deref(), Some("/var/lib/batwa"));
+        assert_eq!(
+            dir(false, [home].into()).as_deref(),
+            Some("/home/me/.local/state/batwa")
+        );
+        assert_eq!(
+            dir(false, [home, ("XDG_STATE_HOME", "/s")].into()).as_deref(),
+            Some("/s/batwa")
+        );
+        assert_eq!(
+            dir(false, [home, ("XDG_STATE_HOME", "s")].into()).as_deref(),
+            Some("/home/me/.local/state/batwa")
+        );
+        assert_eq!(
+            dir(true, [("STATE_DIRECTORY", "/var/lib/private/b:/x")].into()).as_deref(),
+            Some("/var/lib/private/b")
+        );
+        assert_eq!(dir(false, [].into()), None);
+    }
+}
