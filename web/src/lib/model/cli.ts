@@ -1,0 +1,60 @@
+// The command that does the same as a button: shown beside it, so that one learns it.
+import type { VmAction } from '$lib/api/types';
+import { writeSize } from './size';
+
+/** One argument, quoted for a POSIX shell when it needs to be. */
+export function quote(argument: string): string {
+	return /^[A-Za-z0-9_./:@%+,=-]+$/.test(argument) ? argument : `'${argument.replaceAll("'", `'\\''`)}'`;
+}
+
+function target(agent: string, vm: string): string {
+	return quote(`${agent}/${vm}`);
+}
+
+/** The command for an action on a VM; `null` where the command line has none. */
+export function actionCommand(action: VmAction, agent: string, vm: string): string | null {
+	switch (action) {
+		case 'shell':
+		case 'console':
+			return null;
+		default:
+			return `batwa ${action} ${target(agent, vm)}`;
+	}
+}
+
+export function infoCommand(agent: string, vm: string): string {
+	return `batwa info ${target(agent, vm)}`;
+}
+
+export type LaunchArguments = {
+	agent: string;
+	name: string;
+	image: string;
+	cpus: number;
+	memory: number;
+	disk: number;
+	cloudInit: boolean;
+};
+
+export function launchCommand(launch: LaunchArguments): string {
+	const parts = [
+		'batwa launch',
+		target(launch.agent, launch.name),
+		`--image ${quote(launch.image)}`,
+		`--cpus ${launch.cpus}`,
+		`--memory ${writeSize(launch.memory)}`,
+		`--disk ${writeSize(launch.disk)}`
+	];
+	if (launch.cloudInit) parts.push('--cloud-init FILE');
+	return parts.join(' ');
+}
+
+/** The guide's command that starts an agent on another machine. */
+export function agentCommand(agent: string, key: string, master: string): string {
+	return `batwa agent --agent-id ${quote(agent)} --api-key ${quote(key)} --master-url ${quote(master)} --port 8001`;
+}
+
+/** The same on a machine that has nothing yet but a clone of the repository. */
+export function quickstartCommand(agent: string, key: string, master: string): string {
+	return `scripts/quickstart agent --agent-id ${quote(agent)} --api-key ${quote(key)} --master-url ${quote(master)} --port 8001`;
+}

@@ -1,0 +1,90 @@
+// Operations in words: what one does, to what, how far it is.
+import type { Operation, OperationKind, Stage } from '$lib/api/types';
+import { formatBytes } from './size';
+
+const DOING: Record<OperationKind, string> = {
+	create: 'Creating',
+	start: 'Starting',
+	stop: 'Stopping',
+	restart: 'Restarting',
+	suspend: 'Suspending',
+	resume: 'Resuming',
+	delete: 'Moving to trash',
+	recover: 'Restoring',
+	purge: 'Purging'
+};
+
+const DONE: Record<OperationKind, string> = {
+	create: 'Created',
+	start: 'Started',
+	stop: 'Stopped',
+	restart: 'Restarted',
+	suspend: 'Suspended',
+	resume: 'Resumed',
+	delete: 'Moved to trash',
+	recover: 'Restored',
+	purge: 'Purged'
+};
+
+const STAGE: Record<Stage, string> = {
+	resolving_image: 'Looking up the image',
+	downloading: 'Downloading the image',
+	verifying: 'Checking the image',
+	building_image: 'Building the image',
+	preparing: 'Preparing disk and seed',
+	booting: 'Booting',
+	waiting_for_ssh: 'Waiting for SSH',
+	cloud_init: 'Running cloud-init',
+	starting: 'Powering on',
+	stopping: 'Shutting down',
+	restarting: 'Rebooting',
+	suspending: 'Writing memory to disk',
+	deleting: 'Removing',
+	recovering: 'Taking out of the trash',
+	cleaning_up: 'Cleaning up'
+};
+
+/** The stages that a create usually goes through, in order; not all happen each time. */
+export const CREATE_STEPS: { title: string; stages: Stage[] }[] = [
+	{ title: 'Image', stages: ['resolving_image', 'downloading', 'verifying', 'building_image'] },
+	{ title: 'Disk', stages: ['preparing'] },
+	{ title: 'Boot', stages: ['booting', 'starting'] },
+	{ title: 'SSH', stages: ['waiting_for_ssh'] },
+	{ title: 'Set-up', stages: ['cloud_init'] }
+];
+
+/** Which of [`CREATE_STEPS`] an operation is at; -1 before the first. */
+export function createStep(operation: Pick<Operation, 'stage'>): number {
+	const stage = operation.stage;
+	return stage ? CREATE_STEPS.findIndex((step) => step.stages.includes(stage)) : -1;
+}
+
+export function isFinished(operation: Pick<Operation, 'state'>): boolean {
+	return operation.state !== 'queued' && operation.state !== 'running';
+}
+
+/** `Creating`, `Created`, `Create failed`. */
+export function headline(operation: Pick<Operation, 'kind' | 'state'>): string {
+	const kind = operation.kind.charAt(0).toUpperCase() + operation.kind.slice(1);
+	switch (operation.state) {
+		case 'succeeded':
+			return DONE[operation.kind] ?? kind;
+		case 'failed':
+			return `${kind} failed`;
+		case 'cancelled':
+			return `${kind} cancelled`;
+		default:
+			return DOING[operation.kind] ?? kind;
+	}
+}
+
+/** What it is at now, with its measure: `Downloading the image · 43 % · 12 of 28 MiB`. */
+export function stageText(operation: Operation): string {
+	if (operation.state === 'queued') return 'Waiting for its turn';
+	const parts: string[] = [];
+	if (operation.stage) parts.push(STAGE[operation.stage] ?? operation.stage);
+	if (typeof operation.progress === 'number') parts.push(`${Math.floor(operation.progress)} %`);
+	if (operation.bytes_done !== null && operation.bytes_done !== undefined && operation.bytes_total)
+		parts.push(`${formatBytes(operation.bytes_done)} of ${formatBytes(operation.bytes_total)}`);
+	return parts.join(' · ');
+}
