@@ -1,0 +1,287 @@
+import { describe, expect, test } from 'vitest';
+import {
+	HIGH_WATER,
+	LOW_WATER,
+	MAX_TYPED_AHEAD,
+	TerminalSocket,
+	type Connection,
+	type Verdict,
+	type WebSocketLike
+} from './socket';
+
+class FakeSocket implements WebSocketLike {
+	binaryType = '';
+	bufferedAmount = 0;
+	onopen: ((event: never) => void) | null = null;
+	onmessage: ((event: { data: unknown }) => void) | null = null;
+	onclose: ((event: { code: number; reason: string }) => void) | null = null;
+	onerror: ((event: never) => void) | null = null;
+	sent: (string | Uint8Array)[] = [];
+	closed = false;
+	constructor(readonly url: string) {}
+	send(data: string | Uint8Array<ArrayBuffer>) {
+		this.sent.push(data);
+	}
+	close() {
+		this.closed = true;
+	}
+	opens() {
+		this.onopen?.(undefined as never);
+	}
+	says(frame: object) {
+		this.onmessage?.({ data: JSON.stringify(frame) });
+	}
+	brings(text: string | Uint8Array<ArrayBuffer>) {
+		const bytes = typeof text === 'string' ? new TextEncoder().encode(text) : text;
+		this.onmessage?.({ data: bytes.buffer.slice(0, bytes.length) });
+	}
+	closes(code: number, reason = '') {
+		this.onclose?.({ code, reason });
+	}
+	get control() {
+		return this.sent.filter((data) => typeof data === 'string').map((data) => JSON.parse(data) as { type: string });
+	}
+	get typed() {
+		const decoder = new TextDecoder();
+		return this.sent.filter((data) => typeof data !== 'string').map((data) => decoder.decode(data)).join('');
+	}
+}
+
+function lab(verdict: Verdict = { kind: 'retry' }) {
+	const sockets: FakeSocket[] = [];
+	const timers: { at: number; callback: () => void }[] = [];
+	const shown: (() => void)[] = [];
+	const states: Connection[] = [];
+	const gaps: number[] = [];
+	let output = '';
+	let now = 0;
+	const decoder = new TextDecoder();
+	const terminal = new TerminalSocket({
+		url: (from) => `ws://x/${from ?? 'oldest'}`,
+		output: (bytes, done) => {
+			output += decoder.decode(bytes, { stream: true });
+			shown.push(done);
+		},
+		gap: (bytes) => gaps.push(bytes),
+		changed: (connection) => states.push(connection),
+		probe: () => Promise.resolve(verdict),
+		connect: (url) => {
+			const socket = new FakeSocket(url);
+			sockets.push(socket);
+			return socket;
+		},
+		now: () => now,
+		random: () => 1,
+		after: (ms, callback) => {
+			const timer = { at: now + ms, callback };
+			timers.push(timer);
+			return () => {
+				const index = timers.indexOf(timer);
+				if (index >= 0) timers.splice(index, 1);
+			};
+		}
+	});
+	return {
+		terminal,
+		sockets,
+		states,
+		gaps,
+		shown,
+		output: () => output,
+		last: () => {
+			const socket = sockets.at(-1);
+			if (!socket) throw new Error('nothing has connected yet');
+			return socket;
+		},
+		/** Lets time go on, in order of the timers. */
+		pass: (ms: number) => {
+			const until = now + ms;
+			for (;;) {
+				timers.sort((a, b) => a.at - b.at);
+				const next = timers[0];
+				if (!next || next.at > until) break;
+				timers.shift();
+				now = next.at;
+				next.callback();
+			}
+			now = until;
+		}
+	};
+}
+
+describe('offsets', () => {
+	test('the first attach takes what the session still holds, later ones go on where it broke', () => {
+		const it = lab();
+		it.terminal.open();
+		expect(it.last().url).toBe('ws://x/oldest');
+		it.last().opens();
+		it.last().says({ type: 'offset', offset: 100 });
+		it.last().brings('hello');
+		expect(it.terminal.offset).toBe(105);
+		it.last().closes(1006);
+		it.pass(500);
+		expect(it.last().url).toBe('ws://x/105');
+		it.last().opens();
+		it.last().says({ type: 'offset', offset: 105 });
+		it.last().brings(' world');
+		expect(it.output()).toBe('hello world');
+		expect(it.gaps).toEqual([]);
+	});
+
+	test('bytes that come a second time are not shown a second time', () => {
+		const it = lab();
+		it.terminal.open();
+		it.last().opens();
+		it.last().says({ type: 'offset', offset: 0 });
+		it.last().brings('abcdef');
+		it.last().closes(1006);
+		it.pass(500);
+		it.last().opens();
+		it.last().says({ type: 'offset', offset: 2 });
+		it.last().brings('cd');
+		it.last().brings('efgh');
+		expect(it.output()).toBe('abcdefgh');
+		expect(it.terminal.offset).toBe(8);
+	});
+
+	test('lost output is told, not hidden', () => {
+		const it = lab();
+		it.terminal.open();
+		it.last().opens();
+		it.last().says({ type: 'offset', offset: 0 });
+		it.last().brings('ab');
+		it.last().closes(1006);
+		it.pass(500);
+		it.last().opens();
+		it.last().says({ type: 'offset', offset: 50 });
+		it.last().brings('z');
+		expect(it.gaps).toEqual([48]);
+		expect(it.terminal.offset).toBe(51);
+	});
+});
+
+describe('flow control', () => {
+	test('asks to pause above the high mark and to go on below the low one', () => {
+		const it = lab();
+		it.terminal.open();
+		it.last().opens();
+		it.last().says({ type: 'offset', offset: 0 });
+		const piece = new Uint8Array(LOW_WATER);
+		for (let sum = 0; sum < HIGH_WATER; sum += LOW_WATER) it.last().brings(piece);
+		expect(it.last().control.map((frame) => frame.type)).toEqual(['pause']);
+		while (it.shown.length > 1) it.shown.shift()?.();
+		expect(it.last().control.map((frame) => frame.type)).toEqual(['pause', 'resume']);
+	});
+
+	test('a new connection is told to pause again while output waits', () => {
+		const it = lab();
+		it.terminal.open();
+		it.last().opens();
+		it.last().says({ type: 'offset', offset: 0 });
+		it.last().brings(new Uint8Array(HIGH_WATER));
+		it.last().closes(1006);
+		it.pass(500);
+		it.last().opens();
+		expect(it.last().control.map((frame) => frame.type)).toEqual(['pause']);
+	});
+
+	test('a large paste waits for the browser to send it, in order', () => {
+		const it = lab();
+		it.terminal.open();
+		it.last().opens();
+		it.last().bufferedAmount = 1e9;
+		const text = 'x'.repeat(100_000) + 'end';
+		expect(it.terminal.send(text)).toBe(true);
+		expect(it.last().typed).toBe('');
+		it.last().bufferedAmount = 0;
+		it.pass(20);
+		expect(it.last().typed).toBe(text);
+	});
+});
+
+describe('a cut', () => {
+	test('keeps what is typed, up to a bound, and sends it afterwards', () => {
+		const it = lab();
+		it.terminal.open();
+		it.last().opens();
+		it.last().closes(1006);
+		expect(it.terminal.send('ls\r')).toBe(true);
+		expect(it.terminal.waiting).toBe(3);
+		expect(it.terminal.send('y'.repeat(MAX_TYPED_AHEAD))).toBe(false);
+		it.pass(500);
+		it.last().opens();
+		expect(it.last().typed).toBe('ls\r');
+		expect(it.terminal.waiting).toBe(0);
+	});
+
+	test('is retried ever more slowly, and quickly again after a healthy while', () => {
+		const it = lab();
+		it.terminal.open();
+		const waits: number[] = [];
+		for (let i = 0; i < 8; i += 1) {
+			it.last().opens();
+			it.last().closes(1006);
+			const state = it.states.at(-1);
+			if (state?.kind !== 'waiting') throw new Error(`it is ${state?.kind}`);
+			const before = it.sockets.length;
+			let waited = 0;
+			while (it.sockets.length === before) {
+				it.pass(500);
+				waited += 500;
+			}
+			waits.push(waited);
+		}
+		expect(waits).toEqual([500, 1000, 2000, 4000, 8000, 15000, 15000, 15000]);
+		it.last().opens();
+		it.pass(10_000);
+		it.last().closes(1006);
+		const count = it.sockets.length;
+		it.pass(500);
+		expect(it.sockets.length).toBe(count + 1);
+	});
+
+	test('the size is told again after it', () => {
+		const it = lab();
+		it.terminal.open();
+		it.terminal.resize(120, 40);
+		it.last().opens();
+		it.last().closes(4003, 'the agent is offline');
+		expect(it.states.at(-1)).toMatchObject({ kind: 'waiting', reason: 'the agent is offline' });
+		it.terminal.retryNow();
+		it.last().opens();
+		expect(it.last().control).toEqual([{ type: 'resize', cols: 120, rows: 40 }]);
+	});
+});
+
+describe('the end', () => {
+	test('is shown with the program’s reason and is not retried', () => {
+		const it = lab();
+		it.terminal.open();
+		it.last().opens();
+		it.last().says({ type: 'exit', code: 0, reason: 'the shell ended' });
+		it.last().closes(1000);
+		expect(it.states.at(-1)).toEqual({ kind: 'ended', reason: 'the shell ended', code: 0 });
+		it.pass(100_000);
+		expect(it.sockets.length).toBe(1);
+		expect(it.terminal.send('x')).toBe(false);
+	});
+
+	test('a refused attach asks why, and stops when the session is gone', async () => {
+		const it = lab({ kind: 'ended', reason: 'the session is gone' });
+		it.terminal.open();
+		it.last().closes(1006);
+		await Promise.resolve();
+		await Promise.resolve();
+		expect(it.states.at(-1)).toEqual({ kind: 'ended', reason: 'the session is gone', code: null });
+	});
+
+	test('a closed terminal connects no more', () => {
+		const it = lab();
+		it.terminal.open();
+		it.last().opens();
+		it.last().closes(1006);
+		it.terminal.close();
+		it.pass(100_000);
+		expect(it.sockets.length).toBe(1);
+	});
+});

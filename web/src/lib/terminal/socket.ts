@@ -1,0 +1,325 @@
+// One terminal session over a WebSocket that may break: no byte lost, none twice (DESIGN.md section 7).
+//
+// Knows nothing of the page or of xterm.js: bytes go out through `output`, whose callback says when they have
+// been shown; between two water marks the agent is asked to pause. Offsets count the session's output bytes;
+// after a cut it attaches again from the first byte it has not handed out.
+
+export type Connection =
+	| { kind: 'connecting' }
+	| { kind: 'open' }
+	/** Cut; the next try is at `retryAt` (milliseconds as `Date.now()`). */
+	| { kind: 'waiting'; retryAt: number; attempt: number; reason: string }
+	/** Over; `resumable` is false, a new session has to be opened. */
+	| { kind: 'ended'; reason: string; code: number | null };
+
+/** What a failed attempt was due to, as far as the master says over HTTP. */
+export type Verdict = { kind: 'retry'; reason?: string } | { kind: 'ended'; reason: string };
+
+export type TerminalSocketOptions = {
+	/** Where to attach; no offset means the oldest byte that the session still holds. */
+	url: (from: number | null) => string;
+	/** Shows bytes and calls back when they are shown. */
+	output: (bytes: Uint8Array, shown: () => void) => void;
+	/** Output was lost because the session's memory is limited. */
+	gap?: (bytes: number) => void;
+	changed: (connection: Connection) => void;
+	viewers?: (count: number) => void;
+	/** Asks why an attach was refused: a browser is not told the status of a refused upgrade. */
+	probe?: () => Promise<Verdict>;
+	/** Seams for tests. */
+	connect?: (url: string) => WebSocketLike;
+	now?: () => number;
+	random?: () => number;
+	after?: (ms: number, callback: () => void) => () => void;
+};
+
+/** What is used of a browser's WebSocket. */
+export type WebSocketLike = {
+	binaryType: string;
+	readonly bufferedAmount: number;
+	onopen: ((event: never) => void) | null;
+	onmessage: ((event: { data: unknown }) => void) | null;
+	onclose: ((event: { code: number; reason: string }) => void) | null;
+	onerror: ((event: never) => void) | null;
+	send(data: string | Uint8Array<ArrayBuffer>): void;
+	close(code?: number, reason?: string): void;
+};
+
+/** Bytes not yet shown at which the agent is asked to pause, and at which to go on. */
+export const HIGH_WATER = 512 * 1024;
+export const LOW_WATER = 64 * 1024;
+/** Typed bytes kept while the connection is cut; more is refused rather than typed blindly later. */
+export const MAX_TYPED_AHEAD = 4 * 1024;
+/** Size of one frame of input, and how much may wait in the browser before the rest of a paste does. */
+const INPUT_FRAME = 16 * 1024;
+const INPUT_BUFFERED = 256 * 1024;
+/** Shortest and longest wait before a reconnect; a connection that held this long resets it. */
+const BACKOFF_FIRST = 500;
+const BACKOFF_MAX = 15_000;
+const HEALTHY_AFTER = 10_000;
+
+const ENDED = 1000;
+const POLICY = 1008;
+const PROTOCOL = 1002;
+const NOT_FOUND = 4004;
+const VM_NOT_RUNNING = 4009;
+const AGENT_OFFLINE = 4003;
+
+export class TerminalSocket {
+	#options: TerminalSocketOptions;
+	#socket: WebSocketLike | null = null;
+	#connection: Connection = { kind: 'connecting' };
+	/** Offset of the next byte that we have not handed out; `null` before the first attach. */
+	#next: number | null = null;
+	/** Offset of the next byte that this connection sends. */
+	#arriving: number | null = null;
+	#unshown = 0;
+	#paused = false;
+	#attempt = 0;
+	#openedAt = 0;
+	#ending: { reason: string; code: number | null } | null = null;
+	#size: { cols: number; rows: number } | null = null;
+	#input: Uint8Array<ArrayBuffer>[] = [];
+	#cancelTimer: (() => void) | null = null;
+	#cancelDrain: (() => void) | null = null;
+	#closed = false;
+
+	constructor(options: TerminalSocketOptions) {
+		this.#options = options;
+	}
+
+	get connection(): Connection {
+		return this.#connection;
+	}
+
+	/** Offset up to which output was handed out. */
+	get offset(): number | null {
+		return this.#next;
+	}
+
+	/** Typed bytes that wait for the connection. */
+	get waiting(): number {
+		return this.#connection.kind === 'open'
+			? 0
+			: this.#input.reduce((sum, piece) => sum + piece.length, 0);
+	}
+
+	/** Connects; a second call while a connection is up or on its way does nothing. */
+	open(): void {
+		if (this.#socket || this.#closed) return;
+		this.#cancelTimer?.();
+		this.#cancelTimer = null;
+		this.#set({ kind: 'connecting' });
+		const connect = this.#options.connect ?? ((url: string) => new WebSocket(url) as WebSocketLike);
+		const socket = connect(this.#options.url(this.#next));
+		socket.binaryType = 'arraybuffer';
+		this.#socket = socket;
+		this.#arriving = this.#next;
+		let opened = false;
+		socket.onopen = () => {
+			opened = true;
+			this.#openedAt = this.#now();
+			this.#paused = false;
+			this.#set({ kind: 'open' });
+			if (this.#size) this.#control({ type: 'resize', ...this.#size });
+			this.#flowControl();
+			this.#drain();
+		};
+		socket.onmessage = (event) => {
+			if (this.#socket === socket) this.#receive(event.data);
+		};
+		socket.onclose = (event) => {
+			if (this.#socket !== socket) return;
+			this.#socket = null;
+			this.#over(event, opened);
+		};
+		// An error is always followed by a close, which says as much as a page is told.
+		socket.onerror = null;
+	}
+
+	/** Tries again now, when it is waiting to. */
+	retryNow(): void {
+		if (this.#connection.kind === 'waiting') this.open();
+	}
+
+	/** Sends typed or pasted text; `false` when the connection is cut and enough waits already. */
+	send(text: string): boolean {
+		if (this.#closed || this.#connection.kind === 'ended') return false;
+		const bytes = new TextEncoder().encode(text);
+		if (this.#connection.kind !== 'open' && this.waiting + bytes.length > MAX_TYPED_AHEAD) return false;
+		for (let at = 0; at < bytes.length; at += INPUT_FRAME)
+			this.#input.push(bytes.slice(at, at + INPUT_FRAME));
+		if (this.#connection.kind === 'open') this.#drain();
+		else this.#options.changed(this.#connection);
+		return true;
+	}
+
+	/** Tells the size of the window, now and after each reconnect. */
+	resize(cols: number, rows: number): void {
+		if (this.#size?.cols === cols && this.#size.rows === rows) return;
+		this.#size = { cols, rows };
+		if (this.#connection.kind === 'open') this.#control({ type: 'resize', cols, rows });
+	}
+
+	/** Leaves the session; it lives on at the agent until its time is up. */
+	close(): void {
+		this.#closed = true;
+		this.#cancelTimer?.();
+		this.#cancelDrain?.();
+		const socket = this.#socket;
+		this.#socket = null;
+		socket?.close(1000, 'left');
+	}
+
+	#receive(data: unknown): void {
+		if (typeof data === 'string') {
+			this.#frame(data);
+			return;
+		}
+		if (!(data instanceof ArrayBuffer)) return;
+		let bytes = new Uint8Array(data);
+		const from = this.#arriving ?? 0;
+		this.#arriving = from + bytes.length;
+		// What an earlier connection brought already is not shown again.
+		if (this.#next !== null && from < this.#next) bytes = bytes.subarray(this.#next - from);
+		if (bytes.length === 0) return;
+		this.#next = this.#arriving;
+		this.#unshown += bytes.length;
+		this.#flowControl();
+		const shown = bytes.length;
+		this.#options.output(bytes, () => {
+			this.#unshown -= shown;
+			this.#flowControl();
+		});
+	}
+
+	#frame(text: string): void {
+		let frame: unknown;
+		try {
+			frame = JSON.parse(text);
+		} catch {
+			return;
+		}
+		if (typeof frame !== 'object' || frame === null) return;
+		const fields = frame as Record<string, unknown>;
+		switch (fields.type) {
+			case 'offset':
+				if (typeof fields.offset !== 'number') return;
+				if (this.#next !== null && fields.offset > this.#next)
+					this.#options.gap?.(fields.offset - this.#next);
+				this.#arriving = fields.offset;
+				if (this.#next === null || fields.offset > this.#next) this.#next = fields.offset;
+				return;
+			case 'exit':
+				this.#ending = {
+					reason: typeof fields.reason === 'string' ? fields.reason : 'the program ended',
+					code: typeof fields.code === 'number' ? fields.code : null
+				};
+				return;
+			case 'error':
+				this.#ending = {
+					reason: typeof fields.message === 'string' ? fields.message : 'the session failed',
+					code: null
+				};
+				return;
+			case 'viewers':
+				if (typeof fields.viewers === 'number') this.#options.viewers?.(fields.viewers);
+		}
+	}
+
+	#over(event: { code: number; reason: string }, opened: boolean): void {
+		this.#cancelDrain?.();
+		if (this.#closed) return;
+		if (opened && this.#now() - this.#openedAt >= HEALTHY_AFTER) this.#attempt = 0;
+		const ending = this.#ending;
+		this.#ending = null;
+		switch (event.code) {
+			case ENDED:
+			case POLICY:
+			case PROTOCOL:
+			case NOT_FOUND:
+			case VM_NOT_RUNNING:
+				this.#end(ending?.reason || event.reason || 'the session ended', ending?.code ?? null);
+				return;
+		}
+		const reason =
+			event.reason || ending?.reason || (event.code === AGENT_OFFLINE ? 'the machine is offline' : 'connection lost');
+		if (opened || !this.#options.probe) {
+			this.#wait(reason);
+			return;
+		}
+		this.#options.probe().then(
+			(verdict) => {
+				if (this.#closed || this.#socket) return;
+				if (verdict.kind === 'ended') this.#end(verdict.reason, null);
+				else this.#wait(verdict.reason ?? reason);
+			},
+			() => {
+				if (!this.#closed && !this.#socket) this.#wait(reason);
+			}
+		);
+	}
+
+	#end(reason: string, code: number | null): void {
+		this.#input = [];
+		this.#set({ kind: 'ended', reason, code });
+	}
+
+	#wait(reason: string): void {
+		const ceiling = Math.min(BACKOFF_MAX, BACKOFF_FIRST * 2 ** this.#attempt);
+		const random = this.#options.random ?? Math.random;
+		// At least half of it, so that a master that comes back is not met by everybody at once nor at zero.
+		const delay = ceiling / 2 + (random() * ceiling) / 2;
+		this.#attempt += 1;
+		this.#set({ kind: 'waiting', retryAt: this.#now() + delay, attempt: this.#attempt, reason });
+		this.#cancelTimer = this.#after(delay, () => {
+			this.#cancelTimer = null;
+			this.open();
+		});
+	}
+
+	#flowControl(): void {
+		if (this.#connection.kind !== 'open') return;
+		if (!this.#paused && this.#unshown >= HIGH_WATER) {
+			this.#paused = true;
+			this.#control({ type: 'pause' });
+		} else if (this.#paused && this.#unshown <= LOW_WATER) {
+			this.#paused = false;
+			this.#control({ type: 'resume' });
+		}
+	}
+
+	#drain(): void {
+		this.#cancelDrain?.();
+		this.#cancelDrain = null;
+		while (this.#socket && this.#connection.kind === 'open') {
+			if (this.#socket.bufferedAmount >= INPUT_BUFFERED) {
+				// A browser does not say when its buffer empties.
+				this.#cancelDrain = this.#after(20, () => this.#drain());
+				return;
+			}
+			const piece = this.#input.shift();
+			if (!piece) return;
+			this.#socket.send(piece);
+		}
+	}
+
+	#control(frame: object): void {
+		this.#socket?.send(JSON.stringify(frame));
+	}
+
+	#set(connection: Connection): void {
+		this.#connection = connection;
+		this.#options.changed(connection);
+	}
+
+	#now(): number {
+		return (this.#options.now ?? Date.now)();
+	}
+
+	#after(ms: number, callback: () => void): () => void {
+		if (this.#options.after) return this.#options.after(ms, callback);
+		const timer = setTimeout(callback, ms);
+		return () => clearTimeout(timer);
+	}
+}

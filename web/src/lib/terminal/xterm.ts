@@ -1,0 +1,198 @@
+// xterm.js with what a good terminal needs: fits its window, GPU drawing where there is one, search, links,
+// wide characters. Made once for a session and moved between places of the page; loaded when first needed.
+import type { FitAddon } from '@xterm/addon-fit';
+import type { ISearchOptions, SearchAddon } from '@xterm/addon-search';
+import type { Terminal } from '@xterm/xterm';
+import { DARK, LIGHT } from './theme';
+
+export type ViewOptions = {
+	label: string;
+	dark: boolean;
+	typed: (text: string) => void;
+	resized: (cols: number, rows: number) => void;
+	/** Keys that the page wants, such as the one that opens the search; `true` takes them from the terminal. */
+	key: (event: KeyboardEvent) => boolean;
+	found: (index: number, count: number) => void;
+};
+
+const SEARCH: ISearchOptions = {
+	decorations: {
+		matchBackground: '#e0b26866',
+		matchOverviewRuler: '#e0b268',
+		activeMatchBackground: '#e0b268',
+		activeMatchColorOverviewRuler: '#f2cc8c'
+	}
+};
+
+export class TerminalView {
+	/** What is put on the page. */
+	readonly element: HTMLDivElement;
+	#term: Terminal;
+	#fit: FitAddon;
+	#search: SearchAddon;
+	#opened = false;
+	#observer: ResizeObserver;
+	#loadWebgl: () => Promise<void>;
+
+	private constructor(
+		term: Terminal,
+		fit: FitAddon,
+		search: SearchAddon,
+		loadWebgl: () => Promise<void>
+	) {
+		this.element = document.createElement('div');
+		this.element.className = 'xterm-host';
+		this.#term = term;
+		this.#fit = fit;
+		this.#search = search;
+		this.#loadWebgl = loadWebgl;
+		this.#observer = new ResizeObserver(() => this.fit());
+	}
+
+	static async make(options: ViewOptions): Promise<TerminalView> {
+		const [{ Terminal }, { FitAddon }, { SearchAddon }, { WebLinksAddon }, { Unicode11Addon }] = await Promise.all([
+			import('@xterm/xterm'),
+			import('@xterm/addon-fit'),
+			import('@xterm/addon-search'),
+			import('@xterm/addon-web-links'),
+			import('@xterm/addon-unicode11'),
+			import('@xterm/xterm/css/xterm.css')
+		]);
+		const term = new Terminal({
+			allowProposedApi: true,
+			fontFamily: 'ui-monospace, "SF Mono", "Cascadia Mono", "JetBrains Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace',
+			fontSize: 13,
+			lineHeight: 1.15,
+			scrollback: 10_000,
+			cursorBlink: !matchMedia('(prefers-reduced-motion: reduce)').matches,
+			minimumContrastRatio: 4.5,
+			macOptionIsMeta: true,
+			rightClickSelectsWord: false,
+			theme: options.dark ? DARK : LIGHT
+		});
+		const fit = new FitAddon();
+		const search = new SearchAddon();
+		term.loadAddon(fit);
+		term.loadAddon(search);
+		// Links open only with a modifier held, as in other terminals: output is not to be trusted.
+		term.loadAddon(
+			new WebLinksAddon((event, uri) => {
+				if ((event.ctrlKey || event.metaKey) && /^https?:/i.test(uri)) window.open(uri, '_blank', 'noopener,noreferrer');
+			})
+		);
+		term.loadAddon(new Unicode11Addon());
+		term.unicode.activeVersion = '11';
+		const loadWebgl = async () => {
+			const { WebglAddon } = await import('@xterm/addon-webgl');
+			try {
+				const webgl = new WebglAddon();
+				webgl.onContextLoss(() => webgl.dispose());
+				term.loadAddon(webgl);
+			} catch {
+				// No GPU: xterm.js draws with elements, more slowly.
+			}
+		};
+		const view = new TerminalView(term, fit, search, loadWebgl);
+		term.onData(options.typed);
+		term.onBinary(options.typed);
+		term.onResize(({ cols, rows }) => options.resized(cols, rows));
+		search.onDidChangeResults(({ resultIndex, resultCount }) => options.found(resultIndex, resultCount));
+		term.attachCustomKeyEventHandler((event) => {
+			if (event.type === 'keydown' && options.key(event)) {
+				event.preventDefault();
+				return false;
+			}
+			// The browser pastes by itself.
+			return !(event.type === 'keydown' && event.ctrlKey && event.shiftKey && event.code === 'KeyV');
+		});
+		view.#label = options.label;
+		return view;
+	}
+
+	#label = '';
+
+	/** Called when the element has been put somewhere; the first time, it starts to draw. */
+	placed(): void {
+		if (!this.#opened) {
+			this.#opened = true;
+			this.#term.open(this.element);
+			this.#term.textarea?.setAttribute('aria-label', this.#label);
+			this.#observer.observe(this.element);
+			void this.#loadWebgl();
+		}
+		this.fit();
+	}
+
+	get size(): { cols: number; rows: number } {
+		return { cols: this.#term.cols, rows: this.#term.rows };
+	}
+
+	/** Takes the size of its place; not while it has none. */
+	fit(): void {
+		if (this.element.offsetWidth < 40 || this.element.offsetHeight < 20) return;
+		this.#fit.fit();
+	}
+
+	write(bytes: Uint8Array, shown: () => void): void {
+		this.#term.write(bytes, shown);
+	}
+
+	/** Writes a line of our own, set apart from what the VM prints. */
+	note(text: string): void {
+		this.#term.write(`\r\n\x1b[0;2m── ${text} ──\x1b[0m\r\n`);
+	}
+
+	reset(): void {
+		this.#term.reset();
+	}
+
+	focus(): void {
+		this.#term.focus();
+	}
+
+	get selection(): string {
+		return this.#term.getSelection();
+	}
+
+	paste(text: string): void {
+		this.#term.paste(text);
+	}
+
+	/** The text of the whole buffer, for tests and for saving. */
+	get text(): string {
+		const buffer = this.#term.buffer.active;
+		const lines: string[] = [];
+		for (let i = 0; i < buffer.length; i += 1) lines.push(buffer.getLine(i)?.translateToString(true) ?? '');
+		return lines.join('\n').trimEnd();
+	}
+
+	find(text: string, direction: 'next' | 'previous'): void {
+		if (direction === 'next') this.#search.findNext(text, SEARCH);
+		else this.#search.findPrevious(text, SEARCH);
+	}
+
+	endFind(): void {
+		this.#search.clearDecorations();
+		this.#term.focus();
+	}
+
+	setFontSize(size: number): void {
+		this.#term.options.fontSize = size;
+		this.fit();
+	}
+
+	setDark(dark: boolean): void {
+		this.#term.options.theme = dark ? DARK : LIGHT;
+	}
+
+	/** Screen readers need the text beside the picture; that costs, so only they get it. */
+	setScreenReader(on: boolean): void {
+		this.#term.options.screenReaderMode = on;
+	}
+
+	dispose(): void {
+		this.#observer.disconnect();
+		this.#term.dispose();
+		this.element.remove();
+	}
+}
