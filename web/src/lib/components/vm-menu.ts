@@ -1,0 +1,48 @@
+// What one can do with a VM, as a menu: in the order of use, the dangerous last, the impossible with its reason.
+import { goto } from '$app/navigation';
+import type { Vm } from '$lib/api/types';
+import { refusal, request, TITLES, type Verb } from '$lib/state/actions.svelte';
+import { terminals } from '$lib/state/terminals.svelte';
+import type { MenuItem } from './Menu.svelte';
+
+const KEYS: Partial<Record<Verb, string>> = { start: 's', stop: 's' };
+
+export function vmMenu(vm: Vm): MenuItem[] {
+	const action = (verb: Verb): MenuItem => ({
+		title: TITLES[verb],
+		icon: verb === 'delete' ? 'trash' : verb,
+		key: KEYS[verb],
+		refusal: refusal(vm, verb),
+		danger: verb === 'purge',
+		run: () => request(vm, verb)
+	});
+	const terminal = (kind: 'shell' | 'console'): MenuItem => ({
+		title: TITLES[kind],
+		icon: kind === 'shell' ? 'terminal' : 'console',
+		key: kind === 'shell' ? 't' : undefined,
+		refusal: refusal(vm, kind),
+		run: () => terminals.show(vm.agent_id, vm.name, kind)
+	});
+	const open: MenuItem = {
+		title: 'Open as a page',
+		icon: 'open',
+		key: 'o',
+		run: () => void goto(`/vms/${encodeURIComponent(vm.agent_id)}/${encodeURIComponent(vm.name)}`)
+	};
+	if (vm.state === 'deleted') return [open, 'line', action('recover'), action('purge')];
+	// What the driver can never do is left out; what it cannot do now says why.
+	const able = (verb: Verb) => vm.actions?.[verb] === null || vm.actions?.[verb] === undefined || !/driver cannot/.test(vm.actions[verb] ?? '');
+	const power: Verb[] = ['start', 'stop', 'restart'];
+	const memory = (vm.state === 'suspended' ? ['resume'] : ['suspend']) as Verb[];
+	return [
+		terminal('shell'),
+		...(/driver cannot/.test(vm.actions?.console ?? '') ? [] : [terminal('console')]),
+		open,
+		'line',
+		...power.map(action),
+		...memory.filter(able).map(action),
+		'line',
+		...(able('delete') ? [action('delete')] : []),
+		action('purge')
+	];
+}

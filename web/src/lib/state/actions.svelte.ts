@@ -1,0 +1,82 @@
+// What one can do with VMs, and what is told about how it went.
+import { api, unwrap } from '$lib/api/client';
+import type { Operation, Vm, VmAction } from '$lib/api/types';
+import { sentences } from '$lib/model/sentence';
+import { dialogs } from './dialogs.svelte';
+import { operations } from './operations.svelte';
+import { session } from './session.svelte';
+import { toasts } from './toasts.svelte';
+
+export type Verb = Exclude<VmAction, 'shell' | 'console'>;
+
+export const TITLES: Record<VmAction, string> = {
+	start: 'Start',
+	stop: 'Stop',
+	restart: 'Restart',
+	suspend: 'Suspend',
+	resume: 'Resume',
+	delete: 'Move to trash',
+	recover: 'Restore',
+	purge: 'Purge…',
+	shell: 'Terminal',
+	console: 'Serial console'
+};
+
+/** Why an action is not possible now; `null` when it is. The agent and the account's rights say so, not we. */
+export function refusal(vm: Vm, action: VmAction): string | null {
+	const mine = action === 'shell' || action === 'console' ? session.terminalRefusal : session.operateRefusal;
+	const reason = mine ?? vm.actions?.[action];
+	if (reason === undefined) return 'this machine cannot do this';
+	return reason;
+}
+
+/** Asks for an action; tells when it cannot be asked for, and later when it failed. */
+export async function act(vm: { agent_id: string; name: string }, verb: Verb, body: Record<string, unknown> = {}): Promise<Operation | null> {
+	try {
+		const operation = await ask(vm, verb, body);
+		operations.whenFinished(operation, (finished) => tell(vm, verb, finished));
+		return operation;
+	} catch (thrown) {
+		toasts.failure(`Cannot ${verb} ${vm.name}`, thrown);
+		return null;
+	}
+}
+
+/** Purge asks first; everything else is done at once. */
+export function request(vm: Vm, action: Verb): void {
+	if (action === 'purge') dialogs.purge = [vm];
+	else void act(vm, action);
+}
+
+/** Does the same with several; those that cannot are left out. */
+export function actOnAll(vms: Vm[], verb: Verb): void {
+	const able = vms.filter((vm) => refusal(vm, verb) === null);
+	if (verb === 'purge') dialogs.purge = able;
+	else for (const vm of able) void act(vm, verb);
+}
+
+function ask(vm: { agent_id: string; name: string }, verb: Verb, body: Record<string, unknown>): Promise<Operation> {
+	const path = { agent: vm.agent_id, vm: vm.name };
+	if (verb === 'delete') return unwrap(api.DELETE('/api/v1/agents/{agent}/vms/{vm}', { params: { path } }));
+	return unwrap(
+		api.POST('/api/v1/agents/{agent}/vms/{vm}/{action}', { params: { path: { ...path, action: verb } }, body })
+	);
+}
+
+function tell(vm: { agent_id: string; name: string }, verb: Verb, operation: Operation): void {
+	if (operation.state === 'failed')
+		toasts.show({
+			tone: 'bad',
+			title: `Could not ${verb} ${vm.name}`,
+			detail: sentences(operation.error?.detail, operation.error?.hint)
+		});
+	else if (operation.state === 'succeeded' && verb === 'delete')
+		toasts.show({
+			tone: 'info',
+			title: `${vm.name} is in the trash`,
+			action: { title: 'Undo', run: () => void act(vm, 'recover') }
+		});
+	else if (operation.state === 'succeeded' && verb === 'purge')
+		toasts.show({ tone: 'info', title: `${vm.name} is gone` });
+}
+

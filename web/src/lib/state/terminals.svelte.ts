@@ -1,0 +1,268 @@
+// The terminals of the dock: each a session at an agent, its socket and its picture. They outlive pages of
+// the SPA, and a reload finds the same sessions again.
+import { api, socketUrl, unwrap } from '$lib/api/client';
+import { problemOf, ProblemError } from '$lib/api/problem';
+import type { Terminal, TerminalKind } from '$lib/api/types';
+import { TerminalSocket, type Connection, type Verdict } from '$lib/terminal/socket';
+import { TerminalView } from '$lib/terminal/xterm';
+import { events } from './events.svelte';
+import { settings } from './settings.svelte';
+
+const KEY = 'batwa.terminals';
+type Kept = { id: string; agent: string; vm: string; kind: TerminalKind };
+
+export type Status = Connection | { kind: 'opening' } | { kind: 'refused'; reason: string };
+
+/** One terminal. */
+export class TerminalTab {
+	readonly key = crypto.randomUUID();
+	readonly agent: string;
+	readonly vm: string;
+	readonly kind: TerminalKind;
+	id = $state<string | null>(null);
+	status = $state.raw<Status>({ kind: 'opening' });
+	/** Typed bytes that wait for the connection. */
+	waiting = $state(0);
+	viewers = $state(1);
+	view = $state.raw<TerminalView | null>(null);
+	searching = $state(false);
+	found = $state<{ index: number; count: number } | null>(null);
+	/** Output came while nobody looked. */
+	unseen = $state(false);
+	resumable = true;
+	#socket: TerminalSocket | null = null;
+	#closed = false;
+
+	constructor(agent: string, vm: string, kind: TerminalKind, id: string | null) {
+		this.agent = agent;
+		this.vm = vm;
+		this.kind = kind;
+		this.id = id;
+	}
+
+	get title(): string {
+		return this.kind === 'console' ? `${this.vm} console` : this.vm;
+	}
+
+	/** Makes the picture, opens the session unless there is one, and attaches. */
+	async start(): Promise<void> {
+		this.status = { kind: 'opening' };
+		try {
+			this.view ??= await TerminalView.make({
+				label: `Terminal of ${this.vm} on ${this.agent}`,
+				dark: isDark(),
+				typed: (text) => this.#typed(text),
+				resized: (cols, rows) => this.#socket?.resize(cols, rows),
+				key: (event) => this.#key(event),
+				found: (index, count) => {
+					this.found = { index, count };
+				}
+			});
+			if (!this.id) {
+				const { cols, rows } = this.view.size;
+				const session = await unwrap(
+					api.POST('/api/v1/terminals', { body: { agent_id: this.agent, vm: this.vm, kind: this.kind, cols, rows } })
+				);
+				if (this.#closed) return;
+				this.id = session.id;
+				this.resumable = session.resumable;
+			}
+			terminals.keep();
+			this.#attach(this.id);
+		} catch (thrown) {
+			this.status = { kind: 'refused', reason: problemOf(thrown).detail };
+		}
+	}
+
+	/** Opens a new session in the same place, after the old one ended. */
+	async reopen(): Promise<void> {
+		this.#socket?.close();
+		this.#socket = null;
+		this.id = null;
+		this.view?.note('new session');
+		await this.start();
+		this.view?.focus();
+	}
+
+	retryNow(): void {
+		this.#socket?.retryNow();
+	}
+
+	/** Closes the tab and ends the session. */
+	async close(): Promise<void> {
+		this.leave();
+		if (this.id && this.status.kind !== 'ended')
+			await unwrap(api.DELETE('/api/v1/terminals/{id}', { params: { path: { id: this.id } } })).catch(() => undefined);
+	}
+
+	/** Lets go of the session without ending it. */
+	leave(): void {
+		this.#closed = true;
+		this.#socket?.close();
+		this.view?.dispose();
+	}
+
+	#attach(id: string): void {
+		const view = this.view;
+		if (!view) return;
+		this.#socket = new TerminalSocket({
+			url: (from) => socketUrl(`/api/v1/terminals/${encodeURIComponent(id)}/attach${from === null ? '' : `?from=${from}`}`),
+			output: (bytes, shown) => {
+				if (terminals.active !== this || document.hidden || !terminals.open) this.unseen = true;
+				view.write(bytes, shown);
+			},
+			gap: (bytes) => view.note(`${bytes} bytes of output are no longer held`),
+			changed: (connection) => {
+				this.status = connection;
+				this.waiting = this.#socket?.waiting ?? 0;
+			},
+			viewers: (count) => {
+				this.viewers = count;
+			},
+			probe: () => this.#probe(id)
+		});
+		this.#socket.resize(view.size.cols, view.size.rows);
+		this.#socket.open();
+	}
+
+	async #probe(id: string): Promise<Verdict> {
+		try {
+			const { items } = await unwrap(api.GET('/api/v1/terminals'));
+			if (items.some((terminal: Terminal) => terminal.id === id)) return { kind: 'retry' };
+			const agent = await unwrap(api.GET('/api/v1/agents/{agent}', { params: { path: { agent: this.agent } } }));
+			if (agent.status !== 'online') return { kind: 'retry', reason: `the machine is ${agent.status}` };
+			return { kind: 'ended', reason: 'the session is gone' };
+		} catch (thrown) {
+			const problem = thrown instanceof ProblemError ? thrown.problem : problemOf(thrown);
+			if (problem.status === 401) return { kind: 'ended', reason: 'you are signed out' };
+			if (problem.status === 403) return { kind: 'ended', reason: problem.detail };
+			if (problem.status === 404) return { kind: 'ended', reason: 'the machine is no longer known here' };
+			return { kind: 'retry', reason: problem.detail };
+		}
+	}
+
+	#typed(text: string): void {
+		this.#socket?.send(text);
+		this.waiting = this.#socket?.waiting ?? 0;
+	}
+
+	#key(event: KeyboardEvent): boolean {
+		const control = event.ctrlKey && event.shiftKey;
+		if ((control && event.code === 'KeyF') || (event.metaKey && event.code === 'KeyF')) {
+			this.searching = true;
+			return true;
+		}
+		if (control && event.code === 'KeyC') {
+			if (this.view?.selection) void navigator.clipboard?.writeText(this.view.selection);
+			return true;
+		}
+		if (event.ctrlKey && event.code === 'Backquote') {
+			terminals.open = false;
+			return true;
+		}
+		return false;
+	}
+}
+
+class Terminals {
+	tabs = $state.raw<TerminalTab[]>([]);
+	active = $state.raw<TerminalTab | null>(null);
+	open = $state(false);
+	maximised = $state(false);
+
+	constructor() {
+		events.subscribe((event) => {
+			// The master is back: no need to wait for the next try.
+			if (event.type === 'reload') for (const tab of this.tabs) tab.retryNow();
+		});
+		if (typeof window === 'undefined') return;
+		window.addEventListener('online', () => {
+			for (const tab of this.tabs) tab.retryNow();
+		});
+		matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => this.recolour());
+	}
+
+	/** Opens a terminal in a VM, or shows the one that is open already. */
+	show(agent: string, vm: string, kind: TerminalKind = 'shell'): void {
+		const known = this.tabs.find((tab) => tab.agent === agent && tab.vm === vm && tab.kind === kind);
+		if (known) {
+			this.select(known);
+			if (known.status.kind === 'ended' || known.status.kind === 'refused') void known.reopen();
+			return;
+		}
+		this.another(agent, vm, kind);
+	}
+
+	/** Opens one more terminal in a VM. */
+	another(agent: string, vm: string, kind: TerminalKind = 'shell'): void {
+		const tab = new TerminalTab(agent, vm, kind, null);
+		this.tabs = [...this.tabs, tab];
+		this.select(tab);
+		void tab.start().then(() => tab.view?.focus());
+	}
+
+	select(tab: TerminalTab): void {
+		this.active = tab;
+		this.open = true;
+		tab.unseen = false;
+		requestAnimationFrame(() => tab.view?.focus());
+	}
+
+	remove(tab: TerminalTab, what: 'end' | 'leave' = 'end'): void {
+		const index = this.tabs.indexOf(tab);
+		this.tabs = this.tabs.filter((other) => other !== tab);
+		if (this.active === tab) this.active = this.tabs[Math.max(0, index - 1)] ?? null;
+		if (this.tabs.length === 0) {
+			this.open = false;
+			this.maximised = false;
+		}
+		if (what === 'end') void tab.close();
+		else tab.leave();
+		this.keep();
+	}
+
+	/** Takes up the sessions that this browser tab had before a reload. */
+	restore(): void {
+		if (this.tabs.length > 0) return;
+		let kept: Kept[];
+		try {
+			kept = JSON.parse(sessionStorage.getItem(KEY) ?? '[]') as Kept[];
+		} catch {
+			return;
+		}
+		const tabs = kept.map(({ id, agent, vm, kind }) => new TerminalTab(agent, vm, kind, id));
+		this.tabs = tabs;
+		this.active = tabs.at(-1) ?? null;
+		this.open = tabs.length > 0;
+		for (const tab of tabs) void tab.start();
+	}
+
+	keep(): void {
+		const kept: Kept[] = this.tabs.flatMap(({ id, agent, vm, kind }) => (id ? [{ id, agent, vm, kind }] : []));
+		try {
+			sessionStorage.setItem(KEY, JSON.stringify(kept));
+		} catch {
+			// Then a reload begins anew.
+		}
+	}
+
+	/** Lets go of everything at sign-out. */
+	forget(): void {
+		for (const tab of this.tabs) tab.leave();
+		this.tabs = [];
+		this.active = null;
+		this.open = false;
+		this.keep();
+	}
+
+	recolour(): void {
+		for (const tab of this.tabs) tab.view?.setDark(isDark());
+	}
+}
+
+export function isDark(): boolean {
+	if (settings.theme === 'auto') return matchMedia('(prefers-color-scheme: dark)').matches;
+	return settings.theme !== 'light';
+}
+
+export const terminals = new Terminals();
