@@ -8,6 +8,7 @@ mod error;
 mod extract;
 mod key;
 mod operations;
+mod terminals;
 mod vms;
 
 use std::{sync::Arc, time::Duration};
@@ -26,7 +27,10 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::error::ApiError;
-use crate::{config::AgentConfig, operations::Operations, vms::Inventory, watch::Picture};
+use crate::{
+    config::AgentConfig, operations::Operations, terminal::Terminals, vms::Inventory,
+    watch::Picture,
+};
 
 /// Largest body that any call takes: a spec with the largest user-data is far below it.
 const MAX_BODY: usize = 1 << 20;
@@ -44,6 +48,7 @@ pub(crate) struct Inner {
     pub(crate) picture: Arc<Picture>,
     pub(crate) inventory: Arc<Inventory>,
     pub(crate) operations: Arc<Operations>,
+    pub(crate) terminals: Arc<Terminals>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -66,6 +71,10 @@ impl App {
 
     pub(crate) fn operations(&self) -> &Arc<Operations> {
         &self.0.operations
+    }
+
+    pub(crate) fn terminals(&self) -> &Arc<Terminals> {
+        &self.0.terminals
     }
 
     /// Waits until the drivers have said what VMs there are, but not long for one that hangs.
@@ -101,6 +110,10 @@ fn api() -> OpenApiRouter<App> {
         ))
         .routes(routes!(operations::cancel_operation))
         .routes(routes!(operations::get_operation_log))
+        .routes(routes!(terminals::list_terminals, terminals::open_terminal))
+        .routes(routes!(terminals::end_terminal))
+        .routes(routes!(terminals::attach))
+        .routes(routes!(terminals::legacy_terminal))
 }
 
 /// The OpenAPI document of everything that an agent serves.

@@ -9,6 +9,7 @@ pub mod host;
 mod http;
 mod operations;
 mod state_dir;
+mod terminal;
 mod vms;
 mod watch;
 
@@ -43,6 +44,7 @@ use self::{
     http::{App, Inner},
     operations::Operations,
     state_dir::StateDir,
+    terminal::Terminals,
     vms::Inventory,
     watch::Picture,
 };
@@ -155,12 +157,19 @@ impl Agent {
             stop.clone(),
         )
         .map_err(AgentError::Journal)?;
+        let terminals = Arc::new(Terminals::new(
+            config.limits,
+            Arc::clone(&picture),
+            Arc::clone(&inventory),
+            stop.clone(),
+        ));
         Ok(Self {
             app: App::new(Inner {
                 config,
                 picture,
                 inventory,
                 operations,
+                terminals,
                 stop,
             }),
             port: Mutex::new(None),
@@ -207,6 +216,11 @@ impl Agent {
         tasks.spawn(async move { run_drivers(app).await }.instrument(info_span!("drivers")));
         let app = self.app.clone();
         tasks.spawn(async move { measure(app).await });
+        let terminals = Arc::clone(self.app.terminals());
+        tasks.spawn(async move {
+            terminals.keep_order().await;
+            Ok(())
+        });
         if let Some((listener, address)) = port {
             let app = self.app.clone();
             info!("agent `{}` listens on {address}", app.config().agent_id);

@@ -29,7 +29,6 @@ pub enum StateDirError {
 /// A state folder that is ours until this is dropped, or the process ends in whatever way.
 #[derive(Debug)]
 pub(crate) struct StateDir {
-    path: PathBuf,
     // The lock is the open file's.
     _lock: File,
 }
@@ -58,20 +57,10 @@ impl StateDir {
             .open(path.join("agent.lock"))
             .map_err(unusable)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self {
-                path: path.to_owned(),
-                _lock: lock,
-            }),
+            Ok(()) => Ok(Self { _lock: lock }),
             Err(Errno::WOULDBLOCK) => Err(StateDirError::InUse(path.to_owned())),
             Err(errno) => Err(unusable(errno.into())),
         }
-    }
-
-    /// The folder.
-    #[must_use]
-    #[cfg(test)]
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 }
 
@@ -96,8 +85,8 @@ mod tests {
     fn the_folder_is_its_users_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
-        let state = StateDir::open(&path).unwrap();
-        let mode = fs::metadata(state.path()).unwrap().permissions().mode();
+        let _state = StateDir::open(&path).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
     }
 

@@ -148,12 +148,6 @@ impl Picture {
         self.state().operations.values().rev().cloned().collect()
     }
 
-    /// One operation.
-    #[must_use]
-    pub(crate) fn operation(&self, id: OperationId) -> Option<Operation> {
-        self.state().operations.get(&id).cloned()
-    }
-
     /// Adds or replaces an operation. Returns the ids of finished ones that are no longer kept for it.
     pub(crate) fn set_operation(&self, operation: Operation) -> Vec<OperationId> {
         let mut state = self.state();
@@ -177,12 +171,6 @@ impl Picture {
             operation,
         });
         dropped
-    }
-
-    /// All terminal sessions, the oldest first.
-    #[must_use]
-    pub(crate) fn terminals(&self) -> Vec<Terminal> {
-        self.state().terminals.values().cloned().collect()
     }
 
     /// Adds or replaces a terminal session; a change of its offsets alone is not told.
@@ -310,17 +298,24 @@ mod tests {
     use super::*;
 
     fn picture() -> Arc<Picture> {
-        let now = Timestamp::now();
-        Arc::new(Picture::new(AgentInfo {
-            agent_id: AgentId::local(),
-            version: "0".into(),
-            protocol_version: 1,
-            host: HostFacts::default(),
-            drivers: Vec::new(),
-            labels: BTreeMap::new(),
-            started_at: now,
-            clock: now,
-        }))
+        Arc::new(Picture::for_tests(AgentId::local()))
+    }
+
+    impl Picture {
+        /// A picture of an agent of which nothing is known.
+        pub(crate) fn for_tests(agent_id: AgentId) -> Self {
+            let now = Timestamp::now();
+            Self::new(AgentInfo {
+                agent_id,
+                version: "0".into(),
+                protocol_version: 1,
+                host: HostFacts::default(),
+                drivers: Vec::new(),
+                labels: BTreeMap::new(),
+                started_at: now,
+                clock: now,
+            })
+        }
     }
 
     fn vm(name: &str, state: VmState) -> Vm {

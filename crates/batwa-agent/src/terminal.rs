@@ -1,0 +1,291 @@
+//! Terminal sessions: they belong to the agent, and outlive those who watch them.
+//!
+//! ```text
+//! program ─► Session::pump ─► Ring ─► Seat::view ─► socket      one task a session, one a viewer,
+//!     ▲                                   │                      nothing shared between sessions
+//!     └────────────── input ◄─────────────┘
+//! ```
+//!
+//! A session lives until its program ends, somebody ends it, its VM stops, or nobody has watched it for its
+//! time to live. Ended ones are kept a little for a viewer who comes back to see how.
+
+mod ring;
+mod session;
+mod viewer;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use batwa_api::{
+    event::WatchEvent,
+    id::TerminalId,
+    name::VmName,
+    problem::{Problem, ProblemCode},
+    terminal::{OpenTerminal, Terminal, TerminalKind, close_code},
+    vm::{Vm, VmAction, VmState},
+};
+use tokio::{
+    sync::OnceCell,
+    time::{Instant, interval, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::info;
+
+pub(crate) use self::{
+    session::Session,
+    viewer::{Close, Inbound, Outbound, Seat},
+};
+use crate::{config::Limits, operations::error_of, vms::Inventory, watch::Picture};
+
+/// How long opening a shell may take; a VM under load takes its time to let one in.
+const ATTACH_DEADLINE: Duration = Duration::from_secs(60);
+/// How long an ended session can still be attached to, to see its last words.
+const LINGER: Duration = Duration::from_secs(60);
+/// Time between two looks for sessions that nobody watches.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// All terminal sessions of this agent.
+#[derive(Debug)]
+pub(crate) struct Terminals {
+    limits: Limits,
+    picture: Arc<Picture>,
+    inventory: Arc<Inventory>,
+    sessions: Mutex<BTreeMap<TerminalId, Arc<OnceCell<Arc<Session>>>>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Terminals {
+    pub(crate) fn new(
+        limits: Limits,
+        picture: Arc<Picture>,
+        inventory: Arc<Inventory>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            limits,
+            picture,
+            inventory,
+            sessions: Mutex::new(BTreeMap::new()),
+            tasks: TaskTracker::new(),
+            stop,
+        }
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, BTreeMap<TerminalId, Arc<OnceCell<Arc<Session>>>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_sessions(&self) -> Vec<Arc<Session>> {
+        self.sessions()
+            .values()
+            .filter_map(|cell| cell.get().cloned())
+            .collect()
+    }
+
+    /// Opens a session, or answers with the one that has this id already.
+    ///
+    /// # Errors
+    /// A problem that says why: no such VM, its state, its driver, too many sessions.
+    pub(crate) async fn open(&self, request: OpenTerminal) -> Result<Arc<Session>, Problem> {
+        let id = request.id.unwrap_or_else(TerminalId::new);
+        let cell = {
+            let mut sessions = self.sessions();
+            if !sessions.contains_key(&id) && sessions.len() >= self.limits.terminals {
+                return Err(Problem::new(
+                    ProblemCode::TooManyRequests,
+                    format!("{} terminals are open here: close some", sessions.len()),
+                ));
+            }
+            Arc::clone(sessions.entry(id).or_default())
+        };
+        let result = cell
+            .get_or_try_init(|| self.attach(id, &request))
+            .await
+            .cloned();
+        if result.is_err() {
+            let mut sessions = self.sessions();
+            // Another call for the same id may have succeeded meanwhile.
+            if sessions.get(&id).is_some_and(|cell| cell.get().is_none()) {
+                sessions.remove(&id);
+            }
+        }
+        result
+    }
+
+    async fn attach(
+        &self,
+        id: TerminalId,
+        request: &OpenTerminal,
+    ) -> Result<Arc<Session>, Problem> {
+        let OpenTerminal {
+            vm: name,
+            kind,
+            size,
+            ttl_s,
+            ..
+        } = request;
+        let vm = self.picture.vm(name).ok_or_else(|| no_vm(name))?;
+        if let Some(reason) = refusal(&vm, *kind) {
+            return Err(Problem::new(
+                ProblemCode::IllegalState,
+                format!("cannot open a terminal of VM `{name}`: {reason}"),
+            ));
+        }
+        let driver = self
+            .inventory
+            .driver(vm.driver)
+            .map_err(|error| error_of(&error).to_problem())?;
+        let attach = driver.attach(name, *kind, size.clamped());
+        let pty = timeout(ATTACH_DEADLINE, attach)
+            .await
+            .map_err(|_| {
+                Problem::new(
+                    ProblemCode::Timeout,
+                    format!(
+                        "VM `{name}` did not open a terminal within {} s",
+                        ATTACH_DEADLINE.as_secs()
+                    ),
+                )
+            })?
+            .map_err(|error| error_of(&error).to_problem())?;
+        let ttl = ttl_s.map_or(self.limits.terminal_ttl, Duration::from_secs);
+        let (session, output, exit) = session::of_pty(id, name.clone(), *kind, ttl, pty);
+        let pumped = Arc::clone(&session);
+        let picture = Arc::clone(&self.picture);
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            let end = Arc::clone(&pumped);
+            let pump = pumped.pump(output, exit);
+            tokio::pin!(pump);
+            tokio::select! {
+                () = &mut pump => {}
+                () = stop.cancelled() => {
+                    end.end("the agent stops", close_code::GOING_AWAY);
+                    pump.await;
+                }
+            }
+            picture.remove_terminal(end.id);
+        });
+        info!(vm.name = %name, terminal.id = %id, "opened a terminal of VM `{name}`");
+        self.picture.set_terminal(session.terminal());
+        Ok(session)
+    }
+
+    /// A session by its id, ended or not.
+    pub(crate) fn get(&self, id: TerminalId) -> Option<Arc<Session>> {
+        self.sessions()
+            .get(&id)
+            .and_then(|cell| cell.get().cloned())
+    }
+
+    /// All sessions that have not ended, the oldest first.
+    pub(crate) fn list(&self) -> Vec<Terminal> {
+        self.open_sessions()
+            .into_iter()
+            .filter(|session| session.ended().is_none())
+            .map(|session| session.terminal())
+            .collect()
+    }
+
+    /// Joins a session as a viewer.
+    ///
+    /// # Errors
+    /// The end of the output, when `from` lies beyond it.
+    pub(crate) fn join(&self, session: Arc<Session>, from: Option<u64>) -> Result<Seat, u64> {
+        Seat::take(
+            session,
+            from,
+            Arc::clone(&self.picture),
+            |session, picture| {
+                if session.ended().is_none() {
+                    picture.set_terminal(session.terminal());
+                }
+            },
+        )
+    }
+
+    /// Ends the sessions that nobody watches and those whose VM stopped, until the agent stops; then all.
+    pub(crate) async fn keep_order(&self) {
+        let mut sweep = interval(SWEEP);
+        let mut watcher = self.picture.watch();
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                _ = sweep.tick() => self.sweep(),
+                event = watcher.next() => match &*event {
+                    WatchEvent::Snapshot { vms, .. } => self.end_all_but(vms),
+                    WatchEvent::Vm { vm, .. } => self.follow(vm),
+                    WatchEvent::VmRemoved { name, .. } => {
+                        self.end_of(name, "the VM was removed", |_| true);
+                    }
+                    _ => {}
+                },
+            }
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn sweep(&self) {
+        let now = Instant::now();
+        for session in self.open_sessions() {
+            if session.is_forgotten(now) {
+                session.end("nobody watched it any more", close_code::ENDED);
+            }
+        }
+        self.sessions().retain(|_, cell| {
+            cell.get()
+                .and_then(|session| session.ended())
+                .is_none_or(|ended| now.duration_since(ended.at) < LINGER)
+        });
+    }
+
+    fn end_all_but(&self, vms: &[Vm]) {
+        for session in self.open_sessions() {
+            match vms.iter().find(|vm| vm.name == session.vm) {
+                Some(vm) => self.follow(vm),
+                None => session.end("the VM was removed", close_code::VM_NOT_RUNNING),
+            }
+        }
+    }
+
+    fn follow(&self, vm: &Vm) {
+        match vm.state {
+            VmState::Stopped | VmState::Suspended | VmState::Deleted | VmState::Error => {
+                self.end_of(&vm.name, &format!("the VM is {}", vm.state), |_| true);
+            }
+            // The console shows the reboot; a shell does not survive it.
+            VmState::Restarting => {
+                self.end_of(&vm.name, "the VM restarts", |kind| {
+                    kind == TerminalKind::Shell
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn end_of(&self, vm: &VmName, reason: &str, which: impl Fn(TerminalKind) -> bool) {
+        for session in self.open_sessions() {
+            if session.vm == *vm && which(session.kind) {
+                session.end(reason, close_code::VM_NOT_RUNNING);
+            }
+        }
+    }
+}
+
+/// Why a VM has no terminal of this kind now.
+fn refusal(vm: &Vm, kind: TerminalKind) -> Option<String> {
+    let action = match kind {
+        TerminalKind::Shell => VmAction::Shell,
+        TerminalKind::Console => VmAction::Console,
+    };
+    vm.actions.0.get(&action).cloned().flatten()
+}
+
+fn no_vm(name: &VmName) -> Problem {
+    Problem::new(ProblemCode::NotFound, format!("VM `{name}` does not exist"))
+}

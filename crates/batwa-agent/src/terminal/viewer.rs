@@ -1,0 +1,260 @@
+//! One viewer of a session: what it types goes in, output goes out, whichever ends first ends both.
+//!
+//! Generic over the two directions, so that it is tested with channels; `http` puts a WebSocket under it.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use batwa_api::terminal::{ClientFrame, ServerFrame, close_code};
+use bytes::{Buf, Bytes};
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::session::{Ended, Flow, Next, Session, ViewerId};
+
+/// Typed bytes that wait for a program that does not read, before the viewer itself is no longer read.
+const HELD_INPUT: usize = 1 << 20;
+/// Time between two pings; they also find out that a viewer is gone.
+const PING: Duration = Duration::from_secs(20);
+/// Silence after which a viewer counts as gone: some pings unanswered.
+const GONE: Duration = Duration::from_secs(90);
+
+/// What comes from a viewer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Inbound {
+    /// Keyboard input.
+    Input(Bytes),
+    /// A control frame.
+    Control(ClientFrame),
+    /// An answer to a ping.
+    Alive,
+    /// Something that is no frame of the protocol; says what.
+    Wrong(String),
+}
+
+/// What goes to a viewer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outbound {
+    /// Output of the program.
+    Output(Bytes),
+    /// A control frame.
+    Control(ServerFrame),
+    /// A question whether it is still there.
+    Ping,
+}
+
+/// Why a view ended, as the close frame says it; `None` when the viewer went first.
+pub(crate) type Close = Option<(u16, String)>;
+
+/// A seat taken in a session; given up when dropped.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    session: Arc<Session>,
+    id: ViewerId,
+    start: u64,
+    /// Called when the number of viewers or the size changed.
+    changed: fn(&Session, &Arc<crate::watch::Picture>),
+    picture: Arc<crate::watch::Picture>,
+}
+
+impl Seat {
+    /// Joins from offset `from`, or from the oldest byte held.
+    ///
+    /// # Errors
+    /// The end of the output, when `from` lies beyond it.
+    pub(super) fn take(
+        session: Arc<Session>,
+        from: Option<u64>,
+        picture: Arc<crate::watch::Picture>,
+        changed: fn(&Session, &Arc<crate::watch::Picture>),
+    ) -> Result<Self, u64> {
+        let (id, start) = session.join(from)?;
+        changed(&session, &picture);
+        Ok(Self {
+            session,
+            id,
+            start,
+            changed,
+            picture,
+        })
+    }
+
+    /// Copies both ways until the viewer goes, the session ends, or `stop`.
+    pub(crate) async fn view<I, O>(
+        self,
+        mut incoming: I,
+        outgoing: &mut O,
+        stop: &CancellationToken,
+    ) -> Close
+    where
+        I: Stream<Item = Inbound> + Unpin,
+        O: Sink<Outbound> + Unpin,
+    {
+        let heard = Heard::new();
+        tokio::select! {
+            close = self.show(outgoing) => close,
+            close = self.type_in(&mut incoming, &heard) => close,
+            () = heard.lost() => None,
+            () = stop.cancelled() => Some((close_code::GOING_AWAY, "the agent stops".to_owned())),
+        }
+    }
+
+    /// Output to the viewer.
+    async fn show<O>(&self, outgoing: &mut O) -> Close
+    where
+        O: Sink<Outbound> + Unpin,
+    {
+        let mut pings = interval(PING);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        pings.reset();
+        let first = ServerFrame::Offset { offset: self.start };
+        outgoing.send(Outbound::Control(first)).await.ok()?;
+        loop {
+            let news = self.session.news.notified();
+            tokio::pin!(news);
+            // Before looking, so that what happens after the look is not missed.
+            news.as_mut().enable();
+            let frame = match self.session.next(self.id) {
+                Next::Output(bytes) => Outbound::Output(bytes),
+                Next::Jump(offset) => Outbound::Control(ServerFrame::Offset { offset }),
+                Next::Viewers(viewers) => Outbound::Control(ServerFrame::Viewers { viewers }),
+                Next::Ended(ended) => return say_goodbye(outgoing, ended).await,
+                Next::Nothing => tokio::select! {
+                    () = news => continue,
+                    _ = pings.tick() => Outbound::Ping,
+                },
+            };
+            outgoing.send(frame).await.ok()?;
+        }
+    }
+
+    /// Input from the viewer. What the program does not read yet is held, in bounds, so that the viewer's
+    /// control frames and its going away are seen all the same.
+    async fn type_in<I>(&self, incoming: &mut I, heard: &Heard) -> Close
+    where
+        I: Stream<Item = Inbound> + Unpin,
+    {
+        let mut held: VecDeque<Bytes> = VecDeque::new();
+        let mut bytes_held = 0_usize;
+        let mut flushed = true;
+        loop {
+            let frame = tokio::select! {
+                biased;
+                written = self.write(held.front()), if !held.is_empty() => {
+                    let n = written.unwrap_or(bytes_held);
+                    bytes_held -= advance(&mut held, n);
+                    flushed = false;
+                    continue;
+                }
+                // Errors mean that the program ended, which the other direction tells.
+                _ = self.session.flush(), if held.is_empty() && !flushed => {
+                    flushed = true;
+                    continue;
+                }
+                frame = incoming.next(), if bytes_held < HELD_INPUT => frame,
+            };
+            heard.now();
+            match frame? {
+                Inbound::Input(bytes) => {
+                    if !bytes.is_empty() {
+                        bytes_held += bytes.len();
+                        held.push_back(bytes);
+                    }
+                }
+                Inbound::Control(ClientFrame::Resize { size }) => {
+                    self.session.resize(self.id, size);
+                    (self.changed)(&self.session, &self.picture);
+                }
+                Inbound::Control(ClientFrame::Pause) => {
+                    self.session.set_paused(self.id, Flow::Paused);
+                }
+                Inbound::Control(ClientFrame::Resume) => {
+                    self.session.set_paused(self.id, Flow::Flowing);
+                }
+                Inbound::Alive => {}
+                Inbound::Wrong(what) => return Some((close_code::PROTOCOL, what)),
+            }
+        }
+    }
+
+    async fn write(&self, bytes: Option<&Bytes>) -> std::io::Result<usize> {
+        self.session
+            .type_some(bytes.map_or(&[][..], |bytes| bytes))
+            .await
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.session.leave(self.id);
+        (self.changed)(&self.session, &self.picture);
+    }
+}
+
+/// Takes `n` bytes off the front; how many there were to take.
+fn advance(held: &mut VecDeque<Bytes>, n: usize) -> usize {
+    let mut left = n;
+    while left > 0 {
+        let Some(front) = held.front_mut() else { break };
+        let part = left.min(front.len());
+        front.advance(part);
+        left -= part;
+        if front.is_empty() {
+            held.pop_front();
+        }
+    }
+    n - left
+}
+
+async fn say_goodbye<O>(outgoing: &mut O, ended: Ended) -> Close
+where
+    O: Sink<Outbound> + Unpin,
+{
+    let exit = ServerFrame::Exit {
+        code: ended.code,
+        reason: ended.reason.clone(),
+    };
+    outgoing.send(Outbound::Control(exit)).await.ok()?;
+    Some((ended.close, ended.reason))
+}
+
+/// When the viewer was last heard of.
+struct Heard {
+    start: Instant,
+    millis: AtomicU64,
+}
+
+impl Heard {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            millis: AtomicU64::new(0),
+        }
+    }
+
+    fn now(&self) {
+        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.millis.store(millis, Ordering::Relaxed);
+    }
+
+    /// Resolves once nothing was heard for too long.
+    async fn lost(&self) {
+        loop {
+            let last = self.start + Duration::from_millis(self.millis.load(Ordering::Relaxed));
+            if last.elapsed() >= GONE {
+                return;
+            }
+            tokio::time::sleep_until(last + GONE).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
