@@ -144,10 +144,12 @@ impl Default for Limits {
             queue_per_vm: 8,
             terminals: 256,
             terminal_ttl: Duration::from_secs(30 * 60),
-            create_deadline: Duration::from_secs(45 * 60),
-            operation_deadline: Duration::from_secs(12 * 60),
+            // Above the drivers' own deadlines, which know better what they wait for.
+            create_deadline: Duration::from_secs(75 * 60),
+            operation_deadline: Duration::from_secs(20 * 60),
             observe_interval: Duration::from_secs(2),
-            observe_deadline: Duration::from_secs(10),
+            // Multipass' daemon stalls for 14 s with three launches under way.
+            observe_deadline: Duration::from_secs(25),
         }
     }
 }
