@@ -7,6 +7,7 @@ mod agent;
 mod error;
 mod extract;
 mod key;
+mod legacy;
 mod operations;
 mod terminals;
 mod vms;
@@ -27,6 +28,7 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::error::ApiError;
+pub(crate) use self::key::HEADER as KEY_HEADER;
 use crate::{
     config::AgentConfig, operations::Operations, terminal::Terminals, vms::Inventory,
     watch::Picture,
@@ -114,6 +116,13 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(terminals::end_terminal))
         .routes(routes!(terminals::attach))
         .routes(routes!(terminals::legacy_terminal))
+        .routes(routes!(legacy::list_vms))
+        .routes(routes!(legacy::vm_info))
+        .routes(routes!(legacy::create_vm))
+        .routes(routes!(legacy::start_vm))
+        .routes(routes!(legacy::stop_vm))
+        .routes(routes!(legacy::delete_vm))
+        .routes(routes!(legacy::execute))
 }
 
 /// The OpenAPI document of everything that an agent serves.

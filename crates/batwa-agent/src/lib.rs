@@ -5,9 +5,11 @@
 
 pub mod config;
 pub mod driver;
+mod execute;
 pub mod host;
 mod http;
 mod operations;
+mod registration;
 mod state_dir;
 mod terminal;
 mod vms;
@@ -221,6 +223,18 @@ impl Agent {
             terminals.keep_order().await;
             Ok(())
         });
+        let app = self.app.clone();
+        let address = port.as_ref().map(|(_, address)| *address);
+        let stop_registering = own_stop.clone();
+        tasks.spawn(
+            async move {
+                registration::run(app, address).await;
+                // It may give up, where the settings are wrong; the agent goes on without a master.
+                stop_registering.cancelled().await;
+                Ok(())
+            }
+            .instrument(info_span!("registration")),
+        );
         if let Some((listener, address)) = port {
             let app = self.app.clone();
             info!("agent `{}` listens on {address}", app.config().agent_id);
