@@ -6,6 +6,7 @@
 )]
 
 mod multipass_actions;
+mod multipass_agent;
 mod multipass_real;
 mod multipass_trouble;
 mod multipass_watch;
