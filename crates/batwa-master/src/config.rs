@@ -31,6 +31,8 @@ pub struct MasterConfig {
     pub admin_password_file: Option<PathBuf>,
     /// How long sign-ins last.
     pub session_limits: SessionLimits,
+    /// How long a shutdown waits for requests under way before it cuts them.
+    pub shutdown_grace: Duration,
     /// The agent in this process, when there is one.
     pub local_agent: Option<LocalAgent>,
 }
@@ -50,6 +52,7 @@ impl MasterConfig {
             admin_user: "admin".to_owned(),
             admin_password_file: None,
             session_limits: SessionLimits::default(),
+            shutdown_grace: Duration::from_secs(8),
             local_agent: None,
         }
     }

@@ -25,8 +25,8 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// How long the shutdown waits for requests, streams and tasks.
-const GRACE_PERIOD: Duration = Duration::from_secs(8);
+/// How long the shutdown waits for the store to write its last.
+const STORE_GRACE: Duration = Duration::from_secs(1);
 
 /// A master with checked settings that has touched nothing yet.
 #[derive(Debug)]
@@ -267,9 +267,13 @@ impl Bound {
         let Self { app, listener, .. } = self;
         let stopping = app.stopping().clone();
         let mut tasks = JoinSet::new();
+        http::serve::raise_file_limit();
+        let router = http::router(app.clone());
+        let limits = http::serve::Limits::default();
         tasks.spawn(http::serve::serve(
             listener,
-            http::router(app.clone()),
+            router,
+            limits,
             stopping.clone(),
         ));
         tasks.spawn(crate::app::keeper::run(app.clone(), stopping.clone()));
@@ -287,14 +291,20 @@ impl Bound {
             while tasks.join_next().await.is_some() {}
             app.tasks().wait().await;
         };
-        if tokio::time::timeout(GRACE_PERIOD, orderly).await.is_err() {
+        let grace = app.config().shutdown_grace;
+        if tokio::time::timeout(grace, orderly).await.is_err() {
             tracing::warn!(
-                "requests were still running {} s after the stop: cut",
-                GRACE_PERIOD.as_secs()
+                "requests were still under way {} s after the stop: cut",
+                grace.as_secs()
             );
         }
         tasks.shutdown().await;
-        app.store().close().await;
+        if tokio::time::timeout(STORE_GRACE, app.store().close())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the store was still in use at the end");
+        }
         Ok(())
     }
 }

@@ -10,7 +10,11 @@ pub(crate) mod audit;
 mod error;
 mod open;
 pub(crate) mod operations;
+#[cfg(test)]
+mod postgres;
 pub(crate) mod sessions;
+#[cfg(test)]
+mod suite;
 pub(crate) mod tokens;
 pub(crate) mod users;
 pub(crate) mod vms;

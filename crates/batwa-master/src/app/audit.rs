@@ -126,10 +126,10 @@ impl App {
             actor: actor.name(),
             via: actor.via(),
             address: source.address.to_string(),
-            action: record.action,
-            target: record.target,
+            action: printable(&record.action),
+            target: printable(&record.target),
             result: record.outcome.as_str(),
-            detail: record.detail,
+            detail: record.detail.as_deref().map(printable),
             request_id: source.request_id.to_string(),
         };
         Ok(self.store().append_audit(entry).await?)
@@ -165,6 +165,13 @@ impl App {
         };
         Ok(self.store().audit_page(page).await?)
     }
+}
+
+/// A text of somebody else's as one line that every database and terminal takes.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// One line a minute for each stranger and what they are refused.

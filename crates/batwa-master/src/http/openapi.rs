@@ -1,7 +1,11 @@
 //! The OpenAPI document, made from the handlers.
 
 use axum::{Json, extract::State};
-use batwa_api::problem::Problem;
+use batwa_api::{
+    event::Event,
+    problem::Problem,
+    terminal::{ClientFrame, ServerFrame},
+};
 use utoipa::{
     OpenApi,
     openapi::{
@@ -20,7 +24,7 @@ use crate::app::App;
             Errors are problem+json bodies; lists are `{items, next_cursor, counts}`; times RFC 3339 in UTC; sizes bytes.",
     ),
     security(("session" = []), ("token" = [])),
-    components(schemas(Problem)),
+    components(schemas(Problem, Event, ClientFrame, ServerFrame)),
 )]
 struct Base;
 
@@ -59,6 +63,11 @@ pub fn document() -> Document {
             &mut item.patch,
         ];
         for operation in operations.into_iter().flatten() {
+            // Handlers are called `list` and `create`; the tag makes an id of that.
+            let tag = operation.tags.as_ref().and_then(|tags| tags.first());
+            if let (Some(tag), Some(id)) = (tag, &mut operation.operation_id) {
+                *id = format!("{}_{id}", tag.replace(' ', "_"));
+            }
             operation
                 .responses
                 .responses

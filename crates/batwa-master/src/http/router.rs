@@ -12,7 +12,13 @@ use axum::{
     middleware::{self, Next},
 };
 use http::{Extensions, HeaderMap, StatusCode, Version, header};
-use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    compression::{
+        CompressionLayer,
+        predicate::{Predicate, SizeAbove},
+    },
+};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -34,15 +40,17 @@ pub(crate) fn router(app: App) -> Router {
             async move { ui.answer(&request) }
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(CompressionLayer::new().compress_when(is_worth_compressing))
+        .layer(CompressionLayer::new().compress_when(SizeAbove::new(SMALL).and(is_text)))
         .layer(CatchPanicLayer::new())
         .layer(middleware::from_fn_with_state(app.clone(), security::pass))
         .with_state(app)
 }
 
+/// Bodies smaller than this gain nothing by compression.
+const SMALL: u64 = 1024;
+
 /// Text that comes whole. Event streams and logs that grow must not wait in a compressor.
-fn is_worth_compressing(_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions) -> bool {
-    const SMALL: u64 = 1024;
+fn is_text(_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions) -> bool {
     const KINDS: [&str; 6] = [
         "application/json",
         "text/html",
@@ -55,10 +63,7 @@ fn is_worth_compressing(_: StatusCode, _: Version, headers: &HeaderMap, _: &Exte
         .get(header::CONTENT_TYPE)
         .and_then(|kind| kind.to_str().ok())
         .unwrap_or_default();
-    let length = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    KINDS.iter().any(|known| kind.starts_with(known)) && length.is_none_or(|length| length >= SMALL)
+    KINDS.iter().any(|known| kind.starts_with(known))
 }
 
 /// The routes without their guards, for the document.

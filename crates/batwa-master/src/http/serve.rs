@@ -5,19 +5,40 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use axum::{Router, body::Body, extract::ConnectInfo};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::sockopt;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-/// Connections at a time; more wait in the kernel's queue. Thousands of agents hold one each.
-const MAX_CONNECTIONS: usize = 16_384;
+/// What a connection may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Connections at a time; more wait in the kernel's queue. Thousands of agents hold one each.
+    pub(crate) connections: usize,
+    /// A request's head must be whole this long after the connection or the answer before it; so this is also how
+    /// long a connection may be idle.
+    pub(crate) head: Duration,
+}
 
-/// A request's head must be whole this long after its first byte, and a connection that sends none is closed.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 16_384,
+            head: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Longest head of a request: the line and all headers.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// After this long without a byte the kernel asks whether the other end still lives: a closed laptop says
+/// nothing, and its event stream would be held for ever.
+const ASK_AFTER: Duration = Duration::from_secs(60);
 
 /// After a failure to accept (no file descriptors left) there is nothing to do but wait a little.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -25,12 +46,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves `router` until `stop`; then no new connection is taken, and those there finish their request.
 ///
 /// Returns when all are closed; whoever cannot wait drops this future, which closes them.
-pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+) {
     let mut connections = JoinSet::new();
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(limits.connections));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
+            // Takes the finished ones out; cancelling either of these two loses nothing.
             Some(_) = connections.join_next() => continue,
             accepted = accept(&listener, &places) => accepted,
         };
@@ -42,7 +69,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
                 continue;
             }
         };
-        let connection = connection(stream, peer, router.clone(), stop.clone());
+        let connection = connection(stream, peer, router.clone(), limits, stop.clone());
         connections.spawn(async move {
             connection.await;
             drop(place);
@@ -55,7 +82,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places)
         .acquire_owned()
         .await
@@ -64,9 +91,14 @@ async fn accept(
     Ok((stream, peer, place))
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, stop: CancellationToken) {
-    // A keystroke must not wait for a larger packet.
-    let _ = stream.set_nodelay(true);
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    prepare(&stream);
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
@@ -74,7 +106,8 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, stop: C
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(limits.head)
+        .max_header_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
@@ -87,5 +120,160 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, stop: C
     };
     if let Err(error) = result {
         tracing::debug!(client.address = %peer, "connection ended: {error}");
+    }
+}
+
+fn prepare(stream: &TcpStream) {
+    // Neither is worth losing the connection for. A keystroke must not wait for a larger packet.
+    let _ = stream.set_nodelay(true);
+    let _ = sockopt::set_socket_keepalive(stream, true);
+    #[cfg(target_os = "linux")]
+    let _ = sockopt::set_tcp_keepidle(stream, ASK_AFTER);
+}
+
+/// Lets this process open as many files as its administrator allows: a connection is one.
+pub(crate) fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!("the limit of open files stays as it is: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use axum::routing::{get, post};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        sync::Notify,
+    };
+
+    use super::*;
+
+    struct Served {
+        address: SocketAddr,
+        stop: CancellationToken,
+        tasks: JoinSet<()>,
+        go_on: Arc<Notify>,
+        entered: Arc<Notify>,
+    }
+
+    /// A server with a handler that waits in its middle.
+    async fn served(limits: Limits) -> Served {
+        let (go_on, entered) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let slow = {
+            let (go_on, entered) = (Arc::clone(&go_on), Arc::clone(&entered));
+            move || async move {
+                entered.notify_one();
+                go_on.notified().await;
+                "done"
+            }
+        };
+        let router = Router::new()
+            .route("/", get(async || "hello"))
+            .route("/slow", get(slow))
+            .route("/body", post(async |body: String| body));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve(listener, router, limits, stop.clone()));
+        Served {
+            address,
+            stop,
+            tasks,
+            go_on,
+            entered,
+        }
+    }
+
+    impl Served {
+        async fn send(&self, text: &str) -> TcpStream {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            stream.write_all(text.as_bytes()).await.unwrap();
+            stream
+        }
+    }
+
+    async fn rest(mut stream: TcpStream) -> String {
+        let mut text = String::new();
+        let read = stream.read_to_string(&mut text);
+        let _ = tokio::time::timeout(Duration::from_secs(10), read)
+            .await
+            .expect("the connection is closed");
+        text
+    }
+
+    const IMPATIENT: Limits = Limits {
+        connections: 2,
+        head: Duration::from_millis(200),
+    };
+
+    #[tokio::test]
+    async fn whoever_sends_nothing_or_drips_is_cut() {
+        let served = served(IMPATIENT).await;
+        let began = Instant::now();
+        let silent = served.send("").await;
+        let dripping = served.send("GET / HTTP/1.1\r\nhost: x\r\nx-a: ").await;
+        assert!(!rest(silent).await.contains("200"));
+        assert!(!rest(dripping).await.contains("200"));
+        assert!(began.elapsed() >= IMPATIENT.head);
+        let idle = served.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        assert!(
+            rest(idle).await.ends_with("hello"),
+            "idle connections are closed too"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_next_waits_when_all_places_are_taken() {
+        let served = served(Limits {
+            connections: 1,
+            head: Duration::from_secs(60),
+        })
+        .await;
+        let first = served
+            .send("GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            .await;
+        served.entered.notified().await;
+        let mut second = served
+            .send("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            .await;
+        let early = tokio::time::timeout(Duration::from_millis(100), second.read_u8()).await;
+        assert!(early.is_err(), "{early:?}");
+        served.go_on.notify_one();
+        assert!(rest(first).await.ends_with("done"));
+        assert!(rest(second).await.ends_with("hello"));
+    }
+
+    #[tokio::test]
+    async fn a_stop_lets_requests_finish_and_closes_the_idle() {
+        let mut served = served(Limits::default()).await;
+        let idle = served.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        let busy = served.send("GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        served.entered.notified().await;
+        served.stop.cancel();
+        assert!(rest(idle).await.ends_with("hello"));
+        served.go_on.notify_one();
+        assert!(rest(busy).await.ends_with("done"));
+        served.tasks.join_next().await.unwrap().unwrap();
+        assert!(
+            TcpStream::connect(served.address).await.is_err(),
+            "nobody is taken after it"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_endless_head_is_refused() {
+        let served = served(Limits::default()).await;
+        let head = format!(
+            "GET / HTTP/1.1\r\nhost: x\r\nx-a: {}\r\n\r\n",
+            "a".repeat(MAX_HEAD)
+        );
+        let answer = rest(served.send(&head).await).await;
+        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     }
 }

@@ -193,3 +193,161 @@ const POSTGRES_GUARDS: &str = "
     CREATE OR REPLACE TRIGGER audit_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit
         FOR EACH STATEMENT EXECUTE FUNCTION audit_append_only();
 ";
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use sqlx::{Row, migrate::Migrator};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    async fn raw(path: &Path, create: bool) -> SqliteConnection {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(create);
+        options.connect().await.unwrap()
+    }
+
+    fn folder() -> (TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("batwa.db");
+        (folder, file)
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_not_ours_is_refused_and_left_as_it_was() {
+        let (folder, file) = folder();
+        for content in [
+            b"this is a shopping list, and long enough for a header".repeat(20),
+            vec![0; 4096],
+        ] {
+            fs::write(&file, &content).unwrap();
+            let error = Store::open(folder.path(), None).await.unwrap_err();
+            assert!(
+                matches!(&error, StoreError::NotOurs(path) if *path == file),
+                "{error:?}"
+            );
+            assert_eq!(fs::read(&file).unwrap(), content);
+        }
+        fs::remove_file(&file).unwrap();
+        let mut other = raw(&file, true).await;
+        sqlx::raw_sql("CREATE TABLE songs (name TEXT)")
+            .execute(&mut other)
+            .await
+            .unwrap();
+        other.close().await.unwrap();
+        let before = fs::read(&file).unwrap();
+        let error = Store::open(folder.path(), None).await.unwrap_err();
+        assert!(
+            matches!(error, StoreError::NotOurs(_)),
+            "another program's: {error:?}"
+        );
+        assert_eq!(fs::read(&file).unwrap(), before);
+        let entries = fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(entries, 1, "and nothing is left beside it");
+    }
+
+    #[tokio::test]
+    async fn a_newer_database_is_refused() {
+        let (folder, file) = folder();
+        Store::open(folder.path(), None)
+            .await
+            .unwrap()
+            .close()
+            .await;
+        let mut connection = raw(&file, false).await;
+        let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+                     VALUES (9999, 'later', 1, x'00', 0)";
+        sqlx::raw_sql(later).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        let error = Store::open(folder.path(), None).await.unwrap_err();
+        assert!(matches!(error, StoreError::TooNew), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn an_older_database_is_copied_before_it_is_upgraded() {
+        let (folder, file) = folder();
+        let mut connection = raw(&file, true).await;
+        sqlx::raw_sql("PRAGMA application_id = 0x42617477")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        let first = Migrator::with_migrations(MIGRATIONS.iter().take(1).cloned().collect());
+        first.run(&mut connection).await.unwrap();
+        sqlx::raw_sql("INSERT INTO settings (name, value) VALUES ('kept', 'yes')")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
+
+        Store::open(folder.path(), None)
+            .await
+            .unwrap()
+            .close()
+            .await;
+        let tables = async |path: &Path| {
+            let mut connection = raw(path, false).await;
+            let rows = sqlx::query("SELECT name FROM sqlite_master WHERE type = 'table'")
+                .fetch_all(&mut connection)
+                .await;
+            rows.unwrap()
+                .into_iter()
+                .map(|row| row.get::<String, _>(0))
+                .collect::<Vec<_>>()
+        };
+        let copy = folder.path().join("batwa.db.before-upgrade-from-1");
+        assert!(!tables(&copy).await.contains(&"agents".to_owned()));
+        assert!(tables(&file).await.contains(&"agents".to_owned()));
+        let mut connection = raw(&copy, false).await;
+        let kept: String = sqlx::query_scalar("SELECT value FROM settings")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(kept, "yes");
+    }
+
+    #[tokio::test]
+    async fn what_is_written_survives_a_power_cut() {
+        let (folder, _) = folder();
+        let store = Store::open(folder.path(), None).await.unwrap();
+        let Db::Sqlite(pool) = store.db() else {
+            unreachable!("there is no URL")
+        };
+        for (pragma, expected) in [
+            ("PRAGMA journal_mode", "wal"),
+            ("PRAGMA synchronous", "2"),
+            ("PRAGMA foreign_keys", "1"),
+        ] {
+            let row = sqlx::query(pragma).fetch_one(pool).await.unwrap();
+            let value = row
+                .try_get::<String, _>(0)
+                .or_else(|_| row.try_get::<i64, _>(0).map(|n| n.to_string()));
+            assert_eq!(value.unwrap(), expected, "{pragma}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_called_that() {
+        let (folder, _) = folder();
+        let store = Store::open(folder.path(), None).await.unwrap();
+        let Db::Sqlite(pool) = store.db() else {
+            unreachable!("there is no URL")
+        };
+        let mut connection = pool.acquire().await.unwrap();
+        // SQLite's own stand-in for a disk without room.
+        sqlx::raw_sql("PRAGMA max_page_count = 1")
+            .execute(&mut *connection)
+            .await
+            .unwrap();
+        let sql = "INSERT INTO settings (name, value) VALUES ('big', $1)";
+        let error = sqlx::query(sql)
+            .bind("x".repeat(1 << 20))
+            .execute(&mut *connection)
+            .await
+            .unwrap_err();
+        let error = StoreError::from(error);
+        assert!(matches!(error, StoreError::Full(_)), "{error:?}");
+    }
+}

@@ -6,5 +6,10 @@
 )]
 
 mod accounts;
+mod audit;
 mod harness;
+mod openapi;
+mod rights;
+mod security;
 mod setup;
+mod start;

@@ -1,0 +1,251 @@
+//! Every path as every kind of caller, against one table: what the document says exists is what is walked.
+
+use std::collections::BTreeMap;
+
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use crate::harness::{ADMIN_PASSWORD, Caller, TestMaster};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// Open to everybody.
+    Public,
+    /// Any account.
+    Read,
+    /// Operators and admins.
+    Manage,
+    /// The terminal right.
+    Terminal,
+    /// Admins.
+    Administer,
+}
+use Need::{Administer, Manage, Public, Read, Terminal};
+
+/// The one table. A new path belongs here before it is served.
+const TABLE: &[(&str, &str, Need)] = &[
+    ("GET", "/health", Public),
+    ("GET", "/ready", Public),
+    ("GET", "/api/v1/openapi.json", Public),
+    ("GET", "/api/v1/setup", Public),
+    ("POST", "/api/v1/setup", Public),
+    ("POST", "/api/v1/session", Public),
+    ("GET", "/api/v1/session", Read),
+    ("DELETE", "/api/v1/session", Read),
+    ("POST", "/api/v1/session/password", Read),
+    ("GET", "/api/v1/sessions", Read),
+    ("DELETE", "/api/v1/sessions/{session}", Read),
+    ("GET", "/api/v1/tokens", Read),
+    ("POST", "/api/v1/tokens", Read),
+    ("DELETE", "/api/v1/tokens/{token}", Read),
+    ("GET", "/api/v1/users", Administer),
+    ("POST", "/api/v1/users", Administer),
+    ("PATCH", "/api/v1/users/{user}", Administer),
+    ("DELETE", "/api/v1/users/{user}", Administer),
+    ("GET", "/api/v1/audit", Administer),
+    // Machines.
+    ("GET", "/api/v1/agents", Read),
+    ("GET", "/api/v1/agents/{agent}", Read),
+    ("PATCH", "/api/v1/agents/{agent}", Administer),
+    ("DELETE", "/api/v1/agents/{agent}", Administer),
+    ("POST", "/api/v1/agents/{agent}/approve", Administer),
+    ("POST", "/api/v1/agents/{agent}/cordon", Administer),
+    ("POST", "/api/v1/agents/{agent}/uncordon", Administer),
+    ("POST", "/api/v1/agents/{agent}/revoke", Administer),
+    ("GET", "/api/v1/agent-keys", Administer),
+    ("POST", "/api/v1/agent-keys", Administer),
+    ("DELETE", "/api/v1/agent-keys/{key}", Administer),
+    // VMs.
+    ("GET", "/api/v1/vms", Read),
+    ("POST", "/api/v1/agents/{agent}/vms", Manage),
+    ("GET", "/api/v1/agents/{agent}/vms/{vm}", Read),
+    ("DELETE", "/api/v1/agents/{agent}/vms/{vm}", Manage),
+    ("POST", "/api/v1/agents/{agent}/vms/{vm}/{action}", Manage),
+    ("GET", "/api/v1/operations", Read),
+    ("GET", "/api/v1/operations/{operation}", Read),
+    ("POST", "/api/v1/operations/{operation}/cancel", Manage),
+    ("GET", "/api/v1/operations/{operation}/log", Read),
+    ("GET", "/api/v1/images", Read),
+    ("GET", "/api/v1/events", Read),
+    ("GET", "/api/v1/terminals", Read),
+    ("POST", "/api/v1/terminals", Terminal),
+    ("DELETE", "/api/v1/terminals/{terminal}", Terminal),
+    ("GET", "/api/v1/terminals/{terminal}/attach", Terminal),
+    // Before v1.
+    ("POST", "/api/auth/login", Public),
+    ("POST", "/api/auth/logout", Public),
+    ("GET", "/api/auth/check", Public),
+    ("POST", "/api/agent/register", Public),
+    ("POST", "/api/agent/heartbeat", Public),
+    ("GET", "/api/agent/list", Read),
+    ("GET", "/api/agent/info/{agent_id}", Read),
+    ("DELETE", "/api/agent/unregister/{agent_id}", Administer),
+    ("POST", "/api/vm/create", Manage),
+    ("GET", "/api/vm/list", Read),
+    ("GET", "/api/vm/info/{vm_name}", Read),
+    ("POST", "/api/vm/start", Manage),
+    ("POST", "/api/vm/stop", Manage),
+    ("POST", "/api/vm/delete", Manage),
+    ("GET", "/ws", Terminal),
+];
+
+/// A kind of caller and what it may do.
+struct Kind<'a> {
+    name: &'static str,
+    caller: Caller<'a>,
+    may: &'static [Need],
+}
+
+async fn kinds(master: &TestMaster) -> Vec<Kind<'_>> {
+    let admin = master.admin().await;
+    let mut kinds = vec![Kind {
+        name: "anonymous",
+        caller: master.anonymous(),
+        may: &[Public],
+    }];
+    for (name, role, terminal, may) in [
+        ("viewer", "viewer", false, &[Public, Read][..]),
+        (
+            "viewer with terminals",
+            "viewer",
+            true,
+            &[Public, Read, Terminal],
+        ),
+        (
+            "operator",
+            "operator",
+            true,
+            &[Public, Read, Manage, Terminal],
+        ),
+        (
+            "operator without terminals",
+            "operator",
+            false,
+            &[Public, Read, Manage],
+        ),
+        (
+            "admin",
+            "admin",
+            true,
+            &[Public, Read, Manage, Terminal, Administer],
+        ),
+        (
+            "admin without terminals",
+            "admin",
+            false,
+            &[Public, Read, Manage, Administer],
+        ),
+    ] {
+        let account = format!("walk-{}", name.replace(' ', "-"));
+        let body = json!({"name": account, "password": ADMIN_PASSWORD, "role": role, "terminal": terminal});
+        admin
+            .post("/api/v1/users", body)
+            .await
+            .expect(StatusCode::CREATED);
+        let session = master.signed_in(&account, ADMIN_PASSWORD).await;
+        // By token, as signing out is one of the paths.
+        let made = session
+            .post("/api/v1/tokens", json!({"name": "walk"}))
+            .await
+            .expect(StatusCode::CREATED);
+        kinds.push(Kind {
+            name,
+            caller: session.with_token(made["token"].as_str().unwrap()),
+            may,
+        });
+    }
+    kinds
+}
+
+/// What the document says exists, as `(method, path)`.
+fn documented() -> Vec<(String, String)> {
+    let document = serde_json::to_value(batwa_master::openapi()).unwrap();
+    let mut all = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys() {
+            all.push((method.to_uppercase(), path.clone()));
+        }
+    }
+    all
+}
+
+/// The path with something in its variable parts that does not exist.
+fn concrete(path: &str) -> String {
+    let part = |part: &str| match part {
+        "{agent}" | "{agent_id}" => "nowhere".to_owned(),
+        "{vm}" | "{vm_name}" => "nothing".to_owned(),
+        "{action}" => "start".to_owned(),
+        id if id.starts_with('{') => "00000000-0000-7000-8000-000000000000".to_owned(),
+        fixed => fixed.to_owned(),
+    };
+    let path = path.split('/').map(part).collect::<Vec<_>>().join("/");
+    if path == "/ws" {
+        format!("{path}?vm_name=nothing&agent_id=nowhere")
+    } else {
+        path
+    }
+}
+
+#[tokio::test]
+async fn every_path_lets_exactly_those_in_that_the_table_says() {
+    let needs: BTreeMap<_, _> = TABLE
+        .iter()
+        .map(|(method, path, need)| ((*method, *path), *need))
+        .collect();
+    let master = TestMaster::with_admin().await;
+    let kinds = kinds(&master).await;
+    let mut wrong = Vec::new();
+    for (method, path) in documented() {
+        // `/vms/{vm}/start` and its like are one row.
+        let action = path
+            .rsplit_once('/')
+            .map(|(front, _)| format!("{front}/{{action}}"));
+        let row = needs
+            .get(&(method.as_str(), path.as_str()))
+            .or_else(|| needs.get(&(method.as_str(), action.as_deref()?)));
+        let Some(&need) = row else {
+            wrong.push(format!("{method} {path}: not in the table"));
+            continue;
+        };
+        for kind in &kinds {
+            let status = call(kind, &method, &concrete(&path)).await;
+            let let_in = !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+            let expected = if kind.may.contains(&need) {
+                let_in
+            } else if kind.name == "anonymous" {
+                status == StatusCode::UNAUTHORIZED
+            } else {
+                status == StatusCode::FORBIDDEN
+            };
+            if !expected {
+                wrong.push(format!(
+                    "{method} {path} needs {need:?}, but {} got {status}",
+                    kind.name
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The status alone: event streams do not end.
+async fn call(kind: &Kind<'_>, method: &str, path: &str) -> StatusCode {
+    let method: Method = method.parse().unwrap();
+    let mut request = kind
+        .caller
+        .client
+        .request(method.clone(), kind.caller.master.url(path));
+    if let Some(token) = &kind.caller.bearer {
+        request = request.bearer_auth(token);
+    }
+    if path.starts_with("/ws?") || path.ends_with("/attach") {
+        request = request
+            .header("connection", "upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    } else if method == Method::POST || method == Method::PATCH {
+        request = request.json(&json!({}));
+    }
+    request.send().await.unwrap().status()
+}
