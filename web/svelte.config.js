@@ -5,7 +5,7 @@ export default {
 	compilerOptions: { runes: true },
 	kit: {
 		// One page for every path: the master answers with it wherever no file and no API path matches.
-		adapter: adapter({ fallback: 'index.html', strict: true }),
+		adapter: adapter({ fallback: 'index.html', precompress: true, strict: true }),
 		appDir: '_app',
 		paths: { relative: false },
 		output: { bundleStrategy: 'split' }

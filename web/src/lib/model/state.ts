@@ -75,6 +75,12 @@ export function agentMark(agent: {
 	return AGENT[agent.status] ?? UNHEARD;
 }
 
+/** Since when it stands as [`agentMark`] says. */
+export function agentSince(agent: { status: AgentStatus; status_since: string; info?: { drivers: { health: { status: string; since: string } }[] } | null }): string {
+	const stuck = agent.info?.drivers.find((driver) => driver.health.status === 'stuck');
+	return agent.status === 'online' && stuck ? stuck.health.since : agent.status_since;
+}
+
 export function operationMark(operation: Pick<Operation, 'state'>): Mark {
 	return OPERATION[operation.state] ?? UNHEARD;
 }
