@@ -162,9 +162,10 @@ impl Ui {
     }
 }
 
-/// Whether a path belongs to programs: those get errors as problems, never the page.
+/// Whether a path belongs to programs: those get errors as problems, never the page. The API's documentation is
+/// for people and a part of the page.
 fn is_api(path: &str) -> bool {
-    path == "api" || path.starts_with("api/") || path == "ws"
+    path == "api" || (path.starts_with("api/") && path != "api/docs") || path == "ws"
 }
 
 fn accepts_html(headers: &HeaderMap) -> bool {
@@ -252,6 +253,7 @@ mod tests {
             "/",
             "/setup",
             "/vms/local/web.1?tab=terminal",
+            "/api/docs",
             "/index.html",
         ] {
             let response = get(path, &[BROWSER]);
