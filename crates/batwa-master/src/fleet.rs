@@ -354,6 +354,24 @@ impl Fleet {
         self.write(|state| state.remove_record(id, Timestamp::now()));
     }
 
+    /// Takes a terminal session that `opener` just opened, before the agent's watch tells of it.
+    pub(crate) fn put_terminal(
+        &self,
+        agent: &AgentId,
+        terminal: batwa_api::terminal::Terminal,
+        opener: &str,
+    ) {
+        self.write(|state| {
+            state.openers.insert(terminal.id, opener.to_owned());
+            state.put_terminal(agent, terminal).into_iter().collect()
+        });
+    }
+
+    /// Forgets a terminal session.
+    pub(crate) fn remove_terminal(&self, agent: &AgentId, id: batwa_api::id::TerminalId) {
+        self.write(|state| state.remove_terminal(agent, id).into_iter().collect());
+    }
+
     /// How an agent stands; `None` when it is not known.
     pub(crate) fn status(&self, id: &AgentId) -> Option<AgentStatus> {
         self.read(|state| state.agents.get(id).map(|entry| entry.standing.status))

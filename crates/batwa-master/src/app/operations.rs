@@ -159,6 +159,25 @@ impl App {
         }
     }
 
+    /// Refuses a call for an agent that is not online, before its VMs are looked at.
+    pub(crate) fn online_for_old(&self, agent: &AgentId) -> Result<(), Error> {
+        self.online(agent).map(drop)
+    }
+
+    /// Refuses what is meant for the machine of a master that runs no VMs.
+    pub(crate) fn require_local_agent(&self) -> Result<(), Error> {
+        if self.fleet().has_local_agent() {
+            Ok(())
+        } else {
+            Err(no_local_agent())
+        }
+    }
+
+    /// The contact of an agent that is online and speaks only the old paths.
+    pub(crate) fn old_agent_online(&self, agent: &AgentId) -> Option<Arc<Contact>> {
+        self.online(agent).ok().filter(|_| self.is_legacy(agent))
+    }
+
     pub(super) fn is_legacy(&self, agent: &AgentId) -> bool {
         self.fleet()
             .read(|state| state.agents.get(agent).is_some_and(|entry| entry.legacy))

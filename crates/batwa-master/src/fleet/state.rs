@@ -262,6 +262,8 @@ pub(crate) struct State {
     pub(crate) labels: BTreeMap<(AgentId, VmName), Labels>,
     /// Rises with every change that the old list shows.
     pub(crate) list_revision: u64,
+    /// Who opened which terminal session, where the master knows.
+    pub(crate) openers: BTreeMap<TerminalId, String>,
     /// VMs whose last known state is not written down yet.
     pub(crate) unsaved: BTreeSet<(AgentId, VmName)>,
 }
@@ -584,14 +586,15 @@ impl State {
         (before.as_ref() != Some(&terminal)).then(|| Event::Terminal {
             terminal: ListedTerminal {
                 agent_id: id.clone(),
+                opened_by: self.openers.get(&terminal.id).cloned(),
                 terminal,
-                opened_by: None,
             },
         })
     }
 
     /// Forgets one terminal session.
     pub(crate) fn remove_terminal(&mut self, id: &AgentId, terminal: TerminalId) -> Option<Event> {
+        self.openers.remove(&terminal);
         self.agents
             .get_mut(id)?
             .terminals

@@ -22,8 +22,8 @@ use tower_http::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    audit, caller, client::Client, health, legacy_auth, openapi, security, session, setup, tokens,
-    ui::Ui, users,
+    agent_keys, agents, audit, caller, client::Client, events, health, images, legacy, legacy_auth,
+    openapi, operations, security, session, setup, terminals, tokens, ui::Ui, users, vms,
 };
 use crate::app::{App, auth::Right};
 
@@ -108,6 +108,8 @@ fn public() -> OpenApiRouter<App> {
         .routes(routes!(legacy_auth::login))
         .routes(routes!(legacy_auth::logout))
         .routes(routes!(legacy_auth::check))
+        .routes(routes!(legacy::register))
+        .routes(routes!(legacy::heartbeat))
 }
 
 /// Every account.
@@ -119,16 +121,41 @@ fn read() -> OpenApiRouter<App> {
         .routes(routes!(session::end))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::delete))
+        .routes(routes!(agents::list))
+        .routes(routes!(agents::get))
+        .routes(routes!(vms::list))
+        .routes(routes!(vms::get))
+        .routes(routes!(operations::list))
+        .routes(routes!(operations::get))
+        .routes(routes!(operations::log))
+        .routes(routes!(images::list))
+        .routes(routes!(events::follow))
+        .routes(routes!(legacy::agents))
+        .routes(routes!(legacy::agent))
+        .routes(routes!(legacy::vms))
+        .routes(routes!(legacy::info))
 }
 
 /// Operators.
 fn manage() -> OpenApiRouter<App> {
     OpenApiRouter::new()
+        .routes(routes!(vms::create))
+        .routes(routes!(vms::delete))
+        .routes(routes!(vms::act))
+        .routes(routes!(operations::cancel))
+        .routes(routes!(legacy::create))
+        .routes(routes!(legacy::start))
+        .routes(routes!(legacy::stop))
+        .routes(routes!(legacy::delete))
 }
 
 /// Accounts with the terminal right, whatever their role.
 fn terminal() -> OpenApiRouter<App> {
     OpenApiRouter::new()
+        .routes(routes!(terminals::list, terminals::open))
+        .routes(routes!(terminals::close))
+        .routes(routes!(terminals::attach))
+        .routes(routes!(terminals::old_ws))
 }
 
 /// Admins.
@@ -137,4 +164,12 @@ fn administer() -> OpenApiRouter<App> {
         .routes(routes!(users::list, users::create))
         .routes(routes!(users::update, users::delete))
         .routes(routes!(audit::list))
+        .routes(routes!(agents::update, agents::delete))
+        .routes(routes!(agents::approve))
+        .routes(routes!(agents::cordon))
+        .routes(routes!(agents::uncordon))
+        .routes(routes!(agents::revoke))
+        .routes(routes!(agent_keys::list, agent_keys::create))
+        .routes(routes!(agent_keys::delete))
+        .routes(routes!(legacy::unregister))
 }

@@ -1,0 +1,113 @@
+//! What list parameters have in common: words, comma-separated values, limits, durations.
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use crate::{
+    app::Error,
+    fleet::query::{DEFAULT_LIMIT, MAX_LIMIT},
+};
+
+/// Longest time that a caller may ask to wait for an operation.
+const MAX_WAIT: Duration = Duration::from_secs(15 * 60);
+/// Most words of a search: each is looked for in every row.
+const MAX_WORDS: usize = 16;
+
+/// Reads parameters that several lists have.
+pub(crate) struct ListParams;
+
+impl ListParams {
+    /// The page's size.
+    pub(crate) fn limit(limit: Option<usize>) -> Result<usize, Error> {
+        match limit {
+            None => Ok(DEFAULT_LIMIT),
+            Some(limit) if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
+            Some(_) => Err(Error::invalid(
+                "limit",
+                format!("a page has 1 to {MAX_LIMIT} items"),
+            )),
+        }
+    }
+}
+
+/// The words of a search, in lower case.
+pub(crate) fn words(q: Option<&str>) -> Vec<String> {
+    q.unwrap_or_default()
+        .split_whitespace()
+        .take(MAX_WORDS)
+        .map(str::to_lowercase)
+        .collect()
+}
+
+/// The values of a comma-separated list, each one of v1's own words.
+pub(crate) fn words_of<T: DeserializeOwned>(
+    field: &'static str,
+    list: Option<&str>,
+) -> Result<Vec<T>, Error> {
+    list.unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+        .map(|word| {
+            serde_json::from_value(serde_json::Value::String(word.to_owned()))
+                .map_err(|error| Error::invalid(field, error.to_string()))
+        })
+        .collect()
+}
+
+/// How long a caller wants to wait: `30s`, `2m`, `500ms`, or seconds.
+pub(crate) fn wait(text: Option<&str>) -> Result<Option<Duration>, Error> {
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let wait = number.parse::<u64>().ok().and_then(|number| match unit {
+        "ms" => Some(Duration::from_millis(number)),
+        "" | "s" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_secs(number.checked_mul(60)?)),
+        _ => None,
+    });
+    wait.map(|wait| Some(wait.min(MAX_WAIT)))
+        .ok_or_else(|| Error::invalid("wait", "write how long to wait as `30s`, `2m` or `500ms`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use batwa_api::vm::VmState;
+
+    use super::*;
+
+    #[test]
+    fn waits_are_read_and_bounded() {
+        let read = |text| wait(Some(text)).unwrap().unwrap();
+        assert_eq!(read("30s"), Duration::from_secs(30));
+        assert_eq!(read("30"), Duration::from_secs(30));
+        assert_eq!(read("2m"), Duration::from_secs(120));
+        assert_eq!(read("500ms"), Duration::from_millis(500));
+        assert_eq!(read("99999m"), MAX_WAIT);
+        for bad in ["", "s", "1h", "-1s", "1.5s", "99999999999999999999s"] {
+            assert!(wait(Some(bad)).is_err(), "{bad}");
+        }
+        assert_eq!(wait(None).unwrap(), None);
+    }
+
+    #[test]
+    fn lists_of_words_know_their_words() {
+        let read = |text| words_of::<VmState>("state", Some(text));
+        assert_eq!(
+            read("running, stopped").unwrap(),
+            [VmState::Running, VmState::Stopped]
+        );
+        assert_eq!(read("").unwrap(), []);
+        assert!(
+            read("Running")
+                .unwrap_err()
+                .to_string()
+                .starts_with("state: ")
+        );
+    }
+}

@@ -1,0 +1,262 @@
+//! VMs.
+
+use axum::{
+    Json,
+    extract::{FromRequestParts, State},
+    response::{IntoResponse, Response},
+};
+use batwa_api::{
+    id::AgentId,
+    list::VmList,
+    name::VmName,
+    operation::{Operation, OperationRequest, StopOptions},
+    vm::{CreateVm, ListedVm, VmAction},
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::IntoParams;
+
+use super::{
+    ApiError, ApiResult,
+    extract::{Body, OptionalBody, Path, Query},
+    list::{ListParams, wait, words, words_of},
+};
+use crate::{
+    app::{App, Error, auth::Caller, vms::VmRef},
+    fleet::query::{AgentPattern, Cursor, Direction, Sort, VmQuery},
+};
+
+/// Which VMs.
+#[derive(Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct VmParams {
+    /// Words that must all be found in name, machine, addresses, image or labels.
+    q: Option<String>,
+    /// Machines by id, separated by commas; a star at the end stands for any rest.
+    agent: Option<String>,
+    /// States, separated by commas.
+    state: Option<String>,
+    /// Labels that must be there, as `key` or `key=value`, separated by commas.
+    label: Option<String>,
+    /// `name`, `agent` or `state`; with `-` in front the other way round.
+    sort: Option<String>,
+    /// Most items, 1 to 1000; 100 when absent.
+    limit: Option<usize>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+impl VmParams {
+    fn query(&self) -> Result<VmQuery, Error> {
+        let (sort, direction) = match self.sort.as_deref().unwrap_or("name") {
+            "name" => (Sort::Name, Direction::Up),
+            "-name" => (Sort::Name, Direction::Down),
+            "agent" => (Sort::Agent, Direction::Up),
+            "-agent" => (Sort::Agent, Direction::Down),
+            "state" => (Sort::State, Direction::Up),
+            "-state" => (Sort::State, Direction::Down),
+            _ => {
+                return Err(Error::invalid(
+                    "sort",
+                    "sort by `name`, `agent` or `state`, with `-` in front for the other way round",
+                ));
+            }
+        };
+        let after = self
+            .cursor
+            .as_deref()
+            .map(|cursor| {
+                Cursor::decode(cursor)
+                    .filter(|cursor| cursor.fits(sort, direction))
+                    .ok_or_else(|| {
+                        Error::invalid("cursor", "give the `next_cursor` of a page in this order")
+                    })
+            })
+            .transpose()?;
+        Ok(VmQuery {
+            words: words(self.q.as_deref()),
+            agents: split(self.agent.as_deref())
+                .map(|agent| {
+                    AgentPattern::parse(agent).ok_or_else(|| {
+                        Error::invalid("agent", format!("`{agent}` can be no agent's id"))
+                    })
+                })
+                .collect::<Result<_, _>>()?,
+            states: words_of("state", self.state.as_deref())?,
+            labels: split(self.label.as_deref())
+                .map(|label| match label.split_once('=') {
+                    Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+                    None => (label.to_owned(), None),
+                })
+                .collect(),
+            sort,
+            direction,
+            limit: ListParams::limit(self.limit)?,
+            after,
+        })
+    }
+}
+
+fn split(list: Option<&str>) -> impl Iterator<Item = &str> {
+    list.unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+}
+
+/// The VMs of all machines.
+#[utoipa::path(get, path = "/api/v1/vms", tag = "vms", params(VmParams), responses((status = 200, body = VmList)))]
+pub(crate) async fn list(
+    State(app): State<App>,
+    Query(params): Query<VmParams>,
+) -> ApiResult<Json<VmList>> {
+    Ok(Json(app.list_vms(&params.query()?)))
+}
+
+/// One VM.
+#[utoipa::path(get, path = "/api/v1/agents/{agent}/vms/{vm}", tag = "vms", responses((status = 200, body = ListedVm)),
+    params(("agent" = AgentId, Path, description = "the agent's id"), ("vm" = VmName, Path, description = "the VM's name")))]
+pub(crate) async fn get(
+    State(app): State<App>,
+    Path((agent, name)): Path<(AgentId, VmName)>,
+) -> ApiResult<Json<ListedVm>> {
+    Ok(Json(app.vm(&VmRef { agent, name })?))
+}
+
+/// How a slow call is answered.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SlowParams {
+    /// Wait for the operation, at most this long: `30s`, `2m`.
+    wait: Option<String>,
+}
+
+/// The caller's `Idempotency-Key`.
+pub(crate) struct IdempotencyKey(Option<String>);
+
+impl FromRequestParts<App> for IdempotencyKey {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _app: &App) -> Result<Self, Self::Rejection> {
+        let Some(key) = parts.headers.get("idempotency-key") else {
+            return Ok(Self(None));
+        };
+        let key = key.to_str().map_err(|_| {
+            Error::invalid("Idempotency-Key", "a key has printable ASCII characters")
+        })?;
+        Ok(Self(Some(key.to_owned())))
+    }
+}
+
+/// An operation: 202 with where to look, or 200 once it is finished.
+pub(crate) async fn accepted(
+    app: &App,
+    operation: Operation,
+    params: &SlowParams,
+) -> ApiResult<Response> {
+    let operation = match wait(params.wait.as_deref())? {
+        Some(patience) => app.wait_for_operation(operation.id, patience).await?,
+        None => operation,
+    };
+    let status = if params.wait.is_some() && operation.state.is_finished() {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
+    let location = HeaderValue::from_str(&format!("/api/v1/operations/{}", operation.id))
+        .expect("an id is a header value");
+    let headers = HeaderMap::from_iter([(header::LOCATION, location)]);
+    Ok((status, headers, Json(operation)).into_response())
+}
+
+/// Make a VM and start it.
+#[utoipa::path(post, path = "/api/v1/agents/{agent}/vms", tag = "vms", request_body = CreateVm,
+    params(("agent" = AgentId, Path, description = "the agent's id"), SlowParams),
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "finished within `wait`")))]
+pub(crate) async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    Path(agent): Path<AgentId>,
+    Query(params): Query<SlowParams>,
+    IdempotencyKey(key): IdempotencyKey,
+    Body(body): Body<CreateVm>,
+) -> ApiResult<Response> {
+    wait(params.wait.as_deref())?;
+    let operation = app.create_vm(&caller, &agent, body, key).await?;
+    accepted(&app, operation, &params).await
+}
+
+/// How to delete a VM.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DeleteParams {
+    /// Remove it for good instead of moving it to the trash.
+    #[serde(default)]
+    purge: bool,
+    /// Wait for the operation, at most this long: `30s`, `2m`.
+    wait: Option<String>,
+}
+
+/// Move a VM to the trash, or remove it for good.
+#[utoipa::path(delete, path = "/api/v1/agents/{agent}/vms/{vm}", tag = "vms",
+    params(("agent" = AgentId, Path, description = "the agent's id"), ("vm" = VmName, Path, description = "the VM's name"), DeleteParams),
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "finished within `wait`")))]
+pub(crate) async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Path((agent, name)): Path<(AgentId, VmName)>,
+    Query(params): Query<DeleteParams>,
+    IdempotencyKey(key): IdempotencyKey,
+) -> ApiResult<Response> {
+    wait(params.wait.as_deref())?;
+    let request = if params.purge {
+        OperationRequest::Purge
+    } else {
+        OperationRequest::Delete
+    };
+    let vm = VmRef { agent, name };
+    let operation = app.act_on_vm(&caller, vm, request, key).await?;
+    accepted(&app, operation, &SlowParams { wait: params.wait }).await
+}
+
+/// Do something with a VM: `start`, `stop` (body `{force?, after_s?}`), `restart`, `suspend`, `resume`, `recover`,
+/// `purge`.
+#[utoipa::path(post, path = "/api/v1/agents/{agent}/vms/{vm}/{action}", tag = "vms", request_body = Option<StopOptions>,
+    params(("agent" = AgentId, Path, description = "the agent's id"), ("vm" = VmName, Path, description = "the VM's name"),
+        ("action" = VmAction, Path, description = "what to do"), SlowParams),
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "finished within `wait`")))]
+pub(crate) async fn act(
+    State(app): State<App>,
+    caller: Caller,
+    Path((agent, name, action)): Path<(AgentId, VmName, String)>,
+    Query(params): Query<SlowParams>,
+    IdempotencyKey(key): IdempotencyKey,
+    OptionalBody(body): OptionalBody<Option<Value>>,
+) -> ApiResult<Response> {
+    wait(params.wait.as_deref())?;
+    let request = request(&action, body)?;
+    let vm = VmRef { agent, name };
+    let operation = app.act_on_vm(&caller, vm, request, key).await?;
+    accepted(&app, operation, &params).await
+}
+
+fn request(action: &str, body: Option<Value>) -> Result<OperationRequest, Error> {
+    Ok(match action {
+        "start" => OperationRequest::Start,
+        "stop" => {
+            let options = body
+                .map(serde_json::from_value::<StopOptions>)
+                .transpose()
+                .map_err(|error| Error::invalid("body", error.to_string()))?;
+            OperationRequest::Stop(options.unwrap_or_default())
+        }
+        "restart" => OperationRequest::Restart,
+        "suspend" => OperationRequest::Suspend,
+        "resume" => OperationRequest::Resume,
+        "delete" => OperationRequest::Delete,
+        "recover" => OperationRequest::Recover,
+        "purge" => OperationRequest::Purge,
+        _ => return Err(Error::NotFound(format!("the action `{action}`"))),
+    })
+}
