@@ -13,7 +13,6 @@ use std::{io, sync::Mutex, time::Duration};
 use std::sync::Arc;
 
 use batwa_api::{
-    agent::AgentInfo,
     id::{OperationId, TerminalId},
     image::Image,
     list::Items,
@@ -167,14 +166,6 @@ impl AgentClient {
     #[must_use]
     pub(crate) fn link(&self) -> &Arc<dyn Link> {
         &self.link
-    }
-
-    /// What the agent is.
-    ///
-    /// # Errors
-    /// Any [`ClientError`]; one that [is not found](ClientError::is_not_found) means an old agent.
-    pub(crate) async fn agent(&self) -> Result<AgentInfo, ClientError> {
-        self.get("/api/v1/agent").await
     }
 
     /// Starts an operation; the same id again answers with the same operation.

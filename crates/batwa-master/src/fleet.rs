@@ -107,8 +107,6 @@ impl Drop for Follower {
 pub(crate) struct Found {
     /// The VM.
     pub(crate) vm: ListedVm,
-    /// Whether its agent speaks only the old paths.
-    pub(crate) legacy: bool,
 }
 
 impl Found {
@@ -219,7 +217,6 @@ impl Fleet {
             let row = state.by_agent.get(&(agent.clone(), name.clone()))?;
             Some(Found {
                 vm: state.listed(row),
-                legacy: state.agents.get(agent).is_some_and(|entry| entry.legacy),
             })
         })
     }

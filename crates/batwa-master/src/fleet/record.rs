@@ -24,12 +24,6 @@ impl Fingerprint {
         Self(hex::encode(Sha256::digest(key.expose_secret().as_bytes())))
     }
 
-    /// A fingerprint as the store keeps it.
-    #[must_use]
-    pub(crate) fn from_hex(hex: String) -> Self {
-        Self(hex)
-    }
-
     /// All its digits.
     #[must_use]
     pub(crate) fn as_str(&self) -> &str {
