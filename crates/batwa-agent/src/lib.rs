@@ -181,7 +181,6 @@ impl Agent {
 
     /// The agent API for a link whose other end is known already, such as the one inside `batwa up`. It asks
     /// for no key; the port does.
-    #[must_use]
     pub fn router(&self) -> Router {
         http::router(self.app.clone())
     }

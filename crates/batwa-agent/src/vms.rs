@@ -246,11 +246,12 @@ impl Inventory {
         let asked = Instant::now();
         let driver = &self.slots[index].driver;
         let mut call = driver.observe();
-        let result = match timeout(SLOW, &mut call).await {
+        let patience = SLOW.min(self.limits.observe_deadline / 2);
+        let result = match timeout(patience, &mut call).await {
             Ok(result) => result,
             Err(_) => {
                 self.note_slow(index);
-                let rest = self.limits.observe_deadline.saturating_sub(SLOW);
+                let rest = self.limits.observe_deadline.saturating_sub(patience);
                 timeout(rest, call)
                     .await
                     .unwrap_or_else(|_| Err(no_answer(driver.kind(), self.limits.observe_deadline)))
@@ -261,7 +262,7 @@ impl Inventory {
         match result {
             Ok(vms) => {
                 self.apply_list(&mut state, index, vms, asked);
-                let status = if asked.elapsed() > SLOW {
+                let status = if asked.elapsed() > patience {
                     HealthStatus::Slow
                 } else {
                     HealthStatus::Ok

@@ -53,7 +53,10 @@ impl Operations {
             }
             self.inventory.poke(record.driver);
         }
-        self.inventory.set_busy(&vm, self.busy_with(&vm, None));
+        let mut busy = self.busy_with(&vm, None);
+        let id = record.operation().id;
+        busy.operations.retain(|other| *other != id);
+        self.inventory.set_busy(&vm, busy);
         self.finish(record, end).await;
         true
     }
@@ -266,10 +269,12 @@ impl Operations {
         }
         // We cut it off, so the driver could not clean up after itself.
         let ours = matches!(error, DriverError::Timeout(_));
-        if kind == OperationKind::Create && ours && observed != Some(Some(VmState::Running)) {
-            if let Err(left) = self.clean_up(vm, record, driver).await {
-                record.note(&format!("cannot remove what was made: {left}"));
-            }
+        if kind == OperationKind::Create
+            && ours
+            && observed != Some(Some(VmState::Running))
+            && let Err(left) = self.clean_up(vm, record, driver).await
+        {
+            record.note(&format!("cannot remove what was made: {left}"));
         }
         End::Failed(error_of(error))
     }

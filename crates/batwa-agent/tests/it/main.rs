@@ -1,13 +1,22 @@
-//! The agent's integration tests: one program.
+//! The agent's integration tests, one program: its API over a real port with fake VMs and real shells, and the
+//! drivers against stand-ins.
 
 #![expect(
     clippy::unwrap_used,
     reason = "a helper of a test that cannot go on fails the test"
 )]
 
+mod driver_contract;
+mod errors;
+mod lab;
+mod legacy;
 mod multipass_actions;
 mod multipass_agent;
 mod multipass_real;
 mod multipass_trouble;
 mod multipass_watch;
+mod openapi;
+mod operations;
+mod registration;
 mod stand_in;
+mod terminals;
