@@ -138,18 +138,38 @@ impl Master {
         password: SecretString,
     ) -> Result<(), MasterError> {
         password::check("password", &password).map_err(MasterError::Account)?;
-        if config.database.is_none() && !config.state_dir.join("batwa.db").exists() {
-            return Err(MasterError::StateDir {
-                path: config.state_dir.join("batwa.db"),
-                source: io::ErrorKind::NotFound.into(),
-            });
-        }
-        let store = Store::open(&config.state_dir, config.database.as_ref()).await?;
-        let app = App::new(config, (Ipv4Addr::LOCALHOST, 0).into(), store);
+        let app = open_beside(config).await?;
         let done = reset_password(&app, user, password).await;
         app.store().close().await;
         done
     }
+
+    /// Checks the audit's chain of hashes: the number of the first line that was changed, or follows one that was
+    /// taken out; `None` when all fit.
+    ///
+    /// Works beside a running master too.
+    ///
+    /// # Errors
+    /// What [`Self::bind`] reports of state folder and store.
+    pub async fn verify_audit(config: MasterConfig) -> Result<Option<i64>, MasterError> {
+        let app = open_beside(config).await?;
+        let verified = app.store().verify_audit().await;
+        app.store().close().await;
+        Ok(verified?)
+    }
+}
+
+/// The state of a master that may be running: nothing is made that is not there.
+async fn open_beside(config: MasterConfig) -> Result<App, MasterError> {
+    let file = config.state_dir.join("batwa.db");
+    if config.database.is_none() && !file.exists() {
+        return Err(MasterError::StateDir {
+            path: file,
+            source: io::ErrorKind::NotFound.into(),
+        });
+    }
+    let store = Store::open(&config.state_dir, config.database.as_ref()).await?;
+    Ok(App::new(config, (Ipv4Addr::LOCALHOST, 0).into(), store))
 }
 
 async fn reset_password(app: &App, user: &str, password: SecretString) -> Result<(), MasterError> {

@@ -183,7 +183,13 @@ const MAX_STRANGERS: usize = 4096;
 /// Refusals of strangers that were written lately.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
-    lately: Mutex<HashMap<(IpAddr, String), (Option<Instant>, u64)>>,
+    lately: Mutex<HashMap<(IpAddr, String), Refusal>>,
+}
+
+#[derive(Debug, Default)]
+struct Refusal {
+    written: Option<Instant>,
+    unwritten: u64,
 }
 
 impl Refusals {
@@ -193,14 +199,16 @@ impl Refusals {
         if lately.len() >= MAX_STRANGERS {
             lately.clear();
         }
-        let (written, unwritten) = lately.entry((address, action.to_owned())).or_default();
-        if written.is_some_and(|at| now.duration_since(at) < REFUSAL_WINDOW) {
-            *unwritten += 1;
-            None
-        } else {
-            *written = Some(now);
-            Some(std::mem::take(unwritten))
+        let refusal = lately.entry((address, action.to_owned())).or_default();
+        if refusal
+            .written
+            .is_some_and(|at| now.duration_since(at) < REFUSAL_WINDOW)
+        {
+            refusal.unwritten += 1;
+            return None;
         }
+        refusal.written = Some(now);
+        Some(std::mem::take(&mut refusal.unwritten))
     }
 }
 

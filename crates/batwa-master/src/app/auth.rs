@@ -295,3 +295,126 @@ fn caller<Id>(via: Via, holder: Holder<Id>, source: Source) -> Caller {
         source,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use batwa_api::user::{CreateUser, UpdateUser};
+    use secrecy::SecretString;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{config::MasterConfig, store::Store};
+
+    #[test]
+    fn what_each_role_may_is_this_table() {
+        use Right::{Administer, Manage, Read, Terminal};
+        for (role, terminal, expected) in [
+            (Role::Viewer, false, &[Read][..]),
+            (Role::Viewer, true, &[Read, Terminal]),
+            (Role::Operator, false, &[Read, Manage]),
+            (Role::Operator, true, &[Read, Manage, Terminal]),
+            (Role::Admin, false, &[Read, Manage, Administer]),
+            (Role::Admin, true, &[Read, Manage, Terminal, Administer]),
+        ] {
+            let mut rights = vec![Read, Manage, Terminal, Administer];
+            rights.retain(|right| allows(role, terminal, *right));
+            assert_eq!(rights, expected, "{role:?}, {terminal}");
+        }
+    }
+
+    const PASSWORD: &str = "correct horse";
+
+    fn source() -> Source {
+        Source::new("192.0.2.1".parse().unwrap(), "r".into())
+    }
+
+    /// An app with its first admin, signed in.
+    async fn app() -> (App, Caller, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), None).await.unwrap();
+        let app = App::new(
+            MasterConfig::new(folder.path()),
+            "127.0.0.1:1".parse().unwrap(),
+            store,
+        );
+        app.make_first_admin("password", "admin", PASSWORD.into())
+            .await
+            .unwrap()
+            .unwrap();
+        let admin = sign_in(&app, "admin").await;
+        (app, admin, folder)
+    }
+
+    async fn sign_in(app: &App, name: &str) -> Caller {
+        let signed_in = app
+            .sign_in(name, SecretString::from(PASSWORD), "test", &source())
+            .await
+            .unwrap();
+        app.authenticate(&Credential::Session(signed_in.secret), source())
+            .await
+            .unwrap()
+    }
+
+    /// Withdraws something meanwhile and tells what the waiting connection hears.
+    async fn heard(
+        app: &App,
+        caller: &Caller,
+        right: Right,
+        withdraw: impl Future<Output = ()>,
+    ) -> Error {
+        let waiting = app.withdrawn(caller, right);
+        tokio::pin!(waiting);
+        let early = tokio::time::timeout(Duration::from_millis(50), waiting.as_mut()).await;
+        assert!(early.is_err(), "nothing was withdrawn yet: {early:?}");
+        withdraw.await;
+        // Far below the time between two looks: it was told, it did not look by chance.
+        let told = tokio::time::timeout(RECHECK_EVERY / 4, waiting).await;
+        told.expect("an open connection hears of it at once")
+    }
+
+    #[tokio::test]
+    async fn an_open_connection_hears_at_once_what_its_caller_lost() {
+        let (app, admin, _folder) = app().await;
+        let new = CreateUser {
+            name: "bob".to_owned(),
+            password: PASSWORD.to_owned(),
+            role: Role::Operator,
+            terminal: None,
+        };
+        let bob = app.create_user(&admin, new).await.unwrap();
+        let caller = sign_in(&app, "bob").await;
+
+        let no_terminals = UpdateUser {
+            terminal: Some(false),
+            ..UpdateUser::default()
+        };
+        let lost = heard(&app, &caller, Right::Terminal, async {
+            app.update_user(&admin, bob.id, no_terminals).await.unwrap();
+        });
+        assert!(matches!(lost.await, Error::Forbidden(Right::Terminal)));
+
+        let Via::Session(session) = caller.via else {
+            unreachable!("signed in by cookie")
+        };
+        let lost = heard(&app, &caller, Right::Read, async {
+            app.end_session(&caller, session).await.unwrap();
+        });
+        assert!(matches!(lost.await, Error::NotSignedIn));
+
+        let caller = sign_in(&app, "bob").await;
+        let lost = heard(&app, &caller, Right::Read, async {
+            app.delete_user(&admin, bob.id).await.unwrap();
+        });
+        assert!(matches!(lost.await, Error::NotSignedIn));
+    }
+
+    #[tokio::test]
+    async fn a_withdrawal_from_others_disturbs_nobody() {
+        let (app, admin, _folder) = app().await;
+        let other = sign_in(&app, "admin").await;
+        let waiting = app.withdrawn(&admin, Right::Administer);
+        app.sign_out(&other).await.unwrap();
+        let heard = tokio::time::timeout(Duration::from_millis(200), waiting).await;
+        assert!(heard.is_err(), "{heard:?}");
+    }
+}

@@ -21,10 +21,14 @@ use crate::app::{App, auth::Caller};
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Headers of every answer, the page's policy for scripts apart.
-const HEADERS: [(HeaderName, &str); 5] = [
+const HEADERS: [(HeaderName, &str); 6] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::REFERRER_POLICY, "same-origin"),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
     (
         HeaderName::from_static("cross-origin-opener-policy"),
         "same-origin",

@@ -188,6 +188,7 @@ async fn a_password_reset_at_the_machine_itself_works_beside_a_running_master() 
             .any(|l| l.actor == "console" && l.action == "user.password"),
         "{lines:?}"
     );
+    assert_eq!(Master::verify_audit(config()).await.unwrap(), None);
     let elsewhere = batwa_master::MasterConfig::new(master.state.path().join("nothing"));
     Master::reset_password(elsewhere, "admin", "long enough".into())
         .await

@@ -377,7 +377,9 @@ mod tests {
                 Acquaintance::Unknown,
                 Instant::now(),
             ));
-            tokio::time::advance(Duration::from_millis(1)).await;
+            if n.is_multiple_of(100) {
+                tokio::time::advance(Duration::from_millis(1)).await;
+            }
         }
         assert!(limits.counts.len() <= MAX_COUNTS, "{}", limits.counts.len());
         assert!(limits.counts.len() > MAX_COUNTS / 2, "the recent ones stay");
