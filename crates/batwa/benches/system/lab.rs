@@ -61,18 +61,7 @@ impl Lab {
     pub(crate) async fn master(
         &self,
         role: &str,
-        extra: &[&str],
-        pin: Pin,
-    ) -> anyhow::Result<Master> {
-        self.master_with_env(role, extra, &[], pin).await
-    }
-
-    /// As [`Self::master`], with more in its environment.
-    pub(crate) async fn master_with_env(
-        &self,
-        role: &str,
-        extra: &[&str],
-        env: &[(&str, String)],
+        flags: &[&str],
         pin: Pin,
     ) -> anyhow::Result<Master> {
         let address = free_address()?;
@@ -80,19 +69,13 @@ impl Lab {
         std::fs::write(&password_file, PASSWORD)?;
         let mut args = arguments(role, address, &self.path("master"));
         args.push("--open-registration".to_owned());
-        args.extend(extra.iter().map(|arg| (*arg).to_owned()));
-        let mut all_env = vec![(
+        args.extend(flags.iter().map(|arg| (*arg).to_owned()));
+        let env = [(
             "BATWA_ADMIN_PASSWORD_FILE",
             password_file.display().to_string(),
         )];
-        all_env.extend_from_slice(env);
-        let mut process = Process::start(
-            Path::new(BINARY),
-            &args,
-            &all_env,
-            &self.path("master.log"),
-            pin,
-        )?;
+        let log = self.path("master.log");
+        let mut process = Process::start(Path::new(BINARY), &args, &env, &log, pin)?;
         answers(address, &mut process).await?;
         let mut connection = Connection::open(address).await?;
         let signed_in = connection.send(&sign_in()).await?;
@@ -120,7 +103,7 @@ impl Lab {
         })
     }
 
-    /// Starts an agent as the guide says.
+    /// Starts an agent of pretended VMs as the guide says.
     pub(crate) fn agent(
         &self,
         master: &Master,
@@ -128,21 +111,36 @@ impl Lab {
         fake: &str,
         pin: Pin,
     ) -> anyhow::Result<Agent> {
+        self.agent_with(master, id, &["--driver", "fake", "--fake", fake], &[], pin)
+    }
+
+    /// Starts an agent with these flags and more in its environment.
+    pub(crate) fn agent_with(
+        &self,
+        master: &Master,
+        id: &str,
+        flags: &[&str],
+        env: &[(&str, String)],
+        pin: Pin,
+    ) -> anyhow::Result<Agent> {
         let address = free_address()?;
         let mut args = arguments("agent", address, &self.path(id));
-        for (flag, value) in [
-            ("--agent-id", id),
-            ("--master-url", &format!("http://{}", master.address)),
-            ("--driver", "fake"),
-            ("--fake", fake),
-            ("--heartbeat-interval", "5"),
-        ] {
-            args.extend([flag.to_owned(), value.to_owned()]);
-        }
+        let master_url = format!("http://{}", master.address);
+        let guide = [
+            "--agent-id",
+            id,
+            "--master-url",
+            &master_url,
+            "--heartbeat-interval",
+            "5",
+        ];
+        args.extend(guide.iter().chain(flags).map(|arg| (*arg).to_owned()));
+        let mut all_env = vec![("BATWA_API_KEY", AGENT_KEY.to_owned())];
+        all_env.extend_from_slice(env);
         let process = Process::start(
             Path::new(BINARY),
             &args,
-            &[("BATWA_API_KEY", AGENT_KEY.to_owned())],
+            &all_env,
             &self.path(&format!("{id}.log")),
             pin,
         )?;

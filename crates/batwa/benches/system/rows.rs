@@ -7,6 +7,7 @@ mod flood;
 mod heartbeats;
 mod lists;
 mod start;
+mod stuck;
 
 use std::{future::Future, pin::Pin};
 
@@ -50,6 +51,11 @@ pub(crate) const ROWS: &[Row] = &[
         name: "busy",
         about: "list, /health and sign-in while VMs are made",
         run: |report| Box::pin(busy::busy(report)),
+    },
+    Row {
+        name: "stuck",
+        about: "lists while Multipass hangs, with a stand-in for it",
+        run: |report| Box::pin(stuck::stuck(report)),
     },
     Row {
         name: "heartbeats",

@@ -42,3 +42,24 @@ impl Latencies {
         self.percentile_ms(99)
     }
 }
+
+/// Loads that a quiet moment is compared with: what a latency may be to count as unchanged, on a machine that
+/// measures itself.
+pub(crate) mod unchanged {
+    use super::Latencies;
+
+    /// Times the quiet one.
+    const FACTOR: f64 = 1.5;
+    /// Milliseconds above the quiet one that nobody notices.
+    const NOTICEABLE_MS: f64 = 1.0;
+
+    /// For the middle one.
+    pub(crate) fn p50(quiet: &mut Latencies) -> f64 {
+        (quiet.p50() * FACTOR).max(quiet.p50() + NOTICEABLE_MS)
+    }
+
+    /// For the slowest 1 %: few, so that they scatter more.
+    pub(crate) fn p99(quiet: &mut Latencies) -> f64 {
+        (quiet.p99() * FACTOR).max(quiet.p99() + 5.0 * NOTICEABLE_MS)
+    }
+}

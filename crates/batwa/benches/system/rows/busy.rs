@@ -13,7 +13,7 @@ use crate::{
     lab::{Agent, Lab, Master, sign_in},
     process::Pin,
     report::{Report, Target},
-    stats::Latencies,
+    stats::{Latencies, unchanged},
 };
 
 /// How long each side of a comparison goes on.
@@ -22,11 +22,6 @@ const LOAD: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_millis(5);
 /// VMs in the making at any moment.
 const CREATORS: usize = 4;
-/// What a busy latency may be of the idle one, to count as unchanged on a machine that measures itself.
-const UNCHANGED: f64 = 1.5;
-/// Differences below this many milliseconds are nobody's to notice.
-const NOTICEABLE_MS: f64 = 1.0;
-
 struct Quick {
     list: Latencies,
     health: Latencies,
@@ -68,34 +63,22 @@ pub(crate) async fn busy(report: &mut Report) -> anyhow::Result<()> {
         ("busy/sign_in", &mut idle.sign_in, &mut busy.sign_in),
     ] {
         report.figure(&format!("{name}_idle/p50"), idle.p50(), "ms", Target::None)?;
-        let unchanged = (idle.p50() * UNCHANGED).max(idle.p50() + NOTICEABLE_MS);
-        report.figure(
-            &format!("{name}/p50"),
-            busy.p50(),
-            "ms",
-            Target::Below(unchanged),
-        )?;
-        let unchanged = (idle.p99() * UNCHANGED).max(idle.p99() + NOTICEABLE_MS * 5.0);
-        report.figure(
-            &format!("{name}/p99"),
-            busy.p99(),
-            "ms",
-            Target::Below(unchanged),
-        )?;
+        let target = Target::Below(unchanged::p50(idle));
+        report.figure(&format!("{name}/p50"), busy.p50(), "ms", target)?;
+        let target = Target::Below(unchanged::p99(idle));
+        report.figure(&format!("{name}/p99"), busy.p99(), "ms", target)?;
     }
     Ok(())
 }
 
 async fn quick(master: &Master) -> anyhow::Result<Quick> {
+    let list = master.request("GET", "/api/vm/list", None);
+    let health = request("GET", "/health", &[], None);
     let (list, health, sign_in) = tokio::try_join!(
-        paced(
-            master.address,
-            master.request("GET", "/api/vm/list", None),
-            PAUSE
-        ),
-        paced(master.address, request("GET", "/health", &[], None), PAUSE),
+        paced(master.address, list, PAUSE, LOAD),
+        paced(master.address, health, PAUSE, LOAD),
         // Hashing a password takes a good part of a CPU on purpose.
-        paced(master.address, sign_in(), PAUSE * 40),
+        paced(master.address, sign_in(), PAUSE * 40, LOAD),
     )?;
     Ok(Quick {
         list,
@@ -109,11 +92,12 @@ pub(crate) async fn paced(
     address: SocketAddr,
     request: Vec<u8>,
     pause: Duration,
+    load: Duration,
 ) -> anyhow::Result<Latencies> {
     let mut connection = Connection::open(address).await?;
     let mut latencies = Latencies::default();
     let begun = Instant::now();
-    while begun.elapsed() < LOAD {
+    while begun.elapsed() < load {
         let asked = Instant::now();
         let answer = connection.send(&request).await?;
         latencies.push(asked.elapsed());
