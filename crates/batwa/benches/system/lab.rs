@@ -231,6 +231,32 @@ impl Master {
     }
 }
 
+impl Master {
+    /// Ends all terminals: they would live on for half an hour, and an agent has room for some hundred.
+    pub(crate) async fn end_terminals(&self) -> anyhow::Result<()> {
+        eventually(Duration::from_secs(30), async || {
+            let list = self.call("GET", "/api/v1/terminals", None).await?;
+            let ids: Vec<_> = list["items"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|terminal| terminal["id"].as_str())
+                .collect();
+            let mut connection = Connection::open(self.address).await?;
+            for id in &ids {
+                // One that ended meanwhile is 404.
+                let path = format!("/api/v1/terminals/{id}");
+                connection
+                    .send(&self.request("DELETE", &path, None))
+                    .await?;
+            }
+            anyhow::ensure!(ids.is_empty(), "{} terminals are still there", ids.len());
+            Ok(())
+        })
+        .await
+    }
+}
+
 /// Tries until it succeeds; the last error when it does not in time.
 pub(crate) async fn eventually<T>(
     within: Duration,

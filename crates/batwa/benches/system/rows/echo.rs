@@ -39,8 +39,10 @@ pub(crate) async fn echo(report: &mut Report) -> anyhow::Result<()> {
     ))?;
 
     alone(report, &master, &agent, &vm, &baselines).await?;
+    master.end_terminals().await?;
     for typists in [50, 200] {
         many(report, &master, &agent, &vm, &baselines, typists).await?;
+        master.end_terminals().await?;
     }
     beside_idle(report, &master, &agent, &vm, &baselines).await
 }
