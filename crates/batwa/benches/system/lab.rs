@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    BINARY,
+    binary,
     http::{Answer, Connection, request},
     process::{Pin, Process},
 };
@@ -75,7 +75,7 @@ impl Lab {
             password_file.display().to_string(),
         )];
         let log = self.path("master.log");
-        let mut process = Process::start(Path::new(BINARY), &args, &env, &log, pin)?;
+        let mut process = Process::start(&binary(), &args, &env, &log, pin)?;
         answers(address, &mut process).await?;
         let mut connection = Connection::open(address).await?;
         let signed_in = connection.send(&sign_in()).await?;
@@ -138,7 +138,7 @@ impl Lab {
         let mut all_env = vec![("BATWA_API_KEY", AGENT_KEY.to_owned())];
         all_env.extend_from_slice(env);
         let process = Process::start(
-            Path::new(BINARY),
+            &binary(),
             &args,
             &all_env,
             &self.path(&format!("{id}.log")),

@@ -25,8 +25,15 @@ use anyhow::Context as _;
 
 use crate::{report::Report, rows::ROWS};
 
-/// The binary under test, built with this bench.
-const BINARY: &str = env!("CARGO_BIN_EXE_batwa");
+/// The binary built with this bench.
+const BUILT: &str = env!("CARGO_BIN_EXE_batwa");
+/// Names another binary to measure instead.
+const OTHER: &str = "BATWA_BENCH_BINARY";
+
+/// The binary under test.
+fn binary() -> PathBuf {
+    std::env::var_os(OTHER).map_or_else(|| BUILT.into(), PathBuf::from)
+}
 
 fn main() -> ExitCode {
     let mut names: Vec<String> = std::env::args().skip(1).collect();
@@ -80,10 +87,10 @@ fn run(names: &[String]) -> anyhow::Result<()> {
 
 /// Beside the folder that holds the binary: `target/bench.jsonl`.
 fn jsonl() -> anyhow::Result<PathBuf> {
-    let target = Path::new(BINARY)
+    let target = Path::new(BUILT)
         .parent()
         .and_then(Path::parent)
-        .context("the binary under test lies in no target folder")?;
+        .context("the binary lies in no target folder")?;
     Ok(target.join("bench.jsonl"))
 }
 
@@ -102,7 +109,8 @@ fn help() -> anyhow::Result<()> {
         "\nEach figure is printed with its target and whether it was met, and written as one line of JSON:\n\
          {{\"name\", \"value\", \"unit\", \"target\", \"ok\"}}; `target` and `ok` are null for figures that only serve to\n\
          compare. A missed target does not make the command fail. Close other programs first: the figures are\n\
-         those of the machine as it is. `ttyd` is compared with when it is installed."
+         those of the machine as it is. `ttyd` is compared with when it is installed.\n\
+         {OTHER}=FILE measures another binary than the one built here."
     )?;
     Ok(())
 }

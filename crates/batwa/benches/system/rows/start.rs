@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    BINARY,
+    binary,
     lab::{Lab, answers, arguments, free_address},
     process::{Pin, Process},
     report::{Report, Target},
@@ -39,13 +39,7 @@ async fn one_start(lab: &Lab, folder: &Path) -> anyhow::Result<Duration> {
     let mut args = arguments("up", address, folder);
     args.extend(["--driver", "fake"].map(str::to_owned));
     let begun = Instant::now();
-    let mut process = Process::start(
-        Path::new(BINARY),
-        &args,
-        &[],
-        &lab.path("up.log"),
-        Pin::Anywhere,
-    )?;
+    let mut process = Process::start(&binary(), &args, &[], &lab.path("up.log"), Pin::Anywhere)?;
     answers(address, &mut process).await?;
     Ok(begun.elapsed())
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::busy::paced;
 use crate::{
-    BINARY,
+    BUILT,
     lab::{Agent, Lab, Master, eventually},
     process::Pin,
     report::{Report, Target},
@@ -98,7 +98,7 @@ struct StandIn {
 
 impl StandIn {
     fn new(folder: PathBuf) -> anyhow::Result<Self> {
-        let program = Path::new(BINARY)
+        let program = Path::new(BUILT)
             .with_file_name("examples")
             .join("multipass");
         anyhow::ensure!(
