@@ -5,6 +5,8 @@
 //! prints is held within limits; its environment is ours without our secrets. A child that must outlive us is
 //! started with [`Command::spawn_detached`].
 
+mod group;
+
 use std::{
     ffi::{OsStr, OsString},
     fs::File,
@@ -14,12 +16,14 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     process::Child,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, timeout},
 };
+
+use self::group::Group;
 
 /// Most that [`Command::output`] holds of standard output: the JSON of thousands of VMs is far below it.
 pub const STDOUT_LIMIT: usize = 16 << 20;
@@ -476,60 +480,6 @@ fn keep_tail(held: &mut Vec<u8>, chunk: &[u8], limit: usize) {
 /// The last `limit` bytes as text.
 fn tail(held: &[u8], limit: usize) -> String {
     String::from_utf8_lossy(&held[held.len().saturating_sub(limit)..]).into_owned()
-}
-
-/// A child and everything in its process group; all of it is killed when this is dropped.
-struct Group {
-    id: Option<Pid>,
-    child: Child,
-}
-
-impl Group {
-    fn of(child: Child) -> Self {
-        // The child leads its group, so both go by one number.
-        let id = child
-            .id()
-            .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        Self { id, child }
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(id) = self.id {
-            // Fails only when nobody is left in it.
-            let _ = kill_process_group(id, signal);
-        }
-    }
-
-    /// Kills the group, once: afterwards its number may be given to another.
-    fn kill(&mut self) {
-        self.signal(Signal::KILL);
-        self.id = None;
-    }
-
-    /// Asks the group to end, and kills what is left after `grace`.
-    async fn end(&mut self, grace: Duration) {
-        self.signal(Signal::TERM);
-        let until = Instant::now() + grace;
-        if timeout_at(until, self.child.wait()).await.is_ok() {
-            // The leader is gone; what it started gets what is left of the time only if there is any of it.
-            while self.has_members() && Instant::now() < until {
-                sleep(Duration::from_millis(10)).await;
-            }
-        }
-        self.kill();
-        let _ = self.child.wait().await;
-    }
-
-    fn has_members(&self) -> bool {
-        self.id
-            .is_some_and(|id| rustix::process::test_kill_process_group(id).is_ok())
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.kill();
-    }
 }
 
 /// A child that lives on when this is dropped.

@@ -17,6 +17,7 @@ mod error;
 mod goal;
 mod knowledge;
 mod lane;
+mod launch;
 mod output;
 mod spinner;
 #[cfg(test)]

@@ -7,27 +7,24 @@
 //!              └─ wait for the boot            └─ watch on; reached now is done, late
 //! ```
 
-use batwa_api::{
-    name::VmName,
-    operation::Stage,
-    vm::{VmSpec, VmState},
-};
+use std::time::Duration;
+
+use batwa_api::{name::VmName, operation::Stage, vm::VmState};
 use tokio::time::{Instant, sleep};
 
 use super::{
     Multipass,
-    call::{Call, Launch, UserDataFrom},
+    call::Call,
     goal::{Goal, Verdict},
     knowledge::Work,
     nameable,
-    output::{Listed, Shutdown, native_image},
+    output::{Listed, Shutdown},
     spinner::Spinner,
-    user_data,
 };
 use crate::driver::{DriverError, Progress, StopMode};
 
 /// Where watching a VM ended.
-enum Watched {
+pub(super) enum Watched {
     /// The goal is reached.
     Reached,
     /// The VM is in a state that does not lead there, or still on its way when the time was over.
@@ -39,164 +36,6 @@ enum Watched {
 }
 
 impl Multipass {
-    pub(super) async fn launch(
-        &self,
-        vm: &VmName,
-        spec: &VmSpec,
-        progress: &Progress,
-    ) -> Result<(), DriverError> {
-        self.check_spec(vm, spec)?;
-        let document = spec
-            .cloud_init
-            .as_deref()
-            .map(user_data::document)
-            .transpose()?;
-        progress.stage(Stage::ResolvingImage);
-        if self.knowledge.cut_off(vm).is_some() {
-            // Asked again after it was cut off: the daemon may still be at it.
-            if self.appeared(vm).await?.is_some() {
-                return self.finish_late(vm, progress).await;
-            }
-        }
-        if self.listed(vm).await?.is_some() {
-            return Err(DriverError::NameTaken(vm.clone()));
-        }
-        self.check_primary(vm).await?;
-
-        let call = Call::Launch(Launch {
-            vm,
-            image: native_image(&spec.image),
-            cpus: spec.cpus,
-            memory: spec.memory,
-            disk: spec.disk,
-            user_data: match document {
-                Some(_) => UserDataFrom::Stdin,
-                None => UserDataFrom::Nowhere,
-            },
-        });
-        let admission = self.daemon.admit(&call).await?;
-        let mark = self.knowledge.mark(vm, Work::Launch);
-        self.knowledge.learn_spec(vm, spec);
-        let mut report = Reporter::new(progress, Stage::Booting);
-        let result = admission
-            .run(&call, document.as_deref(), |bytes| report.take(bytes))
-            .await;
-        match result {
-            Ok(_) => {
-                mark.finish();
-                self.confirm(vm, Goal::Running).await
-            }
-            // Refused before anything was made; the VM of that name is another's.
-            Err(error @ (DriverError::NameTaken(_) | DriverError::Invalid { .. })) => {
-                mark.finish();
-                Err(error)
-            }
-            Err(
-                error @ (DriverError::Timeout(_) | DriverError::Missing(_) | DriverError::Stuck(_)),
-            ) => {
-                progress.late();
-                progress.log(error.to_string());
-                progress.message("Multipass has let go of the launch: watching the VM");
-                let result = self.outlive(vm, error, progress).await;
-                match &result {
-                    // While the daemon is away, whether there is a VM is not known.
-                    Err(DriverError::Missing(_) | DriverError::Stuck(_)) => drop(mark),
-                    _ => mark.finish(),
-                }
-                result
-            }
-            Err(error) => {
-                let result = self.clean_up(vm, progress).await;
-                match result {
-                    Ok(()) => mark.finish(),
-                    Err(trouble) => progress.log(format!(
-                        "cannot remove what is left of VM `{vm}`: {trouble}"
-                    )),
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Sees a launch through that Multipass has given up, or whose daemon has gone away.
-    async fn outlive(
-        &self,
-        vm: &VmName,
-        error: DriverError,
-        progress: &Progress,
-    ) -> Result<(), DriverError> {
-        // The daemon, if it went away, gets its time to come back before the VM gets its own.
-        let limits = self.settings.limits;
-        let given_up = Instant::now();
-        let watched = loop {
-            match self.watch(vm, Goal::Running, limits.comeback).await {
-                // A launch cut off early may still show its VM.
-                Watched::Vanished if given_up.elapsed() < limits.appear => {
-                    sleep(limits.poll).await;
-                }
-                watched => break watched,
-            }
-        };
-        match watched {
-            Watched::Reached => Ok(()),
-            Watched::Blind(_) => Err(error),
-            Watched::Vanished => Err(DriverError::Failed {
-                detail: format!("VM `{vm}` was not made: {error}"),
-                hint: None,
-                log: Vec::new(),
-            }),
-            Watched::Not(VmState::Starting | VmState::Unknown | VmState::Restarting) => {
-                self.finish_late(vm, progress).await
-            }
-            Watched::Not(state) => {
-                self.clean_up(vm, progress).await?;
-                Err(DriverError::failed(format!(
-                    "VM `{vm}` was {state} when its launch was given up: {error}"
-                )))
-            }
-        }
-    }
-
-    /// Watches a VM that is being made without a client of ours.
-    async fn finish_late(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError> {
-        progress.stage(Stage::Booting);
-        let watched = self
-            .watch(vm, Goal::Running, self.settings.limits.late)
-            .await;
-        match watched {
-            Watched::Reached => {
-                self.knowledge.settle_cut_off(vm);
-                Ok(())
-            }
-            Watched::Blind(error) => Err(error),
-            Watched::Vanished => {
-                self.knowledge.settle_cut_off(vm);
-                Err(DriverError::failed(format!(
-                    "VM `{vm}` vanished while it was being made"
-                )))
-            }
-            Watched::Not(state) => {
-                self.knowledge.settle_cut_off(vm);
-                Err(DriverError::Failed {
-                    detail: format!(
-                        "VM `{vm}` was made, but Multipass saw no end of its boot and calls it {state}: it stays for you to look at"
-                    ),
-                    hint: Some("stop it with force and start it, or delete it".to_owned()),
-                    log: Vec::new(),
-                })
-            }
-        }
-    }
-
-    /// Removes what a failed launch left.
-    async fn clean_up(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError> {
-        if self.listed(vm).await?.is_none() {
-            return Ok(());
-        }
-        progress.stage(Stage::CleaningUp);
-        self.remove(vm, progress).await
-    }
-
     pub(super) async fn power_on(
         &self,
         vm: &VmName,
@@ -378,7 +217,7 @@ impl Multipass {
     }
 
     /// The VM as listed; one whose launch was cut off just now gets its time to appear.
-    async fn appeared(&self, vm: &VmName) -> Result<Option<Listed>, DriverError> {
+    pub(super) async fn appeared(&self, vm: &VmName) -> Result<Option<Listed>, DriverError> {
         loop {
             if let Some(listed) = self.listed(vm).await? {
                 return Ok(Some(listed));
@@ -417,7 +256,7 @@ impl Multipass {
             DriverError::Timeout(_) => limits.late,
             DriverError::Missing(_) | DriverError::Stuck(_) => limits.comeback,
             // Somebody else may have done it meanwhile: one look tells.
-            _ => std::time::Duration::ZERO,
+            _ => Duration::ZERO,
         };
         if !patience.is_zero() {
             progress.late();
@@ -442,7 +281,7 @@ impl Multipass {
     }
 
     /// Looks whether the state bears out a success that Multipass reported.
-    async fn confirm(&self, vm: &VmName, goal: Goal) -> Result<(), DriverError> {
+    pub(super) async fn confirm(&self, vm: &VmName, goal: Goal) -> Result<(), DriverError> {
         match self.watch(vm, goal, self.settings.limits.settle).await {
             // Who cannot look has to believe.
             Watched::Reached | Watched::Blind(_) => Ok(()),
@@ -473,7 +312,7 @@ impl Multipass {
 
     /// Looks at a VM until `goal` is reached or cannot be, at most for `patience`, and once at least. A daemon
     /// that does not answer meanwhile is asked again.
-    async fn watch(&self, vm: &VmName, goal: Goal, patience: std::time::Duration) -> Watched {
+    pub(super) async fn watch(&self, vm: &VmName, goal: Goal, patience: Duration) -> Watched {
         let until = Instant::now() + patience;
         loop {
             let seen = match self.listed(vm).await {
@@ -510,7 +349,7 @@ fn in_trash(vm: &VmName) -> DriverError {
 }
 
 /// Tells an operation what the spinner says.
-struct Reporter<'a> {
+pub(super) struct Reporter<'a> {
     progress: &'a Progress,
     spinner: Spinner,
     stage: Option<Stage>,
@@ -519,7 +358,7 @@ struct Reporter<'a> {
 }
 
 impl<'a> Reporter<'a> {
-    fn new(progress: &'a Progress, starting: Stage) -> Self {
+    pub(super) fn new(progress: &'a Progress, starting: Stage) -> Self {
         Self {
             progress,
             spinner: Spinner::default(),
@@ -528,7 +367,7 @@ impl<'a> Reporter<'a> {
         }
     }
 
-    fn take(&mut self, bytes: &[u8]) {
+    pub(super) fn take(&mut self, bytes: &[u8]) {
         for step in self.spinner.feed(bytes) {
             let stage = step.stage.map(|stage| match stage {
                 Stage::Booting => self.starting,
