@@ -6,6 +6,7 @@
     reason = "a helper of a test that cannot go on fails the test"
 )]
 
+mod compat_agent;
 mod driver_contract;
 mod errors;
 mod lab;

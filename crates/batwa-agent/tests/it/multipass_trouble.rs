@@ -128,19 +128,21 @@ async fn an_action_during_which_the_daemon_hung_is_judged_when_it_is_back() {
     });
     multipass.control(&json!({"hang": ["stop"]}));
     let (web, quiet) = (name("web"), Progress::ignored());
-    let mut stop = driver.stop(&web, StopMode::Graceful, &quiet);
-    tokio::select! {
-        result = &mut stop => panic!("it ended: {result:?}"),
-        () = async {
-            multipass.called("stop web").await;
-            let client = multipass.calls().into_iter().find(|call| call.line == "stop web").unwrap();
-            eventually("the deadline", || !is_alive(client.pid)).await;
-            // The daemon got the request before it hung, and does it now.
-            multipass.behave();
-            multipass.run(&["stop", "web"]).await;
-        } => {}
-    }
-    stop.await.unwrap();
+    let stop = driver.stop(&web, StopMode::Graceful, &quiet);
+    let daemon = async {
+        multipass.called("stop web").await;
+        let client = multipass
+            .calls()
+            .into_iter()
+            .find(|call| call.line == "stop web")
+            .unwrap();
+        eventually("the deadline", || !is_alive(client.pid)).await;
+        // The daemon got the request before it hung, and does it now.
+        multipass.behave();
+        multipass.run(&["stop", "web"]).await;
+    };
+    let (stopped, ()) = tokio::join!(stop, daemon);
+    stopped.unwrap();
 }
 
 #[tokio::test]
