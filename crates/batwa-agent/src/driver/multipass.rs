@@ -363,9 +363,12 @@ impl Driver for Multipass {
 
     async fn check(&self, vm: &VmName, spec: &VmSpec) -> Result<(), DriverError> {
         self.check_spec(vm, spec)?;
+        // Whether the daemon answers is for the operation to find out.
+        if let Ok(Some(_)) = self.listed(vm).await {
+            return Err(DriverError::NameTaken(vm.clone()));
+        }
         match self.check_primary(vm).await {
             Err(error @ DriverError::Invalid { .. }) => Err(error),
-            // Whether the daemon answers is for the operation to find out.
             Ok(()) | Err(_) => Ok(()),
         }
     }

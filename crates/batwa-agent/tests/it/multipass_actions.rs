@@ -13,10 +13,18 @@ use tokio::{
     time::timeout,
 };
 
+use crate::driver_contract::driver_contract;
 use crate::stand_in::{DEADLINE, StandIn, Told, name, seen, spec};
 
 fn quiet() -> Progress {
     Progress::ignored()
+}
+
+#[tokio::test]
+async fn the_multipass_driver_keeps_the_contract() {
+    let multipass = StandIn::new();
+    let driver = std::sync::Arc::new(multipass.driver());
+    driver_contract(driver, spec(), DEADLINE).await;
 }
 
 #[tokio::test]

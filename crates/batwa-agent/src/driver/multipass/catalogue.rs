@@ -26,6 +26,9 @@ const FRESH: Duration = Duration::from_secs(60 * 60);
 /// How long after a failure the next attempt is made.
 const RETRY: Duration = Duration::from_secs(30);
 
+/// The remotes that Multipass has, which hold more than it lists.
+const REMOTES: [&str; 6] = ["", "release", "daily", "core", "snapcraft", "appliance"];
+
 /// The list and who fetches it.
 pub(super) struct Catalogue {
     daemon: Arc<Daemon>,
@@ -96,8 +99,10 @@ impl Catalogue {
             .iter()
             .flat_map(|known| known.aliases.iter().chain([&known.name]))
             .any(|name| native_image(name) == image);
-        let may_exist = image.contains(':') && !image.starts_with("debian:")
-            || image.starts_with(|c: char| c.is_ascii_digit());
+        let may_exist = match image.split_once(':') {
+            Some((remote, _)) => REMOTES.contains(&remote),
+            None => image.starts_with(|c: char| c.is_ascii_digit()),
+        };
         (!listed && !may_exist).then(|| {
             format!("Multipass lists no image `{image}`: see the list of images, or name a version such as `24.04`")
         })
