@@ -8,6 +8,7 @@ pub mod fake;
 pub mod multipass;
 pub(crate) mod open;
 pub mod pty;
+pub mod qemu;
 
 use std::{fmt, pin::Pin, sync::Arc};
 
@@ -302,6 +303,11 @@ impl Progress {
     #[must_use]
     pub fn ignored() -> Self {
         Self::new(|_| ())
+    }
+
+    /// Hands on what another part says.
+    pub fn forward(&self, update: ProgressUpdate) {
+        (self.0)(update);
     }
 
     /// A new stage began.

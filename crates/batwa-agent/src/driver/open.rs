@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use batwa_api::agent::DriverKind;
 
-use super::{Driver, DriverError, fake::FakeDriver, multipass::Multipass};
+use super::{Driver, DriverError, fake::FakeDriver, multipass::Multipass, qemu::QemuDriver};
 use crate::config::{AgentConfig, DriverChoice};
 
 /// The drivers of `config`, the one for new VMs first.
@@ -28,11 +28,7 @@ pub(crate) fn open(
 fn open_one(kind: DriverKind, config: &AgentConfig) -> Result<Arc<dyn Driver>, DriverError> {
     Ok(match kind {
         DriverKind::Multipass => Arc::new(Multipass::new(config.multipass.clone())),
-        DriverKind::Qemu => {
-            return Err(DriverError::Unsupported(format!(
-                "driver `{kind}` is not part of this build"
-            )));
-        }
+        DriverKind::Qemu => Arc::new(QemuDriver::open(&config.state_dir)?),
         DriverKind::Fake => Arc::new(FakeDriver::open(&config.state_dir, config.fake.clone())?),
     })
 }

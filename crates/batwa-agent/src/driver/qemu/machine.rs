@@ -1,0 +1,253 @@
+//! The command line of a VM's QEMU: a pure function of its record.
+
+use std::path::Path;
+
+use super::{
+    images::Manifest,
+    record::{Record, file},
+};
+
+/// What QEMU's command line follows from, beside the record.
+#[derive(Debug, Clone)]
+pub(super) struct Machine<'a> {
+    /// The VM.
+    pub(super) record: &'a Record,
+    /// The folder of its image, for a kernel of its own.
+    pub(super) image_dir: &'a Path,
+    /// How its CPUs run.
+    pub(super) accelerator: Accelerator,
+    /// The free loopback port that shall lead to its SSH.
+    pub(super) ssh_port: u16,
+    /// Whether it goes on from where it was suspended.
+    pub(super) from: From,
+}
+
+/// How a VM's CPUs run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accelerator {
+    /// By the processor itself.
+    Kvm,
+    /// Emulated.
+    Tcg,
+}
+
+impl Accelerator {
+    /// The accelerator's name, as shown to people.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+
+    /// Its part of the command line.
+    pub(super) fn args(self) -> [&'static str; 4] {
+        match self {
+            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+        }
+    }
+}
+
+/// Where a VM begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum From {
+    /// At its boot.
+    Boot,
+    /// At the memory that was kept when it was suspended.
+    Memory,
+}
+
+/// Name of the snapshot that holds a suspended VM's memory.
+pub(super) const SUSPENDED: &str = "batwa-suspended";
+/// Node name of a VM's own disk.
+pub(super) const DISK_NODE: &str = "disk";
+
+impl Machine<'_> {
+    /// The arguments after the program. Paths are relative to the VM's folder, in which QEMU runs.
+    pub(super) fn args(&self) -> Vec<String> {
+        let record = self.record;
+        let mut args: Vec<String> = Vec::with_capacity(64);
+        let mut add = |words: &[&str]| args.extend(words.iter().map(|word| (*word).to_owned()));
+
+        add(&["-name", &format!("guest={}", escaped(record.name.as_str()))]);
+        add(&["-uuid", &record.instance.to_string()]);
+        // q35 without what a server never uses; `-nodefaults` leaves nothing that is not named below.
+        add(&["-machine", "q35,usb=off,vmport=off"]);
+        add(&["-no-user-config", "-nodefaults", "-display", "none"]);
+        add(&self.accelerator.args());
+        add(&["-smp", &record.cpus.to_string()]);
+        add(&["-m", &format!("{}k", record.memory.as_u64().div_ceil(1024))]);
+        add(&[
+            "-sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        ]);
+        add(&["-pidfile", file::PID]);
+        add(&["-qmp", &format!("unix:{},server=on,wait=off", file::QMP)]);
+        add(&[
+            "-chardev",
+            &format!(
+                "socket,id=console,path={},server=on,wait=off,logfile={},logappend=on",
+                file::CONSOLE,
+                file::CONSOLE_LOG
+            ),
+        ]);
+        add(&["-serial", "chardev:console"]);
+        add(&[
+            "-blockdev",
+            &format!(
+                "driver=qcow2,node-name={DISK_NODE},discard=unmap,file.driver=file,file.filename={}",
+                file::DISK
+            ),
+        ]);
+        add(&[
+            "-device",
+            &format!("virtio-blk-pci,drive={DISK_NODE},serial=disk,bootindex=1"),
+        ]);
+        add(&[
+            "-blockdev",
+            &format!(
+                "driver=raw,node-name=seed,read-only=on,file.driver=file,file.filename={}",
+                file::SEED
+            ),
+        ]);
+        add(&["-device", "virtio-blk-pci,drive=seed,serial=seed"]);
+        add(&[
+            "-netdev",
+            &format!("user,id=net,hostfwd=tcp:127.0.0.1:{}-:22", self.ssh_port),
+        ]);
+        add(&[
+            "-device",
+            &format!("virtio-net-pci,netdev=net,mac={},romfile=", self.mac()),
+        ]);
+        add(&["-device", "virtio-rng-pci"]);
+        if let Some(boot) = &record.manifest.boot {
+            add(&["-kernel", &self.image_file(Manifest::KERNEL)]);
+            add(&["-initrd", &self.image_file(Manifest::INITRD)]);
+            add(&["-append", &boot.command_line]);
+        }
+        if self.from == From::Memory {
+            add(&["-loadvm", SUSPENDED]);
+        }
+        args
+    }
+
+    /// Locally administered, and the same at each start: from the end of the VM's id.
+    fn mac(&self) -> String {
+        let [.., a, b, c] = *self.record.instance.as_bytes();
+        format!("52:54:00:{a:02x}:{b:02x}:{c:02x}")
+    }
+
+    fn image_file(&self, name: &str) -> String {
+        self.image_dir.join(name).display().to_string()
+    }
+}
+
+/// A value inside QEMU's comma-separated options.
+fn escaped(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use batwa_api::{name::VmName, size::ByteSize};
+
+    use super::*;
+    use crate::driver::qemu::images::Boot;
+
+    fn record(boot: Option<Boot>) -> Record {
+        let mut record = Record::new(
+            VmName::parse("web").unwrap(),
+            "tiny".to_owned(),
+            Manifest {
+                boot,
+                ..Manifest::example()
+            },
+            2,
+            ByteSize::mib(256),
+            ByteSize::gib(2),
+        );
+        record.instance = uuid::Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_00a1_b2c3);
+        record
+    }
+
+    #[test]
+    fn the_whole_command_line_of_a_vm_with_a_kernel_of_its_own() {
+        let record = record(Some(Boot {
+            command_line: "console=ttyS0".to_owned(),
+        }));
+        let machine = Machine {
+            record: &record,
+            image_dir: Path::new("/images/tiny-1"),
+            accelerator: Accelerator::Tcg,
+            ssh_port: 40022,
+            from: From::Boot,
+        };
+        insta::assert_snapshot!(machine.args().join("\n"), @r#"
+        -name
+        guest=web
+        -uuid
+        01990000-0000-7000-8000-000000a1b2c3
+        -machine
+        q35,usb=off,vmport=off
+        -no-user-config
+        -nodefaults
+        -display
+        none
+        -accel
+        tcg,thread=multi
+        -cpu
+        max
+        -smp
+        2
+        -m
+        262144k
+        -sandbox
+        on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+        -pidfile
+        pid
+        -qmp
+        unix:qmp.sock,server=on,wait=off
+        -chardev
+        socket,id=console,path=console.sock,server=on,wait=off,logfile=console.log,logappend=on
+        -serial
+        chardev:console
+        -blockdev
+        driver=qcow2,node-name=disk,discard=unmap,file.driver=file,file.filename=disk.qcow2
+        -device
+        virtio-blk-pci,drive=disk,serial=disk,bootindex=1
+        -blockdev
+        driver=raw,node-name=seed,read-only=on,file.driver=file,file.filename=seed.img
+        -device
+        virtio-blk-pci,drive=seed,serial=seed
+        -netdev
+        user,id=net,hostfwd=tcp:127.0.0.1:40022-:22
+        -device
+        virtio-net-pci,netdev=net,mac=52:54:00:a1:b2:c3,romfile=
+        -device
+        virtio-rng-pci
+        -kernel
+        /images/tiny-1/kernel
+        -initrd
+        /images/tiny-1/initrd
+        -append
+        console=ttyS0
+        "#);
+    }
+
+    #[test]
+    fn a_suspended_vm_goes_on_from_its_memory_and_a_disk_image_boots_itself() {
+        let record = record(None);
+        let machine = Machine {
+            record: &record,
+            image_dir: Path::new("/images/ubuntu-24.04"),
+            accelerator: Accelerator::Kvm,
+            ssh_port: 1,
+            from: From::Memory,
+        };
+        let args = machine.args();
+        assert!(args.ends_with(&["-loadvm".to_owned(), SUSPENDED.to_owned()]));
+        assert!(!args.contains(&"-kernel".to_owned()));
+        assert!(args.contains(&"kvm".to_owned()));
+    }
+}

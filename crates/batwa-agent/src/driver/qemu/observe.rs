@@ -1,0 +1,241 @@
+//! What is seen of VMs from outside, and what they say themselves.
+
+use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use batwa_api::{
+    Timestamp,
+    name::VmName,
+    size::ByteSize,
+    vm::{Readiness, VmState, VmUsage},
+};
+use tokio::time::timeout;
+
+use super::{
+    process::Process,
+    qmp,
+    ready::Health,
+    record::{Phase, Record, file},
+    ssh::{SshError, Target},
+    usage::{self, Report},
+    vms::{Vm, Vms, lock},
+};
+use crate::driver::{DriverError, ObservedVm};
+
+/// How long a look may take that asks the VM itself.
+const ASK: Duration = Duration::from_secs(8);
+
+impl Vms {
+    /// All VMs, cheaply. A running one that nobody watches yet gets its watcher here.
+    pub(super) fn observe(&self) -> Vec<ObservedVm> {
+        self.all().iter().map(|vm| self.look(vm)).collect()
+    }
+
+    /// One VM, with what it says of itself.
+    pub(super) async fn inspect(&self, name: &VmName) -> Result<ObservedVm, DriverError> {
+        let vm = self.get(name)?;
+        let mut observed = self.look(&vm);
+        let Some(process) = vm.process() else {
+            return Ok(observed);
+        };
+        if matches!(
+            observed.readiness,
+            Some(Readiness::Ready | Readiness::CloudInit)
+        ) && let Ok(Ok(report)) = timeout(ASK, ask(&vm)).await
+        {
+            let mut seen = lock(&vm.seen);
+            seen.usage = Some(report.usage(seen.cpu));
+            seen.cpu = report.cpu;
+            seen.report = Some(report);
+        } else if let Ok(qapi::qmp::RunState::io_error) = qmp::status(&vm.dir).await {
+            let free = super::files::free_space(vm.dir.path())
+                .map_or_else(String::new, |free| format!(", {free} free"));
+            observed.message = Some(format!(
+                "it stands still: its disk file could not be written (is this machine's disk full{free}?)"
+            ));
+        }
+        let mut result = self.look(&vm);
+        result.message = observed.message.or(result.message);
+        if result.usage.is_none() {
+            result.usage = Some(outside_usage(&vm, process));
+        }
+        Ok(result)
+    }
+
+    fn look(&self, vm: &Arc<Vm>) -> ObservedVm {
+        let record = vm.record();
+        let process = vm.process();
+        if let Some(process) = process {
+            self.watch(vm, process, None);
+        }
+        let health = vm.health.borrow().clone();
+        let being_made = vm.being_made.load(Ordering::Relaxed);
+        let mut observed = plain(&record);
+        let (state, message) = state(&record, process.is_some(), health.as_ref(), being_made);
+        observed.state = state;
+        observed.message = message;
+        if process.is_some() {
+            observed.readiness = Some(
+                health
+                    .as_ref()
+                    .map_or(Readiness::Booting, Health::readiness),
+            );
+            observed.acceleration = record.acceleration;
+            observed.started_at = record.started_at;
+            let seen = lock(&vm.seen).clone();
+            observed.usage = seen.usage;
+            if let Some(report) = seen.report {
+                observed.ipv4 = report.ipv4;
+                observed.release = report.release.or(observed.release);
+            }
+        }
+        observed
+    }
+}
+
+/// What the record alone says.
+fn plain(record: &Record) -> ObservedVm {
+    ObservedVm {
+        image: Some(record.image.clone()),
+        release: Some(record.manifest.title.clone()),
+        cpus: Some(record.cpus),
+        memory: Some(record.memory),
+        disk: Some(record.disk),
+        created_at: Some(record.created_at),
+        ..ObservedVm::new(record.name.clone(), VmState::Unknown)
+    }
+}
+
+/// The state, and why where there is something to say.
+fn state(
+    record: &Record,
+    runs: bool,
+    health: Option<&Health>,
+    being_made: bool,
+) -> (VmState, Option<String>) {
+    match (record.phase, runs) {
+        (Phase::Trashed, _) => (VmState::Deleted, None),
+        (Phase::Making, false) if being_made => (VmState::Creating, None),
+        (Phase::Making, _) => (
+            VmState::Error,
+            Some("its creation was cut off: purge it, and create it again".to_owned()),
+        ),
+        (Phase::Suspended, false) => (VmState::Suspended, None),
+        (_, true) => {
+            let state = match health {
+                None | Some(Health::Booting { .. } | Health::Silent | Health::Ended) => {
+                    VmState::Starting
+                }
+                Some(Health::CloudInit | Health::Ready { .. } | Health::Unreachable(_)) => {
+                    VmState::Running
+                }
+            };
+            let complaint = health.and_then(Health::complaint);
+            (state, complaint.map(|complaint| complaint.text.clone()))
+        }
+        (Phase::Made, false) => (VmState::Stopped, record.ended.clone()),
+    }
+}
+
+/// Asks the VM over SSH, on a connection that is kept: making one takes an emulated processor a second.
+async fn ask(vm: &Vm) -> Result<Report, SshError> {
+    let record = vm.record();
+    let mut session = vm.session.lock().await;
+    if let Some(open) = session.take()
+        && let Ok(output) = open.run(usage::COMMAND).await
+    {
+        *session = Some(open);
+        return Ok(Report::parse(&output.text));
+    }
+    let port = record.ssh_port.ok_or(SshError::Silent)?;
+    let target = Target::of(&vm.dir, port, &record.manifest.user).map_err(|_| SshError::Silent)?;
+    let open = target.connect(ASK).await?;
+    let output = open.run(usage::COMMAND).await?;
+    *session = Some(open);
+    Ok(Report::parse(&output.text))
+}
+
+/// What its process and files use, where the VM itself says nothing.
+fn outside_usage(vm: &Vm, process: Process) -> VmUsage {
+    use std::os::unix::fs::MetadataExt;
+    let blocks = std::fs::metadata(vm.dir.file(file::DISK)).map(|metadata| metadata.blocks());
+    VmUsage {
+        memory_used: process.memory(),
+        disk_used: blocks.ok().map(|blocks| ByteSize::bytes(blocks * 512)),
+        measured_at: Timestamp::now(),
+        ..VmUsage::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::qemu::{images::Manifest, ready::Complaint};
+
+    #[test]
+    fn states_follow_from_record_process_and_health() {
+        let record = |phase| {
+            let mut record = Record::new(
+                VmName::parse("web").unwrap(),
+                "tiny".to_owned(),
+                Manifest::example(),
+                1,
+                ByteSize::mib(256),
+                ByteSize::gib(1),
+            );
+            record.phase = phase;
+            record.ended = Some("QEMU ended: oops".to_owned());
+            record
+        };
+        let check = |phase, runs, health: Option<Health>, being_made, expected, says: &str| {
+            let (state, message) = state(&record(phase), runs, health.as_ref(), being_made);
+            assert_eq!(state, expected);
+            assert!(
+                message.clone().unwrap_or_default().contains(says),
+                "{message:?}"
+            );
+        };
+        let ready = Health::Ready { complaint: None };
+        let complaint = Complaint {
+            text: "no SSH".to_owned(),
+            log: Vec::new(),
+        };
+        check(Phase::Making, false, None, true, VmState::Creating, "");
+        check(Phase::Making, false, None, false, VmState::Error, "purge");
+        check(Phase::Made, true, None, false, VmState::Starting, "");
+        check(
+            Phase::Made,
+            true,
+            Some(ready.clone()),
+            false,
+            VmState::Running,
+            "",
+        );
+        let unreachable = Some(Health::Unreachable(complaint));
+        check(
+            Phase::Made,
+            true,
+            unreachable,
+            false,
+            VmState::Running,
+            "no SSH",
+        );
+        check(
+            Phase::Made,
+            false,
+            Some(Health::Ended),
+            false,
+            VmState::Stopped,
+            "oops",
+        );
+        check(Phase::Suspended, false, None, false, VmState::Suspended, "");
+        check(
+            Phase::Suspended,
+            true,
+            Some(ready),
+            false,
+            VmState::Running,
+            "",
+        );
+        check(Phase::Trashed, false, None, false, VmState::Deleted, "");
+    }
+}

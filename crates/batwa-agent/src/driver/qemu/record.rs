@@ -1,0 +1,172 @@
+//! What is written down of one VM, and where its files lie.
+//!
+//! `vm.json` is written first and removed last, so that every file of a VM, half-made ones included, belongs to a
+//! record. It holds what was asked and decided; whether the VM runs is never written, only looked up.
+
+use std::path::{Path, PathBuf};
+
+use batwa_api::{Timestamp, name::VmName, size::ByteSize};
+use serde::{Deserialize, Serialize};
+
+use super::{files, images::Manifest};
+use crate::driver::DriverError;
+
+/// The layout of `vm.json` that this build writes; newer ones are left alone.
+const VERSION: u32 = 1;
+
+/// What is written down of one VM.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Record {
+    version: u32,
+    /// The VM's name.
+    pub(super) name: VmName,
+    /// Unique in time: cloud-init's instance id, and QEMU's `-uuid`, by which its process is known.
+    pub(super) instance: uuid::Uuid,
+    /// How far the VM has come.
+    pub(super) phase: Phase,
+    /// The image it was made from, as the user called it.
+    pub(super) image: String,
+    /// That image, as it lay in the cache then.
+    pub(super) manifest: Manifest,
+    /// Number of virtual CPUs.
+    pub(super) cpus: u32,
+    /// Memory size.
+    pub(super) memory: ByteSize,
+    /// Disk size.
+    pub(super) disk: ByteSize,
+    /// When it was made.
+    pub(super) created_at: Timestamp,
+    /// When it was last powered on.
+    pub(super) started_at: Option<Timestamp>,
+    /// The loopback port that leads to its SSH, while it runs.
+    pub(super) ssh_port: Option<u16>,
+    /// `kvm` or `tcg`, as it was last started.
+    pub(super) acceleration: Option<String>,
+    /// KVM once brought no sign of life here: emulate from then on.
+    #[serde(default)]
+    pub(super) kvm_failed: bool,
+    /// How its process last ended, when not as asked.
+    pub(super) ended: Option<String>,
+}
+
+/// How far a VM has come, beside running and stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Phase {
+    /// Disk and seed are being made.
+    Making,
+    /// It can be started, or runs.
+    Made,
+    /// Its memory is kept in its disk file.
+    Suspended,
+    /// In the trash.
+    Trashed,
+}
+
+impl Record {
+    /// A VM whose making begins now.
+    pub(super) fn new(
+        name: VmName,
+        image: String,
+        manifest: Manifest,
+        cpus: u32,
+        memory: ByteSize,
+        disk: ByteSize,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            name,
+            instance: uuid::Uuid::now_v7(),
+            phase: Phase::Making,
+            image,
+            manifest,
+            cpus,
+            memory,
+            disk,
+            created_at: Timestamp::now(),
+            started_at: None,
+            ssh_port: None,
+            acceleration: None,
+            kvm_failed: false,
+            ended: None,
+        }
+    }
+}
+
+/// The folder of one VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct VmDir(PathBuf);
+
+/// The files in it, relative to it: QEMU runs inside the folder, so that sockets stay within the system's limit of
+/// some hundred bytes for their names.
+pub(super) mod file {
+    /// The record.
+    pub(in super::super) const RECORD: &str = "vm.json";
+    /// The VM's own layer of its disk.
+    pub(in super::super) const DISK: &str = "disk.qcow2";
+    /// The NoCloud seed.
+    pub(in super::super) const SEED: &str = "seed.img";
+    /// QEMU's control socket.
+    pub(in super::super) const QMP: &str = "qmp.sock";
+    /// The serial port.
+    pub(in super::super) const CONSOLE: &str = "console.sock";
+    /// What the serial port printed.
+    pub(in super::super) const CONSOLE_LOG: &str = "console.log";
+    /// What QEMU itself printed.
+    pub(in super::super) const QEMU_LOG: &str = "qemu.log";
+    /// QEMU's process id.
+    pub(in super::super) const PID: &str = "pid";
+    /// The key with which we sign in.
+    pub(in super::super) const CLIENT_KEY: &str = "client_key";
+    /// The key by which we know the VM.
+    pub(in super::super) const HOST_KEY: &str = "host_key.pub";
+}
+
+impl VmDir {
+    /// The folder of VM `name` among all of them.
+    pub(super) fn of(vms: &Path, name: &VmName) -> Self {
+        Self(vms.join(name.as_str()))
+    }
+
+    /// The folder itself.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// One of the files of [`file`].
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Writes the record down.
+    pub(super) fn save(&self, record: &Record) -> Result<(), DriverError> {
+        let json = serde_json::to_vec_pretty(record).expect("a record is plain data");
+        files::write(&self.file(file::RECORD), &json)
+    }
+
+    /// Reads the record back; `None` where there is none.
+    pub(super) fn load(&self) -> Result<Option<Record>, DriverError> {
+        let path = self.file(file::RECORD);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(files::io_error("read", &path, &error)),
+        };
+        let record: Record = serde_json::from_slice(&bytes).map_err(|error| {
+            DriverError::failed(format!("cannot read {}: {error}", path.display()))
+        })?;
+        if record.version > VERSION {
+            return Err(DriverError::failed(format!(
+                "cannot read {}: a newer Batwa wrote it",
+                path.display()
+            )));
+        }
+        Ok(Some(record))
+    }
+
+    /// What the serial port printed lately, as lines for people.
+    pub(super) fn console_tail(&self, lines: usize) -> Vec<String> {
+        let bytes = std::fs::read(self.file(file::CONSOLE_LOG)).unwrap_or_default();
+        super::console::last_lines(&bytes, lines)
+    }
+}

@@ -1,0 +1,186 @@
+//! The NoCloud seed: a small FAT volume from which cloud-init, or tiny's own start, learns who it is.
+//!
+//! Three files: `meta-data` with the name and our client key, `user-data` with what the user gave, untouched, and
+//! `vendor-data` with what we need besides. cloud-init lets user-data win over vendor-data, so our part stands where
+//! it cannot be overridden by accident: the client key is the data source's, and a script at the end of the boot
+//! makes sure of the account.
+
+use std::{
+    io::{Cursor, Write},
+    path::Path,
+};
+
+use russh::keys::{PrivateKey, PublicKey};
+
+use super::{files, user_data::UserData};
+use crate::driver::DriverError;
+
+/// Size of the volume: far above the largest user-data.
+const SIZE: usize = 1 << 20;
+
+/// What a seed says.
+#[derive(Debug)]
+pub(super) struct Seed<'a> {
+    /// Unique in time: cloud-init does its work once for each.
+    pub(super) instance: uuid::Uuid,
+    /// The VM's name for itself.
+    pub(super) hostname: &'a str,
+    /// The account that we sign in to.
+    pub(super) user: &'a str,
+    /// The key that may sign in to it.
+    pub(super) client_key: &'a PublicKey,
+    /// The key that the VM shall show.
+    pub(super) host_key: &'a PrivateKey,
+    /// What the user gave.
+    pub(super) user_data: &'a UserData,
+}
+
+impl Seed<'_> {
+    /// Writes the volume to `path`.
+    pub(super) fn write(&self, path: &Path) -> Result<(), DriverError> {
+        let volume = self
+            .volume()
+            .map_err(|error| files::io_error("make the seed", path, &error))?;
+        files::write(path, &volume)
+    }
+
+    fn volume(&self) -> std::io::Result<Vec<u8>> {
+        let mut volume = Cursor::new(vec![0; SIZE]);
+        let options = fatfs::FormatVolumeOptions::new().volume_label(*b"CIDATA     ");
+        fatfs::format_volume(&mut volume, options)?;
+        {
+            let fs = fatfs::FileSystem::new(&mut volume, fatfs::FsOptions::new())?;
+            let root = fs.root_dir();
+            for (name, text) in [
+                ("meta-data", self.meta_data()),
+                ("user-data", self.user_data.text().to_owned()),
+                ("vendor-data", self.vendor_data()),
+            ] {
+                root.create_file(name)?.write_all(text.as_bytes())?;
+            }
+        }
+        Ok(volume.into_inner())
+    }
+
+    fn meta_data(&self) -> String {
+        format!(
+            "instance-id: {}\nlocal-hostname: {}\npublic-keys:\n  - {}\n",
+            self.instance,
+            self.hostname,
+            public_line(self.client_key)
+        )
+    }
+
+    fn vendor_data(&self) -> String {
+        let pem = self
+            .host_key
+            .to_openssh(Default::default())
+            .expect("an ed25519 key has an OpenSSH form");
+        let private = pem
+            .lines()
+            .map(|line| format!("    {line}\n"))
+            .collect::<String>();
+        let public = public_line(self.host_key.public_key());
+        let user = self.user;
+        let key = public_line(self.client_key);
+        format!(
+            "\
+Content-Type: multipart/mixed; boundary=\"batwa\"
+MIME-Version: 1.0
+
+--batwa
+Content-Type: text/cloud-config; charset=\"us-ascii\"
+
+#cloud-config
+ssh_keys:
+  ed25519_private: |
+{private}  ed25519_public: {public}
+
+--batwa
+Content-Type: text/x-shellscript; charset=\"us-ascii\"
+
+#!/bin/sh
+# The account that Batwa signs in to, whatever the user-data made of the accounts.
+id {user} >/dev/null 2>&1 || useradd -m -s /bin/bash {user}
+home=$(getent passwd {user} | cut -d: -f6)
+if ! grep -qsF '{key}' \"$home/.ssh/authorized_keys\"; then
+  mkdir -p -m 700 \"$home/.ssh\"
+  echo '{key}' >> \"$home/.ssh/authorized_keys\"
+  chmod 600 \"$home/.ssh/authorized_keys\"
+  chown -R {user}: \"$home/.ssh\"
+fi
+[ {user} = root ] || echo '{user} ALL=(ALL) NOPASSWD:ALL' > /etc/sudoers.d/90-batwa
+
+--batwa--
+"
+        )
+    }
+}
+
+/// A public key on one line, without a comment.
+fn public_line(key: &PublicKey) -> String {
+    let mut key = key.clone();
+    key.set_comment("");
+    key.to_openssh()
+        .expect("an ed25519 key has an OpenSSH form")
+        .trim_end()
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use crate::driver::qemu::ssh::new_key;
+
+    #[test]
+    fn the_volume_holds_the_three_files_under_the_label_that_cloud_init_looks_for() {
+        let (client, host) = (new_key("client"), new_key("host"));
+        let user_data = UserData::Script(format!("#!/bin/sh\n{}\n", "x".repeat(60 << 10)));
+        let seed = Seed {
+            instance: uuid::Uuid::now_v7(),
+            hostname: "web-1",
+            user: "debian",
+            client_key: client.public_key(),
+            host_key: &host,
+            user_data: &user_data,
+        };
+        let volume = seed.volume().unwrap();
+        assert_eq!(volume.len(), SIZE);
+        let fs = fatfs::FileSystem::new(Cursor::new(volume), fatfs::FsOptions::new()).unwrap();
+        assert_eq!(fs.volume_label(), "CIDATA");
+        let read = |name: &str| {
+            let mut text = String::new();
+            let mut file = fs.root_dir().open_file(name).unwrap();
+            file.read_to_string(&mut text).unwrap();
+            text
+        };
+        assert_eq!(read("user-data"), user_data.text());
+        let meta = read("meta-data");
+        assert!(meta.contains("\nlocal-hostname: web-1\n"), "{meta}");
+        assert!(meta.contains(&public_line(client.public_key())), "{meta}");
+        let vendor = read("vendor-data");
+        let config = vendor
+            .split("#cloud-config\n")
+            .nth(1)
+            .unwrap()
+            .split("\n--batwa")
+            .next()
+            .unwrap();
+        #[derive(serde::Deserialize)]
+        struct Vendor {
+            ssh_keys: std::collections::BTreeMap<String, String>,
+        }
+        let config: Vendor = serde_saphyr::from_str(config).unwrap();
+        let private = PrivateKey::from_openssh(&config.ssh_keys["ed25519_private"]).unwrap();
+        assert_eq!(
+            private.public_key().key_data(),
+            host.public_key().key_data()
+        );
+        assert_eq!(
+            config.ssh_keys["ed25519_public"],
+            public_line(host.public_key())
+        );
+    }
+}

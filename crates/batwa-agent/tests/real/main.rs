@@ -1,0 +1,8 @@
+//! The qemu driver with real VMs: the image `tiny`, built once into a cache that all tests share.
+//!
+//! The cache is `target/test-cache`, or what `BATWA_TEST_CACHE` names. Where QEMU or the Debian tools are not
+//! installed, each test says that it is skipped.
+
+mod lab;
+mod lifecycle;
+mod terminal;
