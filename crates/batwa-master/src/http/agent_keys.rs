@@ -15,7 +15,7 @@ use super::{
 use crate::app::{App, auth::Caller};
 
 /// All keys, the newest first.
-#[utoipa::path(get, path = "/api/v1/agent-keys", tag = "agents", responses((status = 200, body = Items<AgentKey>)))]
+#[utoipa::path(get, path = "/api/v1/agent-keys", tag = "agent keys", responses((status = 200, body = Items<AgentKey>)))]
 pub(crate) async fn list(
     State(app): State<App>,
     caller: Caller,
@@ -24,7 +24,7 @@ pub(crate) async fn list(
 }
 
 /// Make a key; the only time it is shown.
-#[utoipa::path(post, path = "/api/v1/agent-keys", tag = "agents", request_body = CreateAgentKey,
+#[utoipa::path(post, path = "/api/v1/agent-keys", tag = "agent keys", request_body = CreateAgentKey,
     responses((status = 201, body = CreatedAgentKey)))]
 pub(crate) async fn create(
     State(app): State<App>,
@@ -36,7 +36,7 @@ pub(crate) async fn create(
 }
 
 /// Remove a key: nobody enrols with it any more; agents that did stay.
-#[utoipa::path(delete, path = "/api/v1/agent-keys/{key}", tag = "agents",
+#[utoipa::path(delete, path = "/api/v1/agent-keys/{key}", tag = "agent keys",
     params(("key" = AgentKeyId, Path, description = "the key's id")), responses((status = 204)))]
 pub(crate) async fn delete(
     State(app): State<App>,

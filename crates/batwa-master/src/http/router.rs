@@ -78,9 +78,6 @@ pub(crate) fn api() -> OpenApiRouter<App> {
 
 fn groups(app: &App) -> OpenApiRouter<App> {
     let guard = |right: Right, routes: OpenApiRouter<App>| {
-        if routes.get_openapi().paths.paths.is_empty() {
-            return routes;
-        }
         let guard = move |app: State<App>, client: Client, request: Request, next: Next| {
             caller::require(right, app, client, request, next)
         };
