@@ -81,37 +81,24 @@ pub(crate) async fn follow(
 }
 
 async fn next(follower: &mut Follower, caller: &Caller) -> Option<sse::Event> {
-    loop {
-        match follower.events.next().await {
-            Followed::Event(published) => {
-                if let Some(event) = shown(&published, caller) {
-                    return Some(event);
-                }
-            }
-            Followed::Reload(id) => {
-                return Some(
-                    sse::Event::default()
-                        .id(id.to_string())
-                        .event("reload")
-                        .data(r#"{"type":"reload"}"#),
-                );
-            }
-            Followed::End => return None,
-        }
+    match follower.events.next().await {
+        Followed::Event(published) => Some(shown(&published, caller)),
+        Followed::Reload(id) => Some(
+            sse::Event::default()
+                .id(id.to_string())
+                .event("reload")
+                .data(r#"{"type":"reload"}"#),
+        ),
+        Followed::End => None,
     }
 }
 
 /// The event as `caller` may see it.
-fn shown(published: &Published, caller: &Caller) -> Option<sse::Event> {
+fn shown(published: &Published, caller: &Caller) -> sse::Event {
     let out = sse::Event::default()
         .id(published.id.to_string())
         .event(published.name());
     match &published.event {
-        Event::Terminal { .. } | Event::TerminalRemoved { .. }
-            if caller.require(Right::Terminal).is_err() =>
-        {
-            None
-        }
         Event::Agent { agent }
             if !agent.registrations.is_empty() && caller.require(Right::Administer).is_err() =>
         {
@@ -119,8 +106,8 @@ fn shown(published: &Published, caller: &Caller) -> Option<sse::Event> {
                 agent: for_caller(caller, agent.clone()),
             };
             let json = serde_json::to_string(&event).expect("events are plain data");
-            Some(out.data(json))
+            out.data(json)
         }
-        _ => Some(out.data(published.json())),
+        _ => out.data(published.json()),
     }
 }

@@ -126,6 +126,7 @@ fn read() -> OpenApiRouter<App> {
         .routes(routes!(operations::get))
         .routes(routes!(operations::log))
         .routes(routes!(images::list))
+        .routes(routes!(terminals::list))
         .routes(routes!(events::follow))
         .routes(routes!(legacy::agents))
         .routes(routes!(legacy::agent))
@@ -149,7 +150,7 @@ fn manage() -> OpenApiRouter<App> {
 /// Accounts with the terminal right, whatever their role.
 fn terminal() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(terminals::list, terminals::open))
+        .routes(routes!(terminals::open))
         .routes(routes!(terminals::close))
         .routes(routes!(terminals::attach))
         .routes(routes!(terminals::old_ws))
