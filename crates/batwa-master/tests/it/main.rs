@@ -7,7 +7,12 @@
 
 mod accounts;
 mod audit;
+mod compat_vms;
+mod enrolment;
+mod fake_agent;
+mod fleet;
 mod harness;
+mod old_agent;
 mod openapi;
 mod rights;
 mod security;
