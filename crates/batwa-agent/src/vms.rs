@@ -172,22 +172,29 @@ impl Inventory {
         let _ = timeout(at_most, first_word.wait_for(|done| *done)).await;
     }
 
-    /// `auto`: the drivers after the first stay out when the first one answers and they hold no VM.
+    /// `auto`: the first driver that answers is used. Those before it that are not installed stay out, and so do
+    /// those after it that hold no VM. Where none answers, all stay in, to say what to install.
     pub(crate) async fn choose_first_that_answers(&self) {
+        let mut missing = Vec::new();
         for (index, slot) in self.slots.iter().enumerate() {
-            let answers = matches!(
-                timeout(PROBE_DEADLINE, slot.driver.probe()).await,
-                Ok(Ok(_))
-            );
-            if !answers {
-                continue;
+            match timeout(PROBE_DEADLINE, slot.driver.probe()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(DriverError::Missing(_))) => {
+                    missing.push(index);
+                    continue;
+                }
+                Ok(Err(_)) | Err(_) => continue,
             }
+            let mut idle = missing;
             for (later, slot) in self.slots.iter().enumerate().skip(index + 1) {
-                let holds_vms = matches!(
-                    timeout(PROBE_DEADLINE, slot.driver.observe()).await,
-                    Ok(Ok(vms)) if !vms.is_empty()
-                );
-                self.state().slots[later].active = holds_vms;
+                let vms = timeout(PROBE_DEADLINE, slot.driver.observe()).await;
+                if !matches!(vms, Ok(Ok(vms)) if !vms.is_empty()) {
+                    idle.push(later);
+                }
+            }
+            let mut state = self.state();
+            for index in idle {
+                state.slots[index].active = false;
             }
             info!(driver.kind = %slot.driver.kind(), "using driver `{}`", slot.driver.kind());
             return;
@@ -557,18 +564,13 @@ impl Inventory {
 
     /// Says which operations run or wait for a VM, the oldest first.
     pub(crate) fn set_queued(&self, name: &VmName, operations: Vec<OperationId>) {
-        let running = self
-            .state()
-            .busy
-            .get(name)
-            .and_then(|busy| busy.running.clone());
-        self.set_busy(
-            name,
-            Busy {
-                operations,
-                running,
-            },
-        );
+        let mut state = self.state();
+        let busy = state.busy.entry(name.clone()).or_default();
+        busy.operations = operations;
+        if busy.operations.is_empty() && busy.running.is_none() {
+            state.busy.remove(name);
+        }
+        self.publish(&state);
     }
 
     /// Asks for an observation of a driver soon.

@@ -537,7 +537,11 @@ impl Driver for FakeDriver {
             Step(Stage::Restarting, None),
             Step(Stage::WaitingForSsh, Some(VmState::Running)),
         ];
-        self.run(OperationKind::Restart, vm, &steps, progress).await
+        let restarted = self.run(OperationKind::Restart, vm, &steps, progress).await;
+        if matches!(restarted, Err(DriverError::Failed { .. })) {
+            self.set_state(vm, VmState::Running)?;
+        }
+        restarted
     }
 
     async fn suspend(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError> {
@@ -550,7 +554,11 @@ impl Driver for FakeDriver {
         }
         self.set_state(vm, VmState::Suspending)?;
         let steps = [Step(Stage::Suspending, Some(VmState::Suspended))];
-        self.run(OperationKind::Suspend, vm, &steps, progress).await
+        let suspended = self.run(OperationKind::Suspend, vm, &steps, progress).await;
+        if matches!(suspended, Err(DriverError::Failed { .. })) {
+            self.set_state(vm, VmState::Running)?;
+        }
+        suspended
     }
 
     async fn delete(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError> {

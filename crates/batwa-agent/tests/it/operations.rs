@@ -1,8 +1,14 @@
 //! Operations and the inventory, as a master sees them.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use batwa_agent::{FakeSettings, driver::fake::StepMode};
+use batwa_agent::{
+    Agent, DriverChoice, FakeSettings,
+    driver::{
+        fake::{FakeDriver, StepMode},
+        multipass::Multipass,
+    },
+};
 use batwa_api::{
     event::WatchEvent,
     id::OperationId,
@@ -14,6 +20,7 @@ use futures_util::StreamExt;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::lab::{DEADLINE, Lab, vm_name};
 
@@ -497,4 +504,43 @@ async fn images_and_facts_of_the_machine_are_told() {
     assert_eq!(agent["labels"]["site"], "lab");
     assert!(agent["host"]["cpus"].as_u64().unwrap() >= 1);
     assert_eq!(agent["drivers"][0]["kind"], "fake");
+}
+
+#[tokio::test]
+async fn auto_uses_the_first_driver_that_answers_and_leaves_out_what_is_not_installed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = crate::lab::config(dir.path());
+    config.drivers = DriverChoice::Auto;
+    let multipass = Multipass::new(batwa_agent::driver::multipass::Settings {
+        program: "/no/such/multipass".into(),
+        ..config.multipass.clone()
+    });
+    let fake = FakeDriver::open(dir.path(), FakeSettings::instant()).unwrap();
+    let agent = Agent::with_drivers(config, vec![Arc::new(multipass), Arc::new(fake)]).unwrap();
+    let address = agent.bind().await.unwrap().unwrap();
+    let stop = CancellationToken::new();
+    let running = agent.run(stop.clone());
+    let look = async {
+        let agent = timeout(DEADLINE, async {
+            loop {
+                let url = format!("http://{address}/api/v1/agent");
+                let agent = crate::lab::answer(reqwest::Client::new().get(url))
+                    .await
+                    .body;
+                if agent["drivers"][0]["version"].is_string() {
+                    return agent;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        let agent = agent.await.expect("a driver that answers");
+        stop.cancel();
+        agent
+    };
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (ended, agent) = tokio::join!(running, look);
+    ended.unwrap();
+    let drivers = agent["drivers"].as_array().unwrap();
+    assert_eq!(drivers.len(), 1, "{agent}");
+    assert_eq!(drivers[0]["kind"], "fake");
 }
