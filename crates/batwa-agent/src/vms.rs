@@ -172,29 +172,18 @@ impl Inventory {
         let _ = timeout(at_most, first_word.wait_for(|done| *done)).await;
     }
 
-    /// `auto`: the first driver that answers is used. Those before it that are not installed stay out, and so do
-    /// those after it that hold no VM. Where none answers, all stay in, to say what to install.
+    /// `auto`: the drivers after the first that answers stay out, unless they hold VMs. Those before it stay in:
+    /// their health says what to start.
     pub(crate) async fn choose_first_that_answers(&self) {
-        let mut missing = Vec::new();
         for (index, slot) in self.slots.iter().enumerate() {
-            match timeout(PROBE_DEADLINE, slot.driver.probe()).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(DriverError::Missing(_))) => {
-                    missing.push(index);
-                    continue;
-                }
-                Ok(Err(_)) | Err(_) => continue,
+            let probe = timeout(PROBE_DEADLINE, slot.driver.probe()).await;
+            if !matches!(probe, Ok(Ok(_))) {
+                continue;
             }
-            let mut idle = missing;
             for (later, slot) in self.slots.iter().enumerate().skip(index + 1) {
                 let vms = timeout(PROBE_DEADLINE, slot.driver.observe()).await;
-                if !matches!(vms, Ok(Ok(vms)) if !vms.is_empty()) {
-                    idle.push(later);
-                }
-            }
-            let mut state = self.state();
-            for index in idle {
-                state.slots[index].active = false;
+                let holds_vms = matches!(vms, Ok(Ok(vms)) if !vms.is_empty());
+                self.state().slots[later].active = holds_vms;
             }
             info!(driver.kind = %slot.driver.kind(), "using driver `{}`", slot.driver.kind());
             return;
@@ -210,8 +199,8 @@ impl Inventory {
         }
         let mut changes = slot.driver.changes();
         loop {
-            self.probe_if_needed(index).await;
-            let answered = self.observe_once(index).await;
+            // A driver counts as answering only once it has said what it is.
+            let answered = self.probe_if_needed(index).await && self.observe_once(index).await;
             self.note_first_word();
             let pause = if answered {
                 self.limits.observe_interval
@@ -228,24 +217,27 @@ impl Inventory {
         }
     }
 
-    async fn probe_if_needed(&self, index: usize) {
+    /// Whether the driver has said what it can do.
+    async fn probe_if_needed(&self, index: usize) -> bool {
         let known = {
             let state = self.state();
             let slot = &state.slots[index];
             slot.probe.is_some() && slot.health.status() != HealthStatus::Missing
         };
         if known {
-            return;
+            return true;
         }
         let result = timeout(PROBE_DEADLINE, self.slots[index].driver.probe())
             .await
             .unwrap_or_else(|_| Err(no_answer(self.slots[index].driver.kind(), PROBE_DEADLINE)));
         let mut state = self.state();
+        let answered = result.is_ok();
         match result {
             Ok(probe) => state.slots[index].probe = Some(probe),
             Err(error) => self.note_failure(&mut state, index, &error),
         }
         self.publish(&state);
+        answered
     }
 
     /// One observation; whether the driver answered.

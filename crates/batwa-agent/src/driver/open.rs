@@ -16,7 +16,11 @@ pub(crate) fn open(
     config: &AgentConfig,
 ) -> Result<Vec<Arc<dyn Driver>>, (DriverKind, DriverError)> {
     let kinds = match &config.drivers {
-        DriverChoice::Auto => vec![DriverKind::Multipass, DriverKind::Qemu],
+        // Where Multipass is not installed, nobody misses it; where it is and does not run, its health says so.
+        DriverChoice::Auto if config.multipass.program.is_file() => {
+            vec![DriverKind::Multipass, DriverKind::Qemu]
+        }
+        DriverChoice::Auto => vec![DriverKind::Qemu],
         DriverChoice::List(kinds) => kinds.clone(),
     };
     kinds

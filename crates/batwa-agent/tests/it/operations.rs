@@ -507,40 +507,37 @@ async fn images_and_facts_of_the_machine_are_told() {
 }
 
 #[tokio::test]
-async fn auto_uses_the_first_driver_that_answers_and_leaves_out_what_is_not_installed() {
-    let dir = tempfile::tempdir().unwrap();
+async fn auto_uses_the_first_driver_that_answers() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut config = crate::lab::config(dir.path());
     config.drivers = DriverChoice::Auto;
-    let multipass = Multipass::new(batwa_agent::driver::multipass::Settings {
+    let idle = Multipass::new(batwa_agent::driver::multipass::Settings {
         program: "/no/such/multipass".into(),
         ..config.multipass.clone()
     });
-    let fake = FakeDriver::open(dir.path(), FakeSettings::instant()).unwrap();
-    let agent = Agent::with_drivers(config, vec![Arc::new(multipass), Arc::new(fake)]).unwrap();
+    let first = FakeDriver::open(other.path(), FakeSettings::instant()).unwrap();
+    let agent = Agent::with_drivers(config, vec![Arc::new(first), Arc::new(idle)]).unwrap();
     let address = agent.bind().await.unwrap().unwrap();
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let stop = CancellationToken::new();
-    let running = agent.run(stop.clone());
     let look = async {
-        let agent = timeout(DEADLINE, async {
+        let http = reqwest::Client::new();
+        let found = timeout(DEADLINE, async {
             loop {
                 let url = format!("http://{address}/api/v1/agent");
-                let agent = crate::lab::answer(reqwest::Client::new().get(url))
-                    .await
-                    .body;
+                let agent = crate::lab::answer(http.get(url)).await.body;
                 if agent["drivers"][0]["version"].is_string() {
-                    return agent;
+                    return agent["drivers"].clone();
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         });
-        let agent = agent.await.expect("a driver that answers");
+        let drivers = found.await.expect("a driver that answers");
         stop.cancel();
-        agent
+        drivers
     };
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let (ended, agent) = tokio::join!(running, look);
+    let (ended, drivers) = tokio::join!(agent.run(stop.clone()), look);
     ended.unwrap();
-    let drivers = agent["drivers"].as_array().unwrap();
-    assert_eq!(drivers.len(), 1, "{agent}");
+    assert_eq!(drivers.as_array().unwrap().len(), 1, "{drivers}");
     assert_eq!(drivers[0]["kind"], "fake");
 }
