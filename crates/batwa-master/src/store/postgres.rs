@@ -41,7 +41,7 @@ impl Postgres {
             .unwrap();
         let user = other_user();
         if let Some(user) = user {
-            run(&mut command("chown").arg(user).arg(folder.path()));
+            run(command("chown").arg(user).arg(folder.path()));
         }
         let data = folder.path().join("data");
         let mut initdb = command_as(user, &programs.join("initdb"));

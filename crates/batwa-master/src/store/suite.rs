@@ -373,9 +373,9 @@ fn token(user: &User, secret: u8, role: Option<Role>) -> NewToken {
 async fn a_token_is_found_until_it_expires(store: Store) {
     let ann = with_account(&store, "ann", Role::Operator).await;
     let bob = with_account(&store, "bob", Role::Operator).await;
-    let expires_at = Some(now() + Duration::from_secs(60));
+    let expiry = now() + Duration::from_secs(60);
     let new = NewToken {
-        expires_at,
+        expires_at: Some(expiry),
         ..token(&ann, 1, None)
     };
     store.insert_token(&new).await.unwrap();
@@ -386,7 +386,7 @@ async fn a_token_is_found_until_it_expires(store: Store) {
     assert!(store.token_holder(&[1; 32], now()).await.unwrap().is_some());
     assert!(
         store
-            .token_holder(&[1; 32], expires_at.unwrap())
+            .token_holder(&[1; 32], expiry)
             .await
             .unwrap()
             .is_none()
@@ -404,7 +404,7 @@ async fn a_token_is_found_until_it_expires(store: Store) {
     assert_eq!(anns.len(), 1);
     assert_eq!(
         (anns[0].last_used_at, anns[0].expires_at),
-        (Some(at), expires_at)
+        (Some(at), Some(expiry))
     );
     assert_eq!(store.tokens(None).await.unwrap().len(), 2);
     assert_eq!(

@@ -67,7 +67,7 @@ const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/operations/{operation}/log", Read),
     ("GET", "/api/v1/images", Read),
     ("GET", "/api/v1/events", Read),
-    ("GET", "/api/v1/terminals", Terminal),
+    ("GET", "/api/v1/terminals", Read),
     ("POST", "/api/v1/terminals", Terminal),
     ("DELETE", "/api/v1/terminals/{terminal}", Terminal),
     ("GET", "/api/v1/terminals/{terminal}/attach", Terminal),
