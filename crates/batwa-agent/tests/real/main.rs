@@ -3,6 +3,12 @@
 //! The cache is `target/test-cache`, or what `BATWA_TEST_CACHE` names. Where QEMU or the Debian tools are not
 //! installed, each test says that it is skipped.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test panics where it fails, and says what it skips"
+)]
+
 mod lab;
 mod lifecycle;
 mod terminal;

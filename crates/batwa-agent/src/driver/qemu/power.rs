@@ -80,21 +80,19 @@ impl Vms {
                 ssh_port,
                 from,
             };
-            match spawn(vm, &machine).await? {
-                Spawned::Up(process, child) => {
-                    progress.log(format!(
-                        "QEMU runs ({}), SSH at 127.0.0.1:{ssh_port}",
-                        accelerator.as_str()
-                    ));
-                    vm.end_expected.store(false, Ordering::Relaxed);
-                    vm.health
-                        .send_replace(Some(Health::Booting { spoke: false }));
-                    self.watch(vm, process, Some(child));
-                    self.changed();
-                    return Ok(());
-                }
-                Spawned::PortTaken => {}
-            }
+            let Some((process, child)) = spawn(vm, &machine).await? else {
+                continue;
+            };
+            progress.log(format!(
+                "QEMU runs ({}), SSH at 127.0.0.1:{ssh_port}",
+                accelerator.as_str()
+            ));
+            vm.end_expected.store(false, Ordering::Relaxed);
+            vm.health
+                .send_replace(Some(Health::Booting { spoke: false }));
+            self.watch(vm, process, Some(child));
+            self.changed();
+            return Ok(());
         }
         Err(DriverError::failed(
             "no free port on loopback was found for the VM's SSH",
@@ -343,15 +341,8 @@ impl Vms {
     }
 }
 
-/// A process that QEMU's arguments were given to.
-enum Spawned {
-    /// It answers.
-    Up(Process, Detached),
-    /// Somebody else took its port first.
-    PortTaken,
-}
-
-async fn spawn(vm: &Vm, machine: &Machine<'_>) -> Result<Spawned, DriverError> {
+/// Starts QEMU and waits until it answers; `None` when somebody else took its port first.
+async fn spawn(vm: &Vm, machine: &Machine<'_>) -> Result<Option<(Process, Detached)>, DriverError> {
     for stale in [file::PID, file::QMP, file::CONSOLE, file::CONSOLE_LOG] {
         files::remove(&vm.dir.file(stale))?;
     }
@@ -371,7 +362,7 @@ async fn spawn(vm: &Vm, machine: &Machine<'_>) -> Result<Spawned, DriverError> {
             let said = std::fs::read(&path).unwrap_or_default();
             let said = String::from_utf8_lossy(&said);
             if said.contains("Could not set up host forwarding rule") {
-                return Ok(Spawned::PortTaken);
+                return Ok(None);
             }
             return Err(DriverError::Failed {
                 detail: format!(
@@ -388,7 +379,7 @@ async fn spawn(vm: &Vm, machine: &Machine<'_>) -> Result<Spawned, DriverError> {
         if let Some(process) = process
             && qmp::status(&vm.dir).await.is_ok()
         {
-            return Ok(Spawned::Up(process, child));
+            return Ok(Some((process, child)));
         }
         if Instant::now() >= deadline {
             if let Some(process) = process {

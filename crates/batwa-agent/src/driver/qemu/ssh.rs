@@ -249,7 +249,8 @@ impl Session {
             while let Some(message) = incoming.wait().await {
                 match message {
                     ChannelMsg::Data { data } | ChannelMsg::ExtendedData { data, .. } => {
-                        if chunks.send(data).await.is_err() {
+                        let sent = chunks.send(data).await;
+                        if sent.is_err() {
                             break;
                         }
                     }

@@ -69,10 +69,8 @@ impl Report {
                     _ => {}
                 },
                 "cpu" => report.cpu = report.cpu.or_else(|| cpu_time(line)),
-                "disk" => {
-                    if line.ends_with(" /") {
-                        report.disk_used = words.nth(2).and_then(kib).map(ByteSize::bytes);
-                    }
+                "disk" if line.ends_with(" /") => {
+                    report.disk_used = words.nth(2).and_then(kib).map(ByteSize::bytes);
                 }
                 "system" => {
                     if let Some(name) = line.strip_prefix("PRETTY_NAME=") {

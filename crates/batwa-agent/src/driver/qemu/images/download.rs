@@ -1,0 +1,374 @@
+//! Downloads that go on where they were cut off, and count only when their checksum is right.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use batwa_api::{operation::Stage, size::ByteSize};
+use reqwest::{StatusCode, header};
+use sha2::Digest as _;
+
+use super::super::files;
+use crate::driver::{DriverError, Progress};
+
+/// Time to reach a server.
+const CONNECT: Duration = Duration::from_secs(8);
+/// A server that sends nothing for this long is given up on, for this try.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Tries in a row that bring nothing new.
+const TRIES: u32 = 4;
+/// Largest list or catalogue.
+const TEXT_LIMIT: usize = 64 << 20;
+
+/// The checksum that a file must have, in lower-case hex.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Checksum {
+    /// 64 digits.
+    Sha256(String),
+    /// 128 digits.
+    Sha512(String),
+}
+
+impl Checksum {
+    /// Reads a checksum by its length; `None` when it is none.
+    pub(super) fn parse(hex: &str) -> Option<Self> {
+        let hex = hex.to_ascii_lowercase();
+        if !hex.chars().all(|c| c.is_ascii_hexdigit()) {
+            return None;
+        }
+        match hex.len() {
+            64 => Some(Self::Sha256(hex)),
+            128 => Some(Self::Sha512(hex)),
+            _ => None,
+        }
+    }
+
+    /// The digits.
+    pub(super) fn hex(&self) -> &str {
+        match self {
+            Self::Sha256(hex) | Self::Sha512(hex) => hex,
+        }
+    }
+
+    fn of_file(&self, path: &Path) -> std::io::Result<String> {
+        let mut file = std::fs::File::open(path)?;
+        Ok(match self {
+            Self::Sha256(_) => {
+                let mut hasher = Hashing(sha2::Sha256::new());
+                std::io::copy(&mut file, &mut hasher)?;
+                hex::encode(hasher.0.finalize())
+            }
+            Self::Sha512(_) => {
+                let mut hasher = Hashing(sha2::Sha512::new());
+                std::io::copy(&mut file, &mut hasher)?;
+                hex::encode(hasher.0.finalize())
+            }
+        })
+    }
+}
+
+struct Hashing<H>(H);
+
+impl<H: sha2::Digest> Write for Hashing<H> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A file on a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Remote {
+    /// Where it is.
+    pub(super) url: String,
+    /// What it must be.
+    pub(super) checksum: Checksum,
+    /// Its size, where the catalogue says it.
+    pub(super) size: Option<u64>,
+}
+
+/// Speaks to image servers.
+#[derive(Debug, Clone)]
+pub(super) struct Client(reqwest::Client);
+
+impl Client {
+    /// A client that trusts what this machine trusts.
+    pub(super) fn new() -> Result<Self, DriverError> {
+        // Fails only when one is installed already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        reqwest::Client::builder()
+            .connect_timeout(CONNECT)
+            .read_timeout(SILENCE)
+            .build()
+            .map(Self)
+            .map_err(|error| DriverError::failed(format!("cannot use TLS: {}", chain(&error))))
+    }
+
+    /// A small file.
+    pub(super) async fn text(&self, url: &str) -> Result<Vec<u8>, DriverError> {
+        let get = async {
+            let mut response = self.0.get(url).send().await?.error_for_status()?;
+            let mut bytes = Vec::new();
+            while let Some(chunk) = response.chunk().await? {
+                if bytes.len() + chunk.len() > TEXT_LIMIT {
+                    break;
+                }
+                bytes.extend_from_slice(&chunk);
+            }
+            Ok::<_, reqwest::Error>(bytes)
+        };
+        get.await.map_err(|error| unreachable(url, &chain(&error)))
+    }
+
+    /// Downloads into `dir`, or goes on with what lies there, and returns the verified file's path. What is not
+    /// complete stays for the next call.
+    pub(super) async fn fetch(
+        &self,
+        remote: &Remote,
+        dir: &Path,
+        progress: &Progress,
+    ) -> Result<PathBuf, DriverError> {
+        files::make_dir(dir)?;
+        let part = dir.join(format!("{}.part", remote.checksum.hex()));
+        progress.stage(Stage::Downloading);
+        progress.message(remote.url.clone());
+        let mut tries = 0;
+        loop {
+            let before = length(&part);
+            match self.go_on(remote, &part, progress).await {
+                Ok(()) => break,
+                Err(Cut::Local(error)) => return Err(error),
+                Err(Cut::Remote(why)) => {
+                    tries = if length(&part) > before { 1 } else { tries + 1 };
+                    if tries >= TRIES {
+                        return Err(unreachable(&remote.url, &why));
+                    }
+                    progress.log(format!("the download was cut off ({why}): going on"));
+                    tokio::time::sleep(Duration::from_millis(200 << tries)).await;
+                }
+            }
+        }
+        progress.stage(Stage::Verifying);
+        let (checksum, path) = (remote.checksum.clone(), part.clone());
+        let found = tokio::task::spawn_blocking(move || checksum.of_file(&path))
+            .await
+            .map_err(|error| DriverError::failed(format!("checking broke off: {error}")))?
+            .map_err(|error| files::io_error("read", &part, &error))?;
+        if found != remote.checksum.hex() {
+            files::remove(&part)?;
+            return Err(DriverError::Failed {
+                detail: format!(
+                    "{} is not what it should be: its checksum is {found}, expected {}",
+                    remote.url,
+                    remote.checksum.hex()
+                ),
+                hint: Some(
+                    "the file was thrown away; try again, or ask who runs that server".to_owned(),
+                ),
+                log: Vec::new(),
+            });
+        }
+        Ok(part)
+    }
+
+    async fn go_on(&self, remote: &Remote, part: &Path, progress: &Progress) -> Result<(), Cut> {
+        let local = |error: &std::io::Error| Cut::Local(files::io_error("write", part, error));
+        let have = length(part);
+        let mut request = self.0.get(&remote.url);
+        if have > 0 {
+            request = request.header(header::RANGE, format!("bytes={have}-"));
+        }
+        let mut response = request
+            .send()
+            .await
+            .map_err(|error| Cut::Remote(chain(&error)))?;
+        let mut done = match response.status() {
+            StatusCode::PARTIAL_CONTENT => have,
+            // All of it is here already, or more than there is: the checksum tells.
+            StatusCode::RANGE_NOT_SATISFIABLE => return Ok(()),
+            StatusCode::OK => 0,
+            status => return Err(Cut::Remote(format!("the server answers {status}"))),
+        };
+        let total = remote
+            .size
+            .or_else(|| response.content_length().map(|rest| done + rest));
+        let mut file = if done == 0 {
+            files::create(part)
+        } else {
+            std::fs::OpenOptions::new().append(true).open(part)
+        }
+        .map_err(|error| local(&error))?;
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|error| Cut::Remote(chain(&error)))?
+        {
+            file.write_all(&chunk).map_err(|error| local(&error))?;
+            done += chunk.len() as u64;
+            progress.bytes(ByteSize::bytes(done), total.map(ByteSize::bytes));
+        }
+        match total {
+            Some(total) if done < total => {
+                Err(Cut::Remote(format!("{done} of {total} bytes came")))
+            }
+            _ => file.sync_all().map_err(|error| local(&error)),
+        }
+    }
+}
+
+/// Why a try ended early.
+enum Cut {
+    /// By the server or the network: worth another try.
+    Remote(String),
+    /// By this machine.
+    Local(DriverError),
+}
+
+fn unreachable(url: &str, why: &str) -> DriverError {
+    DriverError::Failed {
+        detail: format!("cannot download {url}: {why}"),
+        hint: Some(
+            "check this machine's way to that server; `tiny` and `debian:12` can be made without an image server"
+                .to_owned(),
+        ),
+        log: Vec::new(),
+    }
+}
+
+/// An error with its causes: reqwest's own text leaves them out.
+fn chain(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+fn length(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use axum::{body::Body, extract::State, http::HeaderMap, response::Response, routing::get};
+
+    use super::*;
+
+    const CONTENT: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+
+    /// Serves [`CONTENT`]; the first `cuts` answers break off after ten bytes.
+    async fn server(cuts: usize) -> (String, Arc<AtomicUsize>, tokio::task::JoinSet<()>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let state = (Arc::clone(&asked), cuts);
+        let app = axum::Router::new()
+            .route("/image", get(serve))
+            .with_state(state);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/image", listener.local_addr().unwrap());
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move { axum::serve(listener, app).await.unwrap() });
+        (url, asked, tasks)
+    }
+
+    async fn serve(
+        State((asked, cuts)): State<(Arc<AtomicUsize>, usize)>,
+        headers: HeaderMap,
+    ) -> Response {
+        let n = asked.fetch_add(1, Ordering::SeqCst);
+        let from = headers
+            .get(header::RANGE)
+            .and_then(|range| range.to_str().ok())
+            .and_then(|range| {
+                range
+                    .strip_prefix("bytes=")?
+                    .strip_suffix('-')?
+                    .parse()
+                    .ok()
+            })
+            .unwrap_or(0_usize);
+        let rest = &CONTENT[from..];
+        let response = Response::builder()
+            .status(if from > 0 { 206 } else { 200 })
+            .header(header::CONTENT_LENGTH, rest.len());
+        let body = if n < cuts {
+            let first = Ok(bytes::Bytes::copy_from_slice(&rest[..10]));
+            let cut = Err(std::io::Error::other("cut"));
+            Body::from_stream(futures_util::stream::iter([first, cut]))
+        } else {
+            Body::from(rest)
+        };
+        response.body(body).unwrap()
+    }
+
+    fn remote(url: String, content: &[u8]) -> Remote {
+        Remote {
+            url,
+            checksum: Checksum::Sha256(hex::encode(sha2::Sha256::digest(content))),
+            size: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_download_that_is_cut_goes_on_where_it_was() {
+        let (url, asked, _tasks) = server(2).await;
+        let dir = tempfile::tempdir().unwrap();
+        let path = Client::new()
+            .unwrap()
+            .fetch(&remote(url, CONTENT), dir.path(), &Progress::ignored())
+            .await
+            .unwrap();
+        assert_eq!(std::fs::read(path).unwrap(), CONTENT);
+        assert_eq!(asked.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn a_wrong_checksum_is_an_error_and_nothing_is_kept() {
+        let (url, _, _tasks) = server(0).await;
+        let dir = tempfile::tempdir().unwrap();
+        let error = Client::new()
+            .unwrap()
+            .fetch(&remote(url, b"other"), dir.path(), &Progress::ignored())
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("checksum"), "{error}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_named() {
+        let url = "http://127.0.0.1:1/image".to_owned();
+        let dir = tempfile::tempdir().unwrap();
+        let error = Client::new()
+            .unwrap()
+            .fetch(&remote(url, CONTENT), dir.path(), &Progress::ignored())
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
+    }
+
+    #[test]
+    fn checksums_are_known_by_their_length() {
+        assert!(
+            matches!(Checksum::parse(&"A".repeat(64)), Some(Checksum::Sha256(hex)) if hex == "a".repeat(64))
+        );
+        assert!(matches!(
+            Checksum::parse(&"0".repeat(128)),
+            Some(Checksum::Sha512(_))
+        ));
+        assert_eq!(Checksum::parse("abc"), None);
+        assert_eq!(Checksum::parse(&"g".repeat(64)), None);
+    }
+}
