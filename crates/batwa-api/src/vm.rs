@@ -553,12 +553,50 @@ pub fn label_is_good(key: &str, value: &str) -> bool {
 
 /// Body of `POST /api/v1/agents/{agent}/vms`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(from = "FlatCreateVm")]
 pub struct CreateVm {
     /// The new VM's name.
     pub name: String,
     /// What is asked for.
     #[serde(flatten)]
     pub spec: VmSpec,
+}
+
+/// [`CreateVm`] as it is read: with `flatten`, serde could not say which field is wrong.
+#[derive(Deserialize)]
+struct FlatCreateVm {
+    name: String,
+    #[serde(default = "default_image")]
+    image: String,
+    #[serde(default = "default_cpus")]
+    cpus: u32,
+    #[serde(default = "default_memory")]
+    memory: ByteSize,
+    #[serde(default = "default_disk")]
+    disk: ByteSize,
+    #[serde(default)]
+    cloud_init: Option<String>,
+    #[serde(default)]
+    driver: Option<DriverKind>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+impl From<FlatCreateVm> for CreateVm {
+    fn from(flat: FlatCreateVm) -> Self {
+        Self {
+            name: flat.name,
+            spec: VmSpec {
+                image: flat.image,
+                cpus: flat.cpus,
+                memory: flat.memory,
+                disk: flat.disk,
+                cloud_init: flat.cloud_init,
+                driver: flat.driver,
+                labels: flat.labels,
+            },
+        }
+    }
 }
 
 #[cfg(test)]
@@ -668,5 +706,26 @@ mod tests {
             }),
             ["image"]
         );
+    }
+
+    #[test]
+    fn a_request_to_create_reads_every_field_of_the_spec() {
+        let create = CreateVm {
+            name: "web".into(),
+            spec: VmSpec {
+                image: "tiny".into(),
+                cpus: 3,
+                memory: ByteSize::mib(300),
+                disk: ByteSize::gib(7),
+                cloud_init: Some("#!/bin/sh".into()),
+                driver: Some(DriverKind::Fake),
+                labels: [("a".to_owned(), "b".to_owned())].into(),
+            },
+        };
+        let written = serde_json::to_string(&create).expect("JSON");
+        let read: CreateVm = serde_json::from_str(&written).expect("the same");
+        assert_eq!(read, create);
+        let least: CreateVm = serde_json::from_str(r#"{"name":"web"}"#).expect("defaults");
+        assert_eq!(least.spec, VmSpec::default());
     }
 }
