@@ -97,15 +97,17 @@ pub enum AgentError {
 #[derive(Debug)]
 pub struct Agent {
     app: App,
-    port: Mutex<Option<(TcpListener, SocketAddr)>>,
+    port: Mutex<Option<(std::net::TcpListener, SocketAddr)>>,
     _state_dir: StateDir,
 }
 
 impl Agent {
-    /// Takes the state folder and opens the drivers; asks them nothing yet.
+    /// Takes the port, then the state folder, and opens the drivers; asks them nothing yet. When the port is
+    /// taken, nothing is made.
     ///
     /// # Errors
-    /// [`AgentError::OpenToAll`], [`AgentError::StateDir`], [`AgentError::Journal`], [`AgentError::Driver`].
+    /// [`AgentError::OpenToAll`], [`AgentError::Bind`], [`AgentError::StateDir`], [`AgentError::Journal`],
+    /// [`AgentError::Driver`].
     pub fn new(config: AgentConfig) -> Result<Self, AgentError> {
         if let Some(address) = config.listen
             && !address.ip().is_loopback()
@@ -114,10 +116,11 @@ impl Agent {
         {
             return Err(AgentError::OpenToAll(address));
         }
+        let port = config.listen.map(open_port).transpose()?;
         let state_dir = StateDir::open(&config.state_dir)?;
         let drivers = driver::open::open(&config)
             .map_err(|(kind, source)| AgentError::Driver { kind, source })?;
-        Self::assemble(config, state_dir, drivers)
+        Self::assemble(config, port, state_dir, drivers)
     }
 
     /// As [`Agent::new`], with these drivers whatever the settings choose: for tests that hold on to them.
@@ -128,12 +131,14 @@ impl Agent {
         config: AgentConfig,
         drivers: Vec<Arc<dyn Driver>>,
     ) -> Result<Self, AgentError> {
+        let port = config.listen.map(open_port).transpose()?;
         let state_dir = StateDir::open(&config.state_dir)?;
-        Self::assemble(config, state_dir, drivers)
+        Self::assemble(config, port, state_dir, drivers)
     }
 
     fn assemble(
         config: AgentConfig,
+        port: Option<(std::net::TcpListener, SocketAddr)>,
         state_dir: StateDir,
         drivers: Vec<Arc<dyn Driver>>,
     ) -> Result<Self, AgentError> {
@@ -174,7 +179,7 @@ impl Agent {
                 terminals,
                 stop,
             }),
-            port: Mutex::new(None),
+            port: Mutex::new(port),
             _state_dir: state_dir,
         })
     }
@@ -185,32 +190,25 @@ impl Agent {
         http::router(self.app.clone())
     }
 
-    /// Opens the port, if one is configured, and tells which it is. [`Agent::run`] serves it, and opens it where
-    /// this was not called.
-    ///
-    /// # Errors
-    /// [`AgentError::Bind`].
-    pub async fn bind(&self) -> Result<Option<SocketAddr>, AgentError> {
-        let Some(address) = self.app.config().listen else {
-            return Ok(None);
-        };
-        let failed = |source| AgentError::Bind { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let bound = listener.local_addr().map_err(failed)?;
-        *self.port.lock().unwrap_or_else(PoisonError::into_inner) = Some((listener, bound));
-        Ok(Some(bound))
+    /// Where it listens, until it runs; `None` without a port of its own.
+    pub fn address(&self) -> Option<SocketAddr> {
+        let port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
+        port.as_ref().map(|(_, address)| *address)
     }
 
     /// Watches the drivers, runs operations, serves the port and registers with the master, until `stop`; then
     /// ends in order. Operations under way are gone on with by the next agent on this state folder.
     ///
     /// # Errors
-    /// [`AgentError::Bind`] and [`AgentError::Serve`].
+    /// [`AgentError::Serve`].
     pub async fn run(&self, stop: CancellationToken) -> Result<(), AgentError> {
-        let mut port = self.take_port();
-        if port.is_none() && self.bind().await?.is_some() {
-            port = self.take_port();
-        }
+        let port = match self.take_port() {
+            Some((listener, address)) => Some((
+                TcpListener::from_std(listener).map_err(AgentError::Serve)?,
+                address,
+            )),
+            None => None,
+        };
         let own_stop = self.app.stop().clone();
         let mut tasks: JoinSet<Result<(), AgentError>> = JoinSet::new();
         let app = self.app.clone();
@@ -262,12 +260,23 @@ impl Agent {
         result
     }
 
-    fn take_port(&self) -> Option<(TcpListener, SocketAddr)> {
+    fn take_port(&self) -> Option<(std::net::TcpListener, SocketAddr)> {
         self.port
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
     }
+}
+
+/// Takes a port; it queues connections from now on, and they are served once the agent runs.
+fn open_port(address: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), AgentError> {
+    let open = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
+    };
+    open().map_err(|source| AgentError::Bind { address, source })
 }
 
 /// Watches the drivers and goes on with operations, until the agent stops.

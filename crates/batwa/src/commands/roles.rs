@@ -80,8 +80,7 @@ pub(crate) async fn agent(flags: Flags) -> Result<(), Failure> {
     let config = config::agent(&settings, &environment)?;
     let id = config.agent_id.clone();
     let agent = Agent::new(config)?;
-    let address = agent.bind().await?;
-    if let Some(address) = address {
+    if let Some(address) = agent.address() {
         output::print(&format!("agent `{id}` listens on http://{address}\n"))?;
     }
     let mut parts = Parts::new();
