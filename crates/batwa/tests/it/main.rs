@@ -1,0 +1,16 @@
+//! The whole system from outside: real processes, real sockets, what a user sees.
+//!
+//! `lab` starts masters and agents on free ports and waits on conditions with a deadline; the other modules say
+//! what must hold.
+
+mod cli;
+mod compat_agent;
+mod compat_enrolment;
+mod compat_master;
+mod compat_terminal;
+mod lab;
+mod namespaces;
+mod plug;
+mod start;
+mod stuck_multipass;
+mod wrong_inputs;
