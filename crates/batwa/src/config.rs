@@ -1,12 +1,16 @@
 //! Makes the types that master and agent want of the text that people set.
 
 use std::{
+    ffi::OsString,
     net::{SocketAddr, ToSocketAddrs},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use batwa_agent::{AgentConfig, Allow, DriverChoice};
+use batwa_agent::{
+    AgentConfig, Allow, DriverChoice,
+    driver::multipass::{CustomImages, RestartPolicy},
+};
 use batwa_api::{agent::DriverKind, id::AgentId, vm::label_is_good};
 use batwa_master::MasterConfig;
 use reqwest::Url;
@@ -110,6 +114,16 @@ fn machine(settings: &Settings, config: &mut AgentConfig) -> Result<(), SettingE
         config.fake = fake;
     }
     config.labels = settings.parse_all("label", label)?.into_iter().collect();
+    if let Some(command) = settings.text("multipass-restart") {
+        let words = command.split_whitespace().map(OsString::from).collect();
+        let after = settings
+            .parse("multipass-restart-after", duration)?
+            .unwrap_or_default();
+        config.multipass.restart = RestartPolicy::new(words, after);
+    }
+    if settings.is_on("multipass-custom-images")? {
+        config.multipass.custom_images = CustomImages::Allowed;
+    }
     if settings.is_on("allow-execute")? {
         config.execute = Allow::Yes;
     }

@@ -197,7 +197,5 @@ fn docs_settings_md_shows_this_table() {
 #[test]
 fn the_example_file_is_accepted() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/batwa.example.toml");
-    for role in [Role::Up] {
-        File::read(&path, role).expect("the example file");
-    }
+    File::read(&path, Role::Up).expect("the example file");
 }
