@@ -102,6 +102,9 @@ impl Drop for Follower {
     }
 }
 
+/// A VM to be written down, and its last word; nothing when it is gone.
+pub(crate) type UnsavedVm = ((AgentId, VmName), Option<Arc<state::Row>>);
+
 /// How a VM stands, for whoever wants to do something with it.
 #[derive(Debug, Clone)]
 pub(crate) struct Found {
@@ -398,7 +401,7 @@ impl Fleet {
     }
 
     /// What is to be written down of VMs: the last word of each, or nothing when it is gone.
-    pub(crate) fn take_unsaved_vms(&self) -> Vec<((AgentId, VmName), Option<Arc<state::Row>>)> {
+    pub(crate) fn take_unsaved_vms(&self) -> Vec<UnsavedVm> {
         let mut state = self.state.write().expect("no writer panics");
         std::mem::take(&mut state.unsaved)
             .into_iter()

@@ -140,8 +140,8 @@ impl AgentClient {
 fn size_text(size: ByteSize) -> String {
     let bytes = size.as_u64();
     match bytes {
-        _ if bytes % (1 << 30) == 0 => format!("{}G", bytes >> 30),
-        _ if bytes % (1 << 20) == 0 => format!("{}M", bytes >> 20),
+        _ if bytes.is_multiple_of(1 << 30) => format!("{}G", bytes >> 30),
+        _ if bytes.is_multiple_of(1 << 20) => format!("{}M", bytes >> 20),
         _ => bytes.to_string(),
     }
 }

@@ -293,7 +293,7 @@ mod tests {
     fn decided(
         key: Option<&str>,
         known: Option<&AgentRecord>,
-        made: Option<KnownKey>,
+        made: Option<&KnownKey>,
         admission: Admission,
     ) -> Decision {
         decided_at("http://10.0.0.1:8001", key, known, made, admission)
@@ -303,7 +303,7 @@ mod tests {
         api_url: &str,
         key: Option<&str>,
         known: Option<&AgentRecord>,
-        made: Option<KnownKey>,
+        made: Option<&KnownKey>,
         admission: Admission,
     ) -> Decision {
         let secret = key.map(secret);
@@ -313,7 +313,7 @@ mod tests {
             api_url,
             address: "10.0.0.1",
         };
-        decide(&claim, known, made.as_ref(), admission, &[])
+        decide(&claim, known, made, admission, &[])
     }
 
     #[test]
@@ -346,7 +346,7 @@ mod tests {
             (Some("k"), None, Admission::Open, Decision::Admit),
         ] {
             assert_eq!(
-                decided(key, None, made.clone(), admission),
+                decided(key, None, made.as_ref(), admission),
                 expected,
                 "{key:?} {made:?} {admission:?}"
             );
@@ -395,13 +395,13 @@ mod tests {
             agent_id: Some(keyed.id.clone()),
         };
         assert_eq!(
-            decided(Some("new"), Some(&keyed), Some(new_key), closed),
+            decided(Some("new"), Some(&keyed), Some(&new_key), closed),
             Decision::Update
         );
         // A free key admits a new agent; it does not take over one that has another key.
         let free = KnownKey { agent_id: None };
         assert_eq!(
-            decided(Some("new"), Some(&keyed), Some(free), closed),
+            decided(Some("new"), Some(&keyed), Some(&free), closed),
             wrong
         );
     }

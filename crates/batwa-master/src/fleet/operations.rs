@@ -40,13 +40,14 @@ pub(crate) enum Heard {
 impl Fleet {
     /// Takes an operation that the store holds unfinished. Followers hear of it with its agent's first word.
     pub(crate) fn add_operation(&self, operation: Operation) {
+        let id = operation.id;
         let live = Live {
-            operation: watch::Sender::new(operation.clone()),
+            operation: watch::Sender::new(operation),
             unsaved: false,
             sending: false,
         };
         let mut operations = self.operations.lock().expect("no holder panics");
-        operations.entry(operation.id).or_insert(live);
+        operations.entry(id).or_insert(live);
     }
 
     /// Forgets an operation that its agent refused: nothing happened.

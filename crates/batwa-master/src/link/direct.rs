@@ -13,7 +13,7 @@ use super::{Link, Stream};
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ApiUrl {
     text: String,
-    host: String,
+    address: String,
     port: u16,
     authority: String,
     prefix: String,
@@ -72,7 +72,7 @@ impl FromStr for ApiUrl {
         Ok(Self {
             text: text.to_owned(),
             // Brackets belong to the URL, not to the address inside.
-            host: authority
+            address: authority
                 .host()
                 .trim_start_matches('[')
                 .trim_end_matches(']')
@@ -124,7 +124,7 @@ impl Link for Direct {
     }
 
     async fn connect(&self) -> io::Result<Box<dyn Stream>> {
-        let stream = TcpStream::connect((self.url.host.as_str(), self.url.port)).await?;
+        let stream = TcpStream::connect((self.url.address.as_str(), self.url.port)).await?;
         // Keystrokes are small writes: waiting to fill a packet would cost 40 ms each (MEASURED.md).
         stream.set_nodelay(true)?;
         Ok(Box::new(stream))
@@ -139,7 +139,7 @@ mod tests {
     fn addresses_of_agents_are_read_strictly() {
         let good = |text: &str| {
             let url: ApiUrl = text.parse().unwrap();
-            (url.host.clone(), url.port, url.prefix.clone())
+            (url.address.clone(), url.port, url.prefix.clone())
         };
         assert_eq!(
             good("http://10.0.0.5:8001"),
