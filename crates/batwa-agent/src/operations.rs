@@ -328,11 +328,7 @@ impl Operations {
             if !self.run(&record).await {
                 return;
             }
-            let id = record.operation().id;
-            if let Some(queue) = self.book().queues.get_mut(&vm) {
-                queue.finish(id);
-            }
-            self.inventory.set_busy(&vm, self.busy_with(&vm, None));
+            self.inventory.set_queued(&vm, self.queued_for(&vm));
         }
     }
 

@@ -57,6 +57,11 @@ impl Operations {
         let id = record.operation().id;
         busy.operations.retain(|other| *other != id);
         self.inventory.set_busy(&vm, busy);
+        // Out of the queue before its end is shown: a command sent in answer to that end is judged by what is
+        // observed, not by what this one was expected to do.
+        if let Some(queue) = self.book().queues.get_mut(&vm) {
+            queue.finish(id);
+        }
         self.finish(record, end).await;
         true
     }

@@ -357,6 +357,26 @@ async fn a_failure_has_its_reason_its_hint_and_its_log() {
 }
 
 #[tokio::test]
+async fn a_name_is_free_again_the_moment_its_failed_create_ends() {
+    let lab = Lab::new("vms=0,latency=0ms,fail=create:1".parse().unwrap()).await;
+    let id = OperationId::new();
+    lab.put(id, "web", create()).await;
+    let mut ended = id;
+    for _ in 0..50 {
+        // No pause between hearing of the end and the next command.
+        while !lab
+            .operation_when(ended, |_| true)
+            .await
+            .state
+            .is_finished()
+        {}
+        let again = lab.start("web", create()).await;
+        assert_eq!(again.status, StatusCode::ACCEPTED, "{}", again.body);
+        ended = serde_json::from_value(again.body["id"].clone()).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_create_cut_off_by_a_kill_is_gone_on_with() {
     let lab = Lab::new(stepped()).await;
     let (create_id, queued) = (OperationId::new(), OperationId::new());
