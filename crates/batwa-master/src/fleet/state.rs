@@ -145,10 +145,11 @@ impl AgentEntry {
         }
     }
 
-    /// Its labels: those an admin set, else those it came with.
+    /// Its labels: those an admin set, else those it came with, or would while it waits.
     pub(crate) fn labels(&self) -> Labels {
         let Some(record) = &self.record else {
-            return Labels::new();
+            let first = self.pending.first();
+            return first.map_or_else(Labels::new, |pending| pending.tags.clone());
         };
         record.labels.clone().unwrap_or_else(|| {
             let mut labels = record.tags.clone();
