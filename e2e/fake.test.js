@@ -148,7 +148,7 @@ test('a VM is created with its progress shown, and a taken name is told at the f
 });
 
 test('a terminal opens, answers, fits its window and survives pages, a reload and a second look', async ({ page }) => {
-	await choose(page, 'web-1', 'Terminal');
+	await choose(page, 'web-1', /^Terminal/);
 	await page.getByRole('tab', { name: 'web-1' }).waitFor();
 	await type(page, 'echo $((6 * 7))-answer', /42-answer/);
 	await type(page, 'MARK=kept-by-the-shell; echo set-$MARK', /set-kept-by-the-shell/);
@@ -185,13 +185,13 @@ test('the terminal finds text, and a shell that ends says so and can be reopened
 
 test('a VM stops under its terminal, which says so; stop and start show without reloading', async ({ page }) => {
 	await page.getByRole('link', { name: 'VMs' }).first().click();
-	await choose(page, 'web-1', 'Terminal');
+	await choose(page, 'web-1', /^Terminal/);
 	await type(page, 'echo here', /here/);
-	await choose(page, 'web-1', 'Stop');
+	await choose(page, 'web-1', /^Stop/);
 	await state(page, 'web-1', 'Stopped');
 	await page.getByRole('button', { name: 'Reopen' }).waitFor();
 	await page.getByRole('button', { name: 'Close', exact: true }).click();
-	await choose(page, 'web-1', 'Start');
+	await choose(page, 'web-1', /^Start/);
 	await state(page, 'web-1', 'Running');
 });
 

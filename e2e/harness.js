@@ -71,7 +71,7 @@ export async function runAll(only) {
 			continue;
 		}
 		try {
-			for (const test of chosen) {
+			for (const [at, test] of chosen.entries()) {
 				const began = Date.now();
 				const took = () => `${((Date.now() - began) / 1000).toFixed(1)} s`;
 				/** @type {NodeJS.Timeout | undefined} */
@@ -89,6 +89,12 @@ export async function runAll(only) {
 					failures += 1;
 					console.log(`FAIL ${name}: ${test.name} (${took()})\n     ${String(thrown instanceof Error ? thrown.stack : thrown).replaceAll('\n', '\n     ')}`);
 					await failed(context, test.name).catch(() => {});
+					if (at === 0 && chosen.length > 1) {
+						// Without what the first test sets up, the others would only wait for it.
+						failures += chosen.length - 1;
+						console.log(`FAIL ${name}: the other ${chosen.length - 1} tests need this one`);
+						break;
+					}
 				} finally {
 					clearTimeout(timer);
 				}

@@ -68,11 +68,11 @@ test('its terminal answers uname -a and nproc, and a file is written', async ({ 
 
 test('it is stopped and started, and the file is still there', async ({ page }) => {
 	await page.getByRole('link', { name: 'VMs' }).first().click();
-	await choose(page, 'pouch', 'Stop');
+	await choose(page, 'pouch', /^Stop/);
 	await state(page, 'pouch', 'Stopped', 120);
 	await page.getByRole('button', { name: 'Reopen' }).waitFor();
 	await page.getByRole('button', { name: 'Close', exact: true }).click();
-	await choose(page, 'pouch', 'Start');
+	await choose(page, 'pouch', /^Start/);
 	await eventually('it runs and is ready', async () => {
 		if ((await row(page, 'pouch').getByText('Running', { exact: true }).count()) === 0) return false;
 		await row(page, 'pouch').getByRole('button', { name: 'Actions for pouch' }).click();

@@ -5,6 +5,7 @@ use batwa_api::{
     event::Event,
     problem::Problem,
     terminal::{ClientFrame, ServerFrame},
+    vm::VmAction,
 };
 use utoipa::{
     OpenApi,
@@ -24,7 +25,7 @@ use crate::app::App;
             Errors are problem+json bodies; lists are `{items, next_cursor, counts}`; times RFC 3339 in UTC; sizes bytes.",
     ),
     security(("session" = []), ("token" = [])),
-    components(schemas(Problem, Event, ClientFrame, ServerFrame)),
+    components(schemas(Problem, Event, ClientFrame, ServerFrame, VmAction)),
 )]
 struct Base;
 

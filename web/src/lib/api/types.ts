@@ -30,15 +30,4 @@ export type Vm = Schemas['ListedVm'];
 export type VmCounts = Schemas['VmCounts'];
 export type VmState = Schemas['VmState'];
 
-/** What can be done with a VM; the agent says for each whether it is possible now. */
-export type VmAction =
-	| 'start'
-	| 'stop'
-	| 'restart'
-	| 'suspend'
-	| 'resume'
-	| 'delete'
-	| 'recover'
-	| 'purge'
-	| 'shell'
-	| 'console';
+export type VmAction = Schemas['VmAction'];

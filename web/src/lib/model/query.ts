@@ -65,17 +65,24 @@ export function withField(text: string, field: 'state' | 'agent' | 'label', valu
 	return (value === null ? rest : [`${field}:${value}`, ...rest]).join(' ');
 }
 
-/** Whether a VM that we were just told of belongs into a list with this filter. */
+/** Whether a VM that we were just told of may belong into a list with this filter. */
 export function matches(
 	filter: VmFilter,
 	vm: { name: string; state: string; agent_id: string; labels?: Record<string, string> }
 ): boolean {
 	if (filter.state && !filter.state.split(',').includes(vm.state)) return false;
-	if (filter.agent && vm.agent_id !== filter.agent) return false;
-	if (filter.label) {
-		const [key = '', value] = filter.label.split('=', 2);
+	const agents = list(filter.agent);
+	if (agents.length > 0 && !agents.some((agent) => (agent.endsWith('*') ? vm.agent_id.startsWith(agent.slice(0, -1)) : vm.agent_id === agent)))
+		return false;
+	for (const label of list(filter.label)) {
+		const [key = '', ...value] = label.split('=');
 		const has = vm.labels?.[key];
-		if (has === undefined || (value !== undefined && has !== value)) return false;
+		if (has === undefined || (value.length > 0 && has !== value.join('='))) return false;
 	}
-	return filter.q === '' || vm.name.toLowerCase().includes(filter.q.toLowerCase());
+	// Words may also be found in what only the master searches: then it has to say whether it belongs.
+	return true;
+}
+
+function list(text: string | null): string[] {
+	return (text ?? '').split(',').filter(Boolean);
 }

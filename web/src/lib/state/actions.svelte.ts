@@ -31,9 +31,9 @@ export function refusal(vm: Vm, action: VmAction): string | null {
 }
 
 /** Asks for an action; tells when it cannot be asked for, and later when it failed. */
-export async function act(vm: { agent_id: string; name: string }, verb: Verb, body: Record<string, unknown> = {}): Promise<Operation | null> {
+export async function act(vm: { agent_id: string; name: string }, verb: Verb): Promise<Operation | null> {
 	try {
-		const operation = await ask(vm, verb, body);
+		const operation = await ask(vm, verb);
 		operations.whenFinished(operation, (finished) => tell(vm, verb, finished));
 		return operation;
 	} catch (thrown) {
@@ -55,11 +55,11 @@ export function actOnAll(vms: Vm[], verb: Verb): void {
 	else for (const vm of able) void act(vm, verb);
 }
 
-function ask(vm: { agent_id: string; name: string }, verb: Verb, body: Record<string, unknown>): Promise<Operation> {
+function ask(vm: { agent_id: string; name: string }, verb: Verb): Promise<Operation> {
 	const path = { agent: vm.agent_id, vm: vm.name };
 	if (verb === 'delete') return unwrap(api.DELETE('/api/v1/agents/{agent}/vms/{vm}', { params: { path } }));
 	return unwrap(
-		api.POST('/api/v1/agents/{agent}/vms/{vm}/{action}', { params: { path: { ...path, action: verb } }, body })
+		api.POST('/api/v1/agents/{agent}/vms/{vm}/{action}', { params: { path: { ...path, action: verb } } })
 	);
 }
 

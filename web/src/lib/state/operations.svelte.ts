@@ -75,7 +75,7 @@ class Operations {
 			// What we believed under way but was not on the page has been missed by the stream.
 			for (const operation of this.active) {
 				if (seen.has(operation.id)) continue;
-				this.put(await unwrap(api.GET('/api/v1/operations/{id}', { params: { path: { id: operation.id } } })));
+				this.put(await unwrap(api.GET('/api/v1/operations/{operation}', { params: { path: { operation: operation.id } } })));
 			}
 		} catch (thrown) {
 			this.problem = problemOf(thrown);
@@ -96,7 +96,7 @@ class Operations {
 	}
 
 	async cancel(id: string): Promise<void> {
-		this.put(await unwrap(api.POST('/api/v1/operations/{id}/cancel', { params: { path: { id } } })));
+		this.put(await unwrap(api.POST('/api/v1/operations/{operation}/cancel', { params: { path: { operation: id } } })));
 	}
 }
 

@@ -3,7 +3,7 @@
 import { api, socketUrl, unwrap } from '$lib/api/client';
 import { problemOf, ProblemError } from '$lib/api/problem';
 import type { Terminal, TerminalKind } from '$lib/api/types';
-import { TerminalSocket, type Connection, type Verdict } from '$lib/terminal/socket';
+import { MAX_TYPED_AHEAD, TerminalSocket, type Connection, type Verdict } from '$lib/terminal/socket';
 import { TerminalView } from '$lib/terminal/xterm';
 import { events } from './events.svelte';
 import { settings } from './settings.svelte';
@@ -31,6 +31,7 @@ export class TerminalTab {
 	unseen = $state(false);
 	resumable = true;
 	#socket: TerminalSocket | null = null;
+	#early = '';
 	#closed = false;
 
 	constructor(agent: string, vm: string, kind: TerminalKind, id: string | null) {
@@ -92,7 +93,7 @@ export class TerminalTab {
 	async close(): Promise<void> {
 		this.leave();
 		if (this.id && this.status.kind !== 'ended')
-			await unwrap(api.DELETE('/api/v1/terminals/{id}', { params: { path: { id: this.id } } })).catch(() => undefined);
+			await unwrap(api.DELETE('/api/v1/terminals/{terminal}', { params: { path: { terminal: this.id } } })).catch(() => undefined);
 	}
 
 	/** Lets go of the session without ending it. */
@@ -123,6 +124,8 @@ export class TerminalTab {
 		});
 		this.#socket.resize(view.size.cols, view.size.rows);
 		this.#socket.open();
+		if (this.#early) this.#socket.send(this.#early);
+		this.#early = '';
 	}
 
 	async #probe(id: string): Promise<Verdict> {
@@ -142,7 +145,12 @@ export class TerminalTab {
 	}
 
 	#typed(text: string): void {
-		this.#socket?.send(text);
+		// Whoever types while the session is still being opened means it.
+		if (!this.#socket) {
+			if (this.#early.length + text.length <= MAX_TYPED_AHEAD) this.#early += text;
+			return;
+		}
+		this.#socket.send(text);
 		this.waiting = this.#socket?.waiting ?? 0;
 	}
 
@@ -246,12 +254,17 @@ class Terminals {
 		}
 	}
 
-	/** Lets go of everything at sign-out. */
-	forget(): void {
+	/** Lets go of all sessions; they are found again by [`restore`], unless they are forgotten. */
+	leave(): void {
 		for (const tab of this.tabs) tab.leave();
 		this.tabs = [];
 		this.active = null;
 		this.open = false;
+	}
+
+	/** At sign-out: whoever signs in next starts with no terminals. */
+	forget(): void {
+		this.leave();
 		this.keep();
 	}
 

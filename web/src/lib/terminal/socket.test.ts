@@ -11,6 +11,7 @@ import {
 
 class FakeSocket implements WebSocketLike {
 	binaryType = '';
+	readyState = 0;
 	bufferedAmount = 0;
 	onopen: ((event: never) => void) | null = null;
 	onmessage: ((event: { data: unknown }) => void) | null = null;
@@ -26,6 +27,7 @@ class FakeSocket implements WebSocketLike {
 		this.closed = true;
 	}
 	opens() {
+		this.readyState = 1;
 		this.onopen?.(undefined as never);
 	}
 	says(frame: object) {
@@ -36,6 +38,7 @@ class FakeSocket implements WebSocketLike {
 		this.onmessage?.({ data: bytes.buffer.slice(0, bytes.length) });
 	}
 	closes(code: number, reason = '') {
+		this.readyState = 3;
 		this.onclose?.({ code, reason });
 	}
 	get control() {
@@ -212,6 +215,19 @@ describe('a cut', () => {
 		it.last().opens();
 		expect(it.last().typed).toBe('ls\r');
 		expect(it.terminal.waiting).toBe(0);
+	});
+
+	test('loses no key that is typed while the connection is already closing', () => {
+		const it = lab();
+		it.terminal.open();
+		it.last().opens();
+		it.last().readyState = 2;
+		expect(it.terminal.send('ls\r')).toBe(true);
+		expect(it.last().typed).toBe('');
+		it.last().closes(1006);
+		it.pass(500);
+		it.last().opens();
+		expect(it.last().typed).toBe('ls\r');
 	});
 
 	test('is retried ever more slowly, and quickly again after a healthy while', () => {

@@ -36,6 +36,7 @@ export type TerminalSocketOptions = {
 /** What is used of a browser's WebSocket. */
 export type WebSocketLike = {
 	binaryType: string;
+	readonly readyState: number;
 	readonly bufferedAmount: number;
 	onopen: ((event: never) => void) | null;
 	onmessage: ((event: { data: unknown }) => void) | null;
@@ -57,6 +58,9 @@ const INPUT_BUFFERED = 256 * 1024;
 const BACKOFF_FIRST = 500;
 const BACKOFF_MAX = 15_000;
 const HEALTHY_AFTER = 10_000;
+
+/** What a WebSocket calls its open state. */
+const OPEN = 1;
 
 const ENDED = 1000;
 const POLICY = 1008;
@@ -292,7 +296,8 @@ export class TerminalSocket {
 	#drain(): void {
 		this.#cancelDrain?.();
 		this.#cancelDrain = null;
-		while (this.#socket && this.#connection.kind === 'open') {
+		// A socket that has begun to close takes nothing more: what is typed then waits for the next one.
+		while (this.#socket?.readyState === OPEN) {
 			if (this.#socket.bufferedAmount >= INPUT_BUFFERED) {
 				// A browser does not say when its buffer empties.
 				this.#cancelDrain = this.#after(20, () => this.#drain());
@@ -305,7 +310,7 @@ export class TerminalSocket {
 	}
 
 	#control(frame: object): void {
-		this.#socket?.send(JSON.stringify(frame));
+		if (this.#socket?.readyState === OPEN) this.#socket.send(JSON.stringify(frame));
 	}
 
 	#set(connection: Connection): void {
