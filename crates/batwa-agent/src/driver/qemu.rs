@@ -87,14 +87,12 @@ impl QemuDriver {
         files::make_dir(&dir)?;
         let path = dir.join("lock");
         let lock = files::create(&path).map_err(|error| files::io_error("make", &path, &error))?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(
-            |_| {
-                DriverError::failed(format!(
-                    "another agent runs the VMs in {}: give each its own state folder",
-                    dir.display()
-                ))
-            },
-        )?;
+        if !claim(&lock) {
+            return Err(DriverError::failed(format!(
+                "another agent runs the VMs in {}: give each its own state folder",
+                dir.display()
+            )));
+        }
         let images = Images::open(dir.join("images"), &options)?;
         Ok(Self {
             vms: Vms::open(dir.join("vms"), images)?,
@@ -119,6 +117,20 @@ impl QemuDriver {
             })
             .await
     }
+}
+
+/// Takes the lock, if nobody has it. A program that our predecessor started holds a copy of it until it has begun,
+/// which takes a moment on a busy machine, so the first refusal is not the last word.
+fn claim(lock: &std::fs::File) -> bool {
+    use rustix::fs::{FlockOperation, flock};
+    const TRIES: u32 = 25;
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+    (0..TRIES).any(|attempt| {
+        if attempt > 0 {
+            std::thread::sleep(PAUSE);
+        }
+        flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+    })
 }
 
 /// The program for VMs of this machine's kind.

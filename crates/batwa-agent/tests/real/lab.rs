@@ -28,7 +28,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A driver on a state folder of its own.
 pub(crate) struct Lab {
-    driver: Option<QemuDriver>,
+    driver: Option<Arc<QemuDriver>>,
     dir: tempfile::TempDir,
     cache: PathBuf,
 }
@@ -82,7 +82,8 @@ impl Lab {
     }
 
     fn open(&mut self) {
-        self.driver = Some(QemuDriver::open_with(self.dir.path(), QemuOptions::default()).unwrap());
+        let driver = QemuDriver::open_with(self.dir.path(), QemuOptions::default()).unwrap();
+        self.driver = Some(Arc::new(driver));
     }
 
     /// The driver ends as if its agent had been killed, and another one comes.
@@ -95,13 +96,28 @@ impl Lab {
         self.driver.as_ref().unwrap()
     }
 
+    /// The driver, for those who keep it.
+    pub(crate) fn shared(&self) -> Arc<QemuDriver> {
+        Arc::clone(self.driver.as_ref().unwrap())
+    }
+
     /// The state folder.
     pub(crate) fn state(&self) -> PathBuf {
         self.dir.path().join("qemu")
     }
 
-    /// Makes a small VM; the first test of all builds the image while the others wait.
+    /// Makes a VM; the first test of all builds the image while the others wait.
     pub(crate) async fn create(&self, name: &str, spec: VmSpec) -> Result<Vec<Stage>, DriverError> {
+        self.create_within(PATIENCE, name, spec).await
+    }
+
+    /// The same for what takes longer.
+    pub(crate) async fn create_within(
+        &self,
+        patience: Duration,
+        name: &str,
+        spec: VmSpec,
+    ) -> Result<Vec<Stage>, DriverError> {
         let path = self.cache.join("lock");
         let turn = tokio::task::spawn_blocking(move || {
             let lock = File::create(path).unwrap();
@@ -112,7 +128,10 @@ impl Lab {
         .unwrap();
         let built = std::fs::read_dir(self.cache.join("store"))
             .unwrap()
-            .any(|entry| entry.unwrap().path().join("image.json").exists());
+            .any(|entry| {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                name.starts_with(&spec.image.replace(':', "-"))
+            });
         let turn = (!built).then_some(turn);
         let stages = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&stages);
@@ -122,7 +141,9 @@ impl Lab {
                 heard.lock().unwrap().push(stage);
             }
         });
-        let result = within(self.driver().create(&vm(name), &spec, &progress)).await;
+        let name = vm(name);
+        let create = self.driver().create(&name, &spec, &progress);
+        let result = timeout(patience, create).await.expect("it took too long");
         drop(turn);
         let stages = stages.lock().unwrap().clone();
         result.map(|()| stages)
@@ -255,14 +276,18 @@ impl Screen {
         }
     }
 
-    /// Runs one command line and returns what it printed.
+    /// Runs one command line and returns the last line that it printed.
     pub(crate) async fn run(&mut self, line: &str) -> String {
-        // The mark is not in the line as it is echoed.
+        // As it is echoed, perhaps twice and with the prompt drawn anew in between, the line does not hold the mark.
         self.type_in(&format!("{line}; echo do''ne:$?.\n")).await;
-        self.until("do''ne:$?.").await;
         let before = self.until("done:").await;
         self.until(".").await;
-        before.trim().to_owned()
+        let last = before.trim_end().lines().next_back().unwrap_or_default();
+        if last.contains("$?.") {
+            String::new()
+        } else {
+            last.trim().to_owned()
+        }
     }
 
     /// Reads to the end.

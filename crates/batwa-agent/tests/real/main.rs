@@ -9,6 +9,10 @@
     reason = "a test panics where it fails, and says what it skips"
 )]
 
+mod contract;
+mod debian;
+#[path = "../it/driver_contract.rs"]
+mod driver_contract;
 mod lab;
 mod lifecycle;
 mod terminal;
