@@ -46,7 +46,15 @@ missing_packages() {
     for package in "$@"; do is_installed "$package" || printf '%s\n' "$package"; done
 }
 
-apt_get() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 "$@"; }
+# Runs apt-get; what it prints is shown only when it fails.
+apt_get() {
+    local log=$root/target/apt.log
+    mkdir -p "$root/target"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" \
+        >"$log" 2>&1 </dev/null && return
+    cat "$log" >&2
+    return 1
+}
 
 # The version of package $1 that the running release itself offers.
 release_version() {
@@ -87,10 +95,10 @@ apt_install() {
     say "installing Debian packages: ${missing[*]}"
     if ! apt-get -s install --no-install-recommends "${missing[@]}" >/dev/null 2>&1; then
         say "fetching the list of packages first"
-        apt_get update -qq || die "apt-get update failed"
+        apt_get update || die "apt-get update failed"
     fi
     if apt-get -s install --no-install-recommends "${missing[@]}" >/dev/null 2>&1; then
-        apt_get install -y -qq --no-install-recommends "${missing[@]}" >&2 ||
+        apt_get install -y --no-install-recommends "${missing[@]}" ||
             die "apt-get could not install: ${missing[*]}"
         return
     fi
@@ -100,7 +108,7 @@ apt_install() {
         die "apt cannot install these packages here: ${missing[*]}" "what it says stands above"
     }
     say "an installed version stands in the way; taking this release's own version of: ${blockers[*]}"
-    apt_get install -y -qq --no-install-recommends --allow-downgrades "${missing[@]}" "${blockers[@]}" >&2 ||
+    apt_get install -y --no-install-recommends --allow-downgrades "${missing[@]}" "${blockers[@]}" ||
         die "apt-get could not install: ${missing[*]} ${blockers[*]}"
 }
 
