@@ -130,9 +130,10 @@ export class TerminalTab {
 
 	async #probe(id: string): Promise<Verdict> {
 		try {
+			// In this order: an agent is online only once its sessions are listed.
+			const agent = await unwrap(api.GET('/api/v1/agents/{agent}', { params: { path: { agent: this.agent } } }));
 			const { items } = await unwrap(api.GET('/api/v1/terminals'));
 			if (items.some((terminal: Terminal) => terminal.id === id)) return { kind: 'retry' };
-			const agent = await unwrap(api.GET('/api/v1/agents/{agent}', { params: { path: { agent: this.agent } } }));
 			if (agent.status !== 'online') return { kind: 'retry', reason: `the machine is ${agent.status}` };
 			return { kind: 'ended', reason: 'the session is gone' };
 		} catch (thrown) {

@@ -291,6 +291,18 @@ describe('the end', () => {
 		expect(it.states.at(-1)).toEqual({ kind: 'ended', reason: 'the session is gone', code: null });
 	});
 
+	test('a master that does not know the session is asked again while its agent is not there', async () => {
+		const it = lab({ kind: 'retry', reason: 'the machine is offline' });
+		it.terminal.open();
+		it.last().opens();
+		it.last().closes(4004, 'the session does not exist');
+		await Promise.resolve();
+		await Promise.resolve();
+		expect(it.states.at(-1)).toMatchObject({ kind: 'waiting', reason: 'the machine is offline' });
+		it.pass(500);
+		expect(it.sockets.length).toBe(2);
+	});
+
 	test('a closed terminal connects no more', () => {
 		const it = lab();
 		it.terminal.open();

@@ -241,15 +241,17 @@ export class TerminalSocket {
 			case ENDED:
 			case POLICY:
 			case PROTOCOL:
-			case NOT_FOUND:
 			case VM_NOT_RUNNING:
 				this.#end(ending?.reason || event.reason || 'the session ended', ending?.code ?? null);
 				return;
 		}
 		const reason =
 			event.reason || ending?.reason || (event.code === AGENT_OFFLINE ? 'the machine is offline' : 'connection lost');
-		if (opened || !this.#options.probe) {
-			this.#wait(reason);
+		// A master that has just started does not know of the agents' sessions yet: its no may not be the last word.
+		const unsure = !opened || event.code === NOT_FOUND;
+		if (!unsure || !this.#options.probe) {
+			if (event.code === NOT_FOUND) this.#end(reason, null);
+			else this.#wait(reason);
 			return;
 		}
 		this.#options.probe().then(
