@@ -48,7 +48,7 @@ impl OldPort {
         config.key = Some(KEY.into());
         config.listen = Some("127.0.0.1:0".parse().unwrap());
         let agent = Agent::new(config).unwrap();
-        let address = agent.bind().await.unwrap().unwrap();
+        let address = agent.address().unwrap();
         let stop = CancellationToken::new();
         let until = stop.clone();
         let mut tasks = JoinSet::new();

@@ -136,7 +136,7 @@ async fn a_port_in_use_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = lab::config(dir.path());
     config.listen = Some(lab.address);
-    let error = Agent::new(config).unwrap().bind().await.unwrap_err();
+    let error = Agent::new(config).err().unwrap();
     assert_eq!(
         error.to_string(),
         format!("cannot listen on {}", lab.address)

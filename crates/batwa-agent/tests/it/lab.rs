@@ -86,7 +86,7 @@ impl Lab {
         let driver = Arc::new(FakeDriver::open(dir.path(), fake).unwrap());
         let drivers: Vec<Arc<dyn Driver>> = vec![Arc::<FakeDriver>::clone(&driver)];
         let agent = Agent::with_drivers(config, drivers).unwrap();
-        let address = agent.bind().await.unwrap().unwrap();
+        let address = agent.address().unwrap();
         let stop = CancellationToken::new();
         let token = stop.clone();
         let mut tasks = JoinSet::new();

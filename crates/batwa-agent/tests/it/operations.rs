@@ -537,7 +537,7 @@ async fn auto_uses_the_first_driver_that_answers() {
     });
     let first = FakeDriver::open(other.path(), FakeSettings::instant()).unwrap();
     let agent = Agent::with_drivers(config, vec![Arc::new(first), Arc::new(idle)]).unwrap();
-    let address = agent.bind().await.unwrap().unwrap();
+    let address = agent.address().unwrap();
     let _ = rustls::crypto::ring::default_provider().install_default();
     let stop = CancellationToken::new();
     let look = async {
