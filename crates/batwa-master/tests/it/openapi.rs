@@ -16,7 +16,7 @@ fn the_document_in_docs_is_the_one_we_serve() {
     let kept = fs::read_to_string(&path).unwrap_or_default();
     assert!(
         kept == document,
-        "docs/openapi.json is out of date: run the tests with {UPDATE}=1, and the page's `npm run api`"
+        "docs/openapi.json is out of date: run the tests with {UPDATE}=1, and the page's `npm run schema`"
     );
 }
 

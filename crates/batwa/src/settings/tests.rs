@@ -182,14 +182,14 @@ fn docs_settings_md_shows_this_table() {
     let page = std::fs::read_to_string(&path).expect("docs/settings.md");
     let (before, rest) = page.split_once(BEGIN).expect("the first marker");
     let (table, after) = rest.split_once(END).expect("the last marker");
-    if std::env::var_os("UPDATE_DOCS").is_some() {
+    if std::env::var_os("BATWA_UPDATE").is_some() {
         let page = format!("{before}{BEGIN}{}{END}{after}", documentation());
         std::fs::write(&path, page).expect("docs/settings.md written");
     } else {
         assert_eq!(
             table,
             documentation(),
-            "run this test with UPDATE_DOCS=1 to write docs/settings.md anew"
+            "run this test with BATWA_UPDATE=1 to write docs/settings.md anew"
         );
     }
 }
