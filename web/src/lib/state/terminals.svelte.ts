@@ -130,7 +130,9 @@ export class TerminalTab {
 
 	async #probe(id: string): Promise<Verdict> {
 		try {
-			// In this order: an agent is online only once its sessions are listed.
+			// In this order: a master that is not ready knows of no agents, and an agent is online only once its
+			// sessions are listed.
+			await unwrap(api.GET('/ready'));
 			const agent = await unwrap(api.GET('/api/v1/agents/{agent}', { params: { path: { agent: this.agent } } }));
 			const { items } = await unwrap(api.GET('/api/v1/terminals'));
 			if (items.some((terminal: Terminal) => terminal.id === id)) return { kind: 'retry' };
