@@ -105,13 +105,11 @@ async fn register_heartbeat_and_unregister_answer_as_they_always_did() {
     // An agent that nobody knows is told so, on which ours registers again.
     let unknown =
         json!({ "agent_id": "ghost", "timestamp": "", "status": "online", "vm_count": 0 });
-    assert!(
-        nobody
-            .post("/api/agent/heartbeat", unknown)
-            .await
-            .refused(404)
-            .contains("ghost")
-    );
+    let detail = nobody
+        .post("/api/agent/heartbeat", unknown)
+        .await
+        .refused(404);
+    assert!(detail.contains("regist"), "what to do: {detail}");
 
     for reserved in ["local", "null", "", "a b", "-x"] {
         nobody
