@@ -31,7 +31,11 @@ async fn debian_boots_with_cloud_init_and_the_users_own_accounts_do_not_lock_us_
         .unwrap();
     let seen = lab
         .see("debian", |seen| {
-            seen.readiness == Some(Readiness::Ready) && seen.usage.is_some()
+            seen.readiness == Some(Readiness::Ready)
+                && seen
+                    .usage
+                    .as_ref()
+                    .is_some_and(|usage| usage.load.is_some())
         })
         .await;
     assert_eq!(seen.message, None);

@@ -15,7 +15,7 @@ use super::{
     qmp,
     ready::Health,
     record::{Phase, Record, file},
-    ssh::{SshError, Target},
+    ssh::Target,
     usage::{self, Report},
     vms::{Vm, Vms, lock},
 };
@@ -23,6 +23,8 @@ use crate::driver::{DriverError, ObservedVm};
 
 /// How long a look may take that asks the VM itself.
 const ASK: Duration = Duration::from_secs(8);
+/// How long signing in, and the answer, may take on the slowest machine.
+const SIGN_IN: Duration = Duration::from_secs(60);
 
 impl Vms {
     /// All VMs, cheaply. A running one that nobody watches yet gets its watcher here.
@@ -40,12 +42,9 @@ impl Vms {
         if matches!(
             observed.readiness,
             Some(Readiness::Ready | Readiness::CloudInit)
-        ) && let Ok(Ok(report)) = timeout(ASK, ask(&vm)).await
-        {
-            let mut seen = lock(&vm.seen);
-            seen.usage = Some(report.usage(seen.cpu));
-            seen.cpu = report.cpu;
-            seen.report = Some(report);
+        ) {
+            // One that is slow to let us in is asked on: the next look then finds the connection made.
+            let _ = timeout(ASK, self.to_the_end(ask(Arc::clone(&vm)))).await;
         } else if let Ok(qapi::qmp::RunState::io_error) = qmp::status(&vm.dir).await {
             let free = super::files::free_space(vm.dir.path())
                 .map_or_else(String::new, |free| format!(", {free} free"));
@@ -136,22 +135,35 @@ fn state(
     }
 }
 
-/// Asks the VM over SSH, on a connection that is kept: making one takes an emulated processor a second.
-async fn ask(vm: &Vm) -> Result<Report, SshError> {
-    let record = vm.record();
-    let mut session = vm.session.lock().await;
-    if let Some(open) = session.take()
-        && let Ok(output) = open.run(usage::COMMAND).await
-    {
+/// Asks the VM over SSH, on a connection that is kept: making one takes an emulated processor seconds. Who comes while
+/// another asks leaves it to that one.
+async fn ask(vm: Arc<Vm>) -> Result<(), DriverError> {
+    let Ok(mut session) = vm.session.try_lock() else {
+        return Ok(());
+    };
+    let open = match session.take().filter(|open| !open.is_closed()) {
+        Some(open) => open,
+        None => {
+            let record = vm.record();
+            let port = record
+                .ssh_port
+                .ok_or_else(|| DriverError::failed("its SSH port is not known"))?;
+            Target::of(&vm.dir, port, &record.manifest.user)?
+                .connect(SIGN_IN)
+                .await
+                .map_err(|error| DriverError::failed(error.to_string()))?
+        }
+    };
+    let asked = timeout(SIGN_IN, open.run(usage::COMMAND)).await;
+    if let Ok(Ok(output)) = asked {
         *session = Some(open);
-        return Ok(Report::parse(&output.text));
+        let report = Report::parse(&output.text);
+        let mut seen = lock(&vm.seen);
+        seen.usage = Some(report.usage(seen.cpu));
+        seen.cpu = report.cpu;
+        seen.report = Some(report);
     }
-    let port = record.ssh_port.ok_or(SshError::Silent)?;
-    let target = Target::of(&vm.dir, port, &record.manifest.user).map_err(|_| SshError::Silent)?;
-    let open = target.connect(ASK).await?;
-    let output = open.run(usage::COMMAND).await?;
-    *session = Some(open);
-    Ok(Report::parse(&output.text))
+    Ok(())
 }
 
 /// What its process and files use, where the VM itself says nothing.

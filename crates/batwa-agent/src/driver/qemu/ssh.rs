@@ -201,6 +201,11 @@ impl Session {
         })
     }
 
+    /// Whether the connection is gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.handle.is_closed()
+    }
+
     /// Ends the connection in order.
     pub(super) async fn close(self) {
         let _ = self
