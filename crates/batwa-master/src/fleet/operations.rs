@@ -97,7 +97,7 @@ impl Fleet {
             .collect()
     }
 
-    /// Marks an operation as being brought to its agent, until [`Self::sent`].
+    /// Says whether an operation is being brought to its agent just now.
     pub(crate) fn sending(&self, id: OperationId, sending: Sending) {
         let mut operations = self.operations.lock().expect("no holder panics");
         if let Some(live) = operations.get_mut(&id) {

@@ -133,7 +133,7 @@ impl VmDir {
         &self.0
     }
 
-    /// One of the files of [`file`].
+    /// One of the files of [`mod@file`].
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
