@@ -431,12 +431,14 @@ impl App {
 
     /// Takes an agent's heartbeat: no store, no waiting.
     pub(crate) fn heartbeat(&self, id: &str, key: Option<&SecretString>) -> Result<(), Error> {
+        // As it was sent, checked by nobody yet.
+        let shown: String = id.chars().take(AgentId::MAX_LEN).collect();
         let refused = |refusal: HeartbeatRefusal| match refusal {
             HeartbeatRefusal::Unknown => Error::Problem(Box::new(Problem::new(
                 ProblemCode::NotFound,
-                refusal.to_string(),
+                format!("agent `{shown}`: {refusal}"),
             ))),
-            _ => Error::Refused(refusal.to_string()),
+            _ => Error::Refused(format!("agent `{shown}`: {refusal}")),
         };
         let id = AgentId::parse_remote(id).map_err(|_| refused(HeartbeatRefusal::Unknown))?;
         let fingerprint = key.map(Fingerprint::of);

@@ -57,6 +57,7 @@ impl Vms {
             self.watch(vm, process, None);
             return Ok(());
         }
+        self.unwatched(vm).await;
         let record = vm.record();
         let accelerator = if record.kvm_failed {
             Accelerator::Tcg

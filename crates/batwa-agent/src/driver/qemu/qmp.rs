@@ -17,7 +17,7 @@ use super::{
 };
 
 /// How long QEMU may take to answer: it answers between instructions, so only a host in trouble needs longer.
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(30);
 /// How often a job is asked whether it is done.
 const JOB_POLL: Duration = Duration::from_millis(100);
 

@@ -16,6 +16,7 @@ use batwa_api::name::VmName;
 use tokio::{
     sync::watch,
     task::{AbortHandle, JoinSet},
+    time::timeout,
 };
 use tracing::{info, warn};
 
@@ -36,6 +37,10 @@ use crate::driver::{
 
 /// How often a running VM's console log is kept within bounds.
 const LOG_PATROL: Duration = Duration::from_secs(30);
+/// How often a watcher that is about to end is looked at.
+const WATCHER_POLL: Duration = Duration::from_millis(10);
+/// How long a watcher may take to see that its process is gone.
+const WATCHER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// All VMs.
 pub(super) struct Vms {
@@ -224,6 +229,25 @@ impl Vms {
         result
             .await
             .unwrap_or_else(|_| Err(DriverError::failed("the agent is shutting down")))
+    }
+
+    /// Waits until the watcher of a process that is gone has written down how it ended, so that it does not take
+    /// the next one for its own.
+    pub(super) async fn unwatched(&self, vm: &Vm) {
+        let watched = || {
+            let watcher = lock(&vm.watcher);
+            watcher.as_ref().is_some_and(|task| !task.is_finished())
+        };
+        let ended = async {
+            while watched() {
+                tokio::time::sleep(WATCHER_POLL).await;
+            }
+        };
+        if timeout(WATCHER_PATIENCE, ended).await.is_err()
+            && let Some(watcher) = lock(&vm.watcher).take()
+        {
+            watcher.abort();
+        }
     }
 
     /// Makes sure that a running VM has its watcher. `child` is its process when we started it.
