@@ -36,7 +36,7 @@ export async function open() {
 	page.on('pageerror', (error) => errors.push(`${page.url()}: ${error.message}`));
 	page.on('console', (message) => {
 		// What the browser itself prints about an answer of 4xx is not an error of the page.
-		if (message.type() === 'error' && !/Failed to load resource/.test(message.text())) errors.push(`${page.url()}: ${message.text()}`);
+		if (message.type() === 'error' && !/Failed to load resource|ERR_CONNECTION_REFUSED/.test(message.text())) errors.push(`${page.url()}: ${message.text()}`);
 	});
 	page.setDefaultTimeout(15_000);
 	return { browser, context, page, errors };
