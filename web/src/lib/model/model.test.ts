@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { browserName } from './browser';
 import { actionCommand, quote } from './cli';
 import { expandNames, nameError, proposeName } from './name';
 import { createStep, headline, stageText } from './operation';
@@ -145,6 +146,16 @@ describe('states', () => {
 		expect(createStep(operation)).toBe(0);
 		expect(headline(operation)).toBe('Creating');
 		expect(headline({ ...operation, state: 'failed' })).toBe('Create failed');
+	});
+});
+
+describe('browsers', () => {
+	test('are called by their own name, not by those they claim to be like', () => {
+		const like = 'Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)';
+		expect(browserName(`${like} Chrome/156.0.0.0 Safari/537.36`)).toBe('Chrome on Linux');
+		expect(browserName(`${like} HeadlessChrome/156.0.0.0 Safari/537.36`)).toBe('Chrome on Linux');
+		expect(browserName(`${like.replace('X11; Linux x86_64', 'Windows NT 10.0')} Chrome/1 Safari/1 Edg/1`)).toBe('Edge on Windows');
+		expect(browserName('curl/8.5.0')).toBe('curl/8.5.0');
 	});
 });
 

@@ -116,7 +116,8 @@ export function readDocument(json: unknown): Document {
 		title: text(info.title),
 		version: text(info.version),
 		description: text(info.description),
-		groups: [...byTag].map(([tag, calls]) => ({ tag, calls })),
+		// What only old programs use comes last.
+		groups: [...byTag].map(([tag, calls]) => ({ tag, calls })).sort((a, b) => Number(a.tag === 'before v1') - Number(b.tag === 'before v1')),
 		schemas
 	};
 }
