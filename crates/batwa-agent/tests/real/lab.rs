@@ -286,7 +286,12 @@ impl Screen {
         if last.contains("$?.") {
             String::new()
         } else {
-            last.trim().to_owned()
+            // bash goes to the line's begin after it has ended its own editing.
+            last.trim()
+                .rsplit('\r')
+                .next()
+                .unwrap_or_default()
+                .to_owned()
         }
     }
 
