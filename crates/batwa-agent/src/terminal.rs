@@ -95,10 +95,15 @@ impl Terminals {
         let cell = {
             let mut sessions = self.sessions();
             if !sessions.contains_key(&id) && sessions.len() >= self.limits.terminals {
-                return Err(Problem::new(
-                    ProblemCode::TooManyRequests,
-                    format!("{} terminals are open here: close some", sessions.len()),
-                ));
+                // Ended sessions only linger for their last words: they give way to new ones.
+                sessions
+                    .retain(|_, cell| cell.get().is_none_or(|session| session.ended().is_none()));
+                if sessions.len() >= self.limits.terminals {
+                    return Err(Problem::new(
+                        ProblemCode::TooManyRequests,
+                        format!("{} terminals are open here: close some", sessions.len()),
+                    ));
+                }
             }
             Arc::clone(sessions.entry(id).or_default())
         };

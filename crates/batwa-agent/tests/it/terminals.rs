@@ -244,6 +244,20 @@ async fn the_same_id_opens_the_same_session_and_closing_ends_it() {
 }
 
 #[tokio::test]
+async fn a_full_agent_has_room_again_as_soon_as_a_terminal_has_ended() {
+    let lab = Lab::with(two(), |config| config.limits.terminals = 1).await;
+    let id = open(&lab, "demo-01", json!({})).await;
+    let body = json!({"vm": "demo-01", "cols": 80, "rows": 24});
+    let full = lab.post("/api/v1/terminals", body).await;
+    assert_eq!(full.status, StatusCode::TOO_MANY_REQUESTS, "{}", full.body);
+
+    let mut client = Client::connect(&lab, &attach(id)).await;
+    client.type_text("exit\n").await;
+    client.until_closed().await;
+    open(&lab, "demo-01", json!({})).await;
+}
+
+#[tokio::test]
 async fn ten_megabytes_pasted_into_a_shell_arrive_whole() {
     let lab = Lab::new(two()).await;
     let id = open(&lab, "demo-01", json!({})).await;
