@@ -1,8 +1,9 @@
 //! Keystrokes: from the key to its echo.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use anyhow::Context as _;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -22,6 +23,8 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Keys of each of many typists, and their pause: ten keys a second, as fast as people type.
 const MANY_KEYS: usize = 30;
 const MANY_PAUSE: Duration = Duration::from_millis(100);
+/// Shells being opened at a time.
+const OPENING: usize = 16;
 /// What a target allows of the comparison's figure.
 const FACTOR: f64 = 2.0;
 
@@ -80,16 +83,11 @@ async fn many(
 ) -> anyhow::Result<()> {
     let mut compared = Vec::new();
     for baseline in baselines {
-        let mut shells = Vec::new();
-        for _ in 0..typists {
-            shells.push(baseline.shell().await.context(baseline.name)?);
-        }
-        compared.push(all_type(shells).await?);
+        let shells = open(typists, || baseline.shell()).await;
+        let latencies = all_type(shells.context(baseline.name)?).await;
+        compared.push(latencies.context(baseline.name)?);
     }
-    let mut shells = Vec::new();
-    for _ in 0..typists {
-        shells.push(Viewer::shell(master, &agent.id, vm).await?);
-    }
+    let shells = open(typists, || Viewer::shell(master, &agent.id, vm)).await?;
     let mut measured = all_type(shells).await?;
     figures(
         report,
@@ -98,6 +96,18 @@ async fn many(
         &mut compared,
         &mut measured,
     )
+}
+
+/// Opens many shells, some at a time: one who waits long without reading counts as gone.
+async fn open<F>(count: usize, shell: impl Fn() -> F) -> anyhow::Result<Vec<Viewer>>
+where
+    F: Future<Output = anyhow::Result<Viewer>>,
+{
+    stream::iter(0..count)
+        .map(|_| shell())
+        .buffer_unordered(OPENING)
+        .try_collect()
+        .await
 }
 
 async fn all_type(shells: Vec<Viewer>) -> anyhow::Result<Latencies> {
@@ -132,18 +142,12 @@ async fn beside_idle(
     const IDLE: usize = 50;
     let mut compared = Vec::new();
     for baseline in baselines {
-        let mut idle = Vec::new();
-        for _ in 0..IDLE {
-            idle.push(baseline.shell().await?);
-        }
+        let _idle = open(IDLE, || baseline.shell()).await?;
         compared.push(baseline.shell().await?.keystrokes(KEYS, PAUSE).await?);
     }
     let before = master.process.memory_mb()?;
     let agent_before = agent.process.memory_mb()?;
-    let mut idle = Vec::new();
-    for _ in 0..IDLE {
-        idle.push(Viewer::shell(master, &agent.id, vm).await?);
-    }
+    let _idle = open(IDLE, || Viewer::shell(master, &agent.id, vm)).await?;
     let each = |now: f64, before: f64| (now - before) * 1e3 / IDLE as f64;
     let on_master = each(master.process.memory_mb()?, before);
     let on_agent = each(agent.process.memory_mb()?, agent_before);
