@@ -7,7 +7,7 @@ use std::{net::TcpListener, path::Path, path::PathBuf, time::Duration};
 use axum::{body::Body, http::Request};
 use batwa_agent::{Agent, AgentConfig, DriverChoice};
 use batwa_api::{
-    agent::{AgentInfo, DriverKind, HealthStatus},
+    agent::{AgentInfo, DriverKind, DriverStatus, HealthStatus},
     id::AgentId,
     size::ByteSize,
 };
@@ -175,7 +175,11 @@ async fn probed(agent: &Agent) -> Result<AgentInfo, Failure> {
             .await
             .map_err(|error| broken(&error))?;
         let info: AgentInfo = serde_json::from_slice(&body).map_err(|error| broken(&error))?;
-        if info.drivers.len() >= DRIVERS.len() {
+        // One that was not asked yet passes for well, but has no version.
+        let is_known = |driver: &DriverStatus| {
+            driver.version.is_some() || driver.health.status != HealthStatus::Ok
+        };
+        if info.drivers.len() >= DRIVERS.len() && info.drivers.iter().all(is_known) {
             return Ok(info);
         }
         tokio::time::sleep(ASK_AGAIN).await;

@@ -368,3 +368,39 @@ async fn a_forgotten_password_is_set_anew_on_the_masters_machine() {
     assert_eq!(unknown.code, Some(2), "{}", unknown.stderr);
     assert!(unknown.stderr.contains("`nobody`"), "{}", unknown.stderr);
 }
+
+#[tokio::test]
+async fn the_doctor_says_what_this_machine_has_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let state = dir.path().join("state");
+    let doctor = |format: &str| {
+        batwa()
+            .args(["doctor", "--format", format])
+            .arg("--state-dir")
+            .arg(&state)
+            .env("TMPDIR", dir.path())
+    };
+    let ended = doctor("json").run().await;
+    let report: serde_json::Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    let checks = report["checks"].as_array().expect("checks");
+    let verdict = |name: &str| {
+        let check = checks.iter().find(|check| check["name"] == name);
+        check.unwrap_or_else(|| panic!("no check {name}: {report}"))["verdict"].clone()
+    };
+    assert_eq!(verdict("state folder"), "ok");
+    for name in ["port 8000", "port 8001", "machine", "multipass", "qemu"] {
+        assert!(verdict(name).is_string());
+    }
+    let qemu = &report["agent"]["drivers"][1];
+    assert_eq!(qemu["kind"], "qemu");
+    if qemu["health"]["status"] == "ok" {
+        assert!(qemu["version"].is_string(), "it was really asked: {qemu}");
+        assert!(qemu["acceleration"]["reason"].is_string(), "{qemu}");
+    }
+    let bad = checks.iter().any(|check| check["verdict"] == "bad");
+    assert_eq!(ended.code, Some(i32::from(bad)), "{}", ended.stderr);
+    let left: Vec<_> = std::fs::read_dir(dir.path()).expect("the folder").collect();
+    assert!(left.is_empty(), "{left:?}");
+    let people = doctor("table").run().await;
+    assert!(people.stdout.contains("state folder"), "{}", people.stdout);
+}
