@@ -460,7 +460,7 @@ test('every page fits every screen in every theme, and prints no error', async (
 			await shown.close();
 		}
 	check(page && errors.length === 0, `the page printed errors:\n${errors.join('\n')}`);
-}, 400);
+}, 900);
 
 test('signing out ends the session and shows nothing any more', async ({ page, master }) => {
 	await page.goto(master.url);

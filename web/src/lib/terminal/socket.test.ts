@@ -26,9 +26,11 @@ class FakeSocket implements WebSocketLike {
 	close() {
 		this.closed = true;
 	}
-	opens() {
+	/** Opens and, unless told otherwise, reaches the session, which begins at `offset`. */
+	opens(offset: number | null = 0) {
 		this.readyState = 1;
 		this.onopen?.(undefined as never);
+		if (offset !== null) this.says({ type: 'offset', offset });
 	}
 	says(frame: object) {
 		this.onmessage?.({ data: JSON.stringify(frame) });
@@ -117,15 +119,13 @@ describe('offsets', () => {
 		const it = lab();
 		it.terminal.open();
 		expect(it.last().url).toBe('ws://x/oldest');
-		it.last().opens();
-		it.last().says({ type: 'offset', offset: 100 });
+		it.last().opens(100);
 		it.last().brings('hello');
 		expect(it.terminal.offset).toBe(105);
 		it.last().closes(1006);
 		it.pass(500);
 		expect(it.last().url).toBe('ws://x/105');
-		it.last().opens();
-		it.last().says({ type: 'offset', offset: 105 });
+		it.last().opens(105);
 		it.last().brings(' world');
 		expect(it.output()).toBe('hello world');
 		expect(it.gaps).toEqual([]);
@@ -134,13 +134,11 @@ describe('offsets', () => {
 	test('bytes that come a second time are not shown a second time', () => {
 		const it = lab();
 		it.terminal.open();
-		it.last().opens();
-		it.last().says({ type: 'offset', offset: 0 });
+		it.last().opens(0);
 		it.last().brings('abcdef');
 		it.last().closes(1006);
 		it.pass(500);
-		it.last().opens();
-		it.last().says({ type: 'offset', offset: 2 });
+		it.last().opens(2);
 		it.last().brings('cd');
 		it.last().brings('efgh');
 		expect(it.output()).toBe('abcdefgh');
@@ -150,13 +148,11 @@ describe('offsets', () => {
 	test('lost output is told, not hidden', () => {
 		const it = lab();
 		it.terminal.open();
-		it.last().opens();
-		it.last().says({ type: 'offset', offset: 0 });
+		it.last().opens(0);
 		it.last().brings('ab');
 		it.last().closes(1006);
 		it.pass(500);
-		it.last().opens();
-		it.last().says({ type: 'offset', offset: 50 });
+		it.last().opens(50);
 		it.last().brings('z');
 		expect(it.gaps).toEqual([48]);
 		expect(it.terminal.offset).toBe(51);
@@ -167,8 +163,7 @@ describe('flow control', () => {
 	test('asks to pause above the high mark and to go on below the low one', () => {
 		const it = lab();
 		it.terminal.open();
-		it.last().opens();
-		it.last().says({ type: 'offset', offset: 0 });
+		it.last().opens(0);
 		const piece = new Uint8Array(LOW_WATER);
 		for (let sum = 0; sum < HIGH_WATER; sum += LOW_WATER) it.last().brings(piece);
 		expect(it.last().control.map((frame) => frame.type)).toEqual(['pause']);
@@ -179,8 +174,7 @@ describe('flow control', () => {
 	test('a new connection is told to pause again while output waits', () => {
 		const it = lab();
 		it.terminal.open();
-		it.last().opens();
-		it.last().says({ type: 'offset', offset: 0 });
+		it.last().opens(0);
 		it.last().brings(new Uint8Array(HIGH_WATER));
 		it.last().closes(1006);
 		it.pass(500);
@@ -215,6 +209,24 @@ describe('a cut', () => {
 		it.last().opens();
 		expect(it.last().typed).toBe('ls\r');
 		expect(it.terminal.waiting).toBe(0);
+	});
+
+	test('keeps what is typed when the master takes the connection but does not find the session', async () => {
+		const it = lab({ kind: 'retry' });
+		it.terminal.open();
+		it.last().opens();
+		it.last().closes(1006);
+		it.terminal.send('ls\r');
+		it.pass(500);
+		const lost = it.last();
+		lost.opens(null);
+		lost.closes(4004, 'there is no such session');
+		expect(lost.typed).toBe('');
+		await Promise.resolve();
+		await Promise.resolve();
+		it.pass(1000);
+		it.last().opens();
+		expect(it.last().typed).toBe('ls\r');
 	});
 
 	test('loses no key that is typed while the connection is already closing', () => {

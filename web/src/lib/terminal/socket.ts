@@ -77,6 +77,8 @@ export class TerminalSocket {
 	#next: number | null = null;
 	/** Offset of the next byte that this connection sends. */
 	#arriving: number | null = null;
+	/** Whether this connection has reached the session. */
+	#attached = false;
 	#unshown = 0;
 	#paused = false;
 	#attempt = 0;
@@ -119,23 +121,17 @@ export class TerminalSocket {
 		socket.binaryType = 'arraybuffer';
 		this.#socket = socket;
 		this.#arriving = this.#next;
-		let opened = false;
-		socket.onopen = () => {
-			opened = true;
-			this.#openedAt = this.#now();
-			this.#paused = false;
-			this.#set({ kind: 'open' });
-			if (this.#size) this.#control({ type: 'resize', ...this.#size });
-			this.#flowControl();
-			this.#drain();
-		};
+		this.#attached = false;
+		// Not open before the session has answered with its offset: a master that takes the connection and then
+		// does not find the session would swallow what was typed.
+		socket.onopen = null;
 		socket.onmessage = (event) => {
 			if (this.#socket === socket) this.#receive(event.data);
 		};
 		socket.onclose = (event) => {
 			if (this.#socket !== socket) return;
 			this.#socket = null;
-			this.#over(event, opened);
+			this.#over(event, this.#attached);
 		};
 		// An error is always followed by a close, which says as much as a page is told.
 		socket.onerror = null;
@@ -213,6 +209,7 @@ export class TerminalSocket {
 					this.#options.gap?.(fields.offset - this.#next);
 				this.#arriving = fields.offset;
 				if (this.#next === null || fields.offset > this.#next) this.#next = fields.offset;
+				this.#attach();
 				return;
 			case 'exit':
 				this.#ending = {
@@ -229,6 +226,17 @@ export class TerminalSocket {
 			case 'viewers':
 				if (typeof fields.viewers === 'number') this.#options.viewers?.(fields.viewers);
 		}
+	}
+
+	#attach(): void {
+		if (this.#attached) return;
+		this.#attached = true;
+		this.#openedAt = this.#now();
+		this.#paused = false;
+		this.#set({ kind: 'open' });
+		if (this.#size) this.#control({ type: 'resize', ...this.#size });
+		this.#flowControl();
+		this.#drain();
 	}
 
 	#over(event: { code: number; reason: string }, opened: boolean): void {
@@ -299,7 +307,7 @@ export class TerminalSocket {
 		this.#cancelDrain?.();
 		this.#cancelDrain = null;
 		// A socket that has begun to close takes nothing more: what is typed then waits for the next one.
-		while (this.#socket?.readyState === OPEN) {
+		while (this.#attached && this.#socket?.readyState === OPEN) {
 			if (this.#socket.bufferedAmount >= INPUT_BUFFERED) {
 				// A browser does not say when its buffer empties.
 				this.#cancelDrain = this.#after(20, () => this.#drain());
