@@ -205,6 +205,9 @@ build_page() {
     fi
     npm_packages "$web"
     say "building the page"
-    (cd "$web" && npm run --silent build >&2) || die "the page cannot be built"
+    (cd "$web" && npm run --silent build >"$root/target/page.log" 2>&1) || {
+        cat "$root/target/page.log" >&2
+        die "the page cannot be built"
+    }
     touch "$stamp"
 }

@@ -27,7 +27,7 @@ use crate::{report::Report, rows::ROWS};
 
 /// The binary built with this bench.
 const BUILT: &str = env!("CARGO_BIN_EXE_batwa");
-/// Names another binary to measure instead.
+/// Names another binary to measure instead; `scripts/bench --help` speaks of it.
 const OTHER: &str = "BATWA_BENCH_BINARY";
 
 /// The binary under test.
@@ -56,14 +56,11 @@ fn main() -> ExitCode {
 }
 
 fn run(names: &[String]) -> anyhow::Result<()> {
-    if names.iter().any(|name| name == "--help" || name == "-h") {
-        return help();
-    }
     if let Some(unknown) = names
         .iter()
         .find(|name| !ROWS.iter().any(|row| row.name == name.as_str()))
     {
-        anyhow::bail!("there is no row `{unknown}`: --help lists those there are");
+        anyhow::bail!("there is no row `{unknown}`: scripts/bench --help lists those there are");
     }
     let chosen = ROWS
         .iter()
@@ -92,25 +89,4 @@ fn jsonl() -> anyhow::Result<PathBuf> {
         .and_then(Path::parent)
         .context("the binary lies in no target folder")?;
     Ok(target.join("bench.jsonl"))
-}
-
-fn help() -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(
-        out,
-        "Measures Batwa against the targets of its design and writes target/bench.jsonl.\n\n\
-         Usage: scripts/bench [row…]        all rows, or those named\n\nRows:"
-    )?;
-    for row in ROWS {
-        writeln!(out, "  {:<12} {}", row.name, row.about)?;
-    }
-    writeln!(
-        out,
-        "\nEach figure is printed with its target and whether it was met, and written as one line of JSON:\n\
-         {{\"name\", \"value\", \"unit\", \"target\", \"ok\"}}; `target` and `ok` are null for figures that only serve to\n\
-         compare. A missed target does not make the command fail. Close other programs first: the figures are\n\
-         those of the machine as it is. `ttyd` is compared with when it is installed.\n\
-         {OTHER}=FILE measures another binary than the one built here."
-    )?;
-    Ok(())
 }
