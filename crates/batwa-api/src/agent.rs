@@ -218,6 +218,18 @@ pub enum LinkKind {
     Tunnel,
 }
 
+/// Who set a label of an agent. Of two who set the same one, the later in this list wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LabelSource {
+    /// The join token that the agent came with.
+    Token,
+    /// The agent, by its settings.
+    Agent,
+    /// An admin.
+    Admin,
+}
+
 /// One agent as the master knows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Agent {
@@ -240,6 +252,12 @@ pub struct Agent {
     pub legacy: bool,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// Who set each label.
+    #[serde(default)]
+    pub label_sources: BTreeMap<String, LabelSource>,
+    /// What admins wrote down about it.
+    #[serde(default)]
+    pub notes: String,
     /// When the master last heard from it.
     #[serde(default)]
     pub last_seen: Option<Timestamp>,
@@ -287,9 +305,12 @@ pub struct UpdateAgent {
     /// What people call it; empty to go back to the host name.
     #[serde(default)]
     pub name: Option<String>,
-    /// All its labels.
+    /// All its labels; those that its agent or join token brought and that are not named are hidden.
     #[serde(default)]
     pub labels: Option<BTreeMap<String, String>>,
+    /// Anything worth writing down about it, at most 4,000 characters.
+    #[serde(default)]
+    pub notes: Option<String>,
 }
 
 /// Body of `POST /api/v1/agent-keys`.

@@ -9,6 +9,7 @@ pub(crate) mod contact;
 pub(crate) mod enrolment;
 pub(crate) mod events;
 mod hygiene;
+pub(crate) mod labels;
 mod old_list;
 pub(crate) mod operations;
 mod poll;

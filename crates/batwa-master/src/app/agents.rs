@@ -22,6 +22,7 @@ use super::{
 use crate::{
     fleet::{
         enrolment::{self, Admission, Claim, Decision, HeartbeatRefusal, KnownKey, Refusal},
+        labels,
         record::{AgentRecord, AgentSecret, Fingerprint, PendingAgent},
     },
     link::direct::ApiUrl,
@@ -31,6 +32,8 @@ use crate::{
 const MAX_KEY: usize = 1024;
 /// Longest host or display name.
 const MAX_NAME: usize = 255;
+/// Longest notes on a machine, in characters.
+const MAX_NOTES: usize = 4000;
 
 /// Which agents to list.
 #[derive(Debug, Clone, Default)]
@@ -145,15 +148,33 @@ impl App {
                 "at most 64 labels; keys of 1 to 63 letters, digits and `._-/`, values of at most 255 printable characters",
             ));
         }
+        if let Some(notes) = &update.notes
+            && (notes.chars().count() > MAX_NOTES
+                || notes
+                    .chars()
+                    .any(|c| c.is_control() && !matches!(c, '\n' | '\t')))
+        {
+            errors.push(FieldError::new(
+                "notes",
+                "notes have at most 4,000 printable characters",
+            ));
+        }
         if !errors.is_empty() {
             return Err(Error::Invalid(errors));
         }
+        let own = self.fleet().read(|state| {
+            let info = state.agents.get(id)?.info.as_ref()?;
+            Some(info.labels.clone())
+        });
         self.change_agent(caller, id, "agent.update", |record| {
             if let Some(name) = update.name {
                 record.display_name = Some(name.trim().to_owned()).filter(|name| !name.is_empty());
             }
-            if let Some(labels) = update.labels {
-                record.labels = Some(labels);
+            if let Some(wanted) = &update.labels {
+                record.admin_labels = labels::decide(record, own.as_ref(), wanted);
+            }
+            if let Some(notes) = update.notes {
+                record.notes = notes.trim().to_owned();
             }
             Ok(())
         })
@@ -244,7 +265,8 @@ impl App {
         let mut record = chosen.into_record(Timestamp::now());
         if let Some(known) = known {
             record.display_name = known.display_name;
-            record.labels = known.labels;
+            record.admin_labels = known.admin_labels;
+            record.notes = known.notes;
             record.cordoned = known.cordoned;
             record.created_at = known.created_at;
         }

@@ -10,6 +10,8 @@ use batwa_api::{
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
+use super::labels::AdminLabels;
+
 /// SHA-256 of an agent's key, in hex: what keys are compared and shown by.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Fingerprint(String);
@@ -82,10 +84,14 @@ pub(crate) struct AgentRecord {
     pub(crate) api_url: String,
     /// The key it enrolled with.
     pub(crate) secret: Option<AgentSecret>,
+    /// Labels from the join token that it came with.
+    pub(crate) token_labels: BTreeMap<String, String>,
     /// Labels from its registration.
     pub(crate) tags: BTreeMap<String, String>,
-    /// All its labels, once an admin has set them.
-    pub(crate) labels: Option<BTreeMap<String, String>>,
+    /// What an admin decided about labels.
+    pub(crate) admin_labels: AdminLabels,
+    /// What admins wrote down about it.
+    pub(crate) notes: String,
     /// Whether no new VM may be made there.
     pub(crate) cordoned: bool,
     /// Whether an admin shut it out.
@@ -107,8 +113,10 @@ impl AgentRecord {
             link: LinkKind::InProcess,
             api_url: "local".to_owned(),
             secret: None,
+            token_labels: BTreeMap::new(),
             tags: BTreeMap::new(),
-            labels: None,
+            admin_labels: AdminLabels::new(),
+            notes: String::new(),
             cordoned: false,
             revoked: false,
             created_at: now,
@@ -171,8 +179,10 @@ impl PendingAgent {
             link: LinkKind::Direct,
             api_url: self.api_url,
             secret: self.secret,
+            token_labels: BTreeMap::new(),
             tags: self.tags,
-            labels: None,
+            admin_labels: AdminLabels::new(),
+            notes: String::new(),
             cordoned: false,
             revoked: false,
             created_at: now,

@@ -13,7 +13,7 @@ use std::{
 
 use batwa_api::{
     Timestamp,
-    agent::{Agent, AgentInfo, AgentStatus, Capabilities, HealthStatus},
+    agent::{Agent, AgentInfo, AgentStatus, Capabilities, HealthStatus, LabelSource},
     event::Event,
     id::{AgentId, TerminalId},
     name::VmName,
@@ -21,7 +21,10 @@ use batwa_api::{
     vm::{Actions, ListedVm, Vm, VmState},
 };
 
-use super::record::{AgentRecord, PendingAgent};
+use super::{
+    labels::{self, Labelled},
+    record::{AgentRecord, PendingAgent},
+};
 
 /// Labels of a VM.
 pub(crate) type Labels = BTreeMap<String, String>;
@@ -145,19 +148,24 @@ impl AgentEntry {
         }
     }
 
-    /// Its labels: those an admin set, else those it came with, or would while it waits.
+    /// Its labels and who set each; those it would come with while it waits.
+    pub(crate) fn labelled(&self) -> Labelled {
+        let own = self.info.as_ref().map(|info| &info.labels);
+        match (&self.record, self.pending.first()) {
+            (Some(record), _) => labels::labelled(record, own),
+            (None, Some(first)) => first
+                .tags
+                .iter()
+                .map(|(key, value)| (key.clone(), (value.clone(), LabelSource::Agent)))
+                .collect(),
+            (None, None) => Labelled::new(),
+        }
+    }
+
+    /// Its labels.
     pub(crate) fn labels(&self) -> Labels {
-        let Some(record) = &self.record else {
-            let first = self.pending.first();
-            return first.map_or_else(Labels::new, |pending| pending.tags.clone());
-        };
-        record.labels.clone().unwrap_or_else(|| {
-            let mut labels = record.tags.clone();
-            if let Some(info) = &self.info {
-                labels.extend(info.labels.clone());
-            }
-            labels
-        })
+        let labelled = self.labelled().into_iter();
+        labelled.map(|(key, (value, _))| (key, value)).collect()
     }
 
     /// When the master last heard of it.
@@ -172,6 +180,7 @@ impl AgentEntry {
     pub(crate) fn agent(&self, id: &AgentId) -> Agent {
         let record = self.record.as_ref();
         let first = self.pending.first();
+        let labelled = self.labelled();
         Agent {
             id: id.clone(),
             name: self.name().to_owned(),
@@ -184,7 +193,15 @@ impl AgentEntry {
                 .or_else(|| first.map(|pending| pending.api_url.clone()))
                 .unwrap_or_default(),
             legacy: self.legacy,
-            labels: self.labels(),
+            labels: labelled
+                .iter()
+                .map(|(key, (value, _))| (key.clone(), value.clone()))
+                .collect(),
+            label_sources: labelled
+                .into_iter()
+                .map(|(key, (_, source))| (key, source))
+                .collect(),
+            notes: record.map_or_else(String::new, |record| record.notes.clone()),
             last_seen: self
                 .last_seen()
                 .or_else(|| first.map(|pending| pending.last_seen)),

@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
 use super::{Store, StoreError, from_json, from_ms, on, parse, to_json, to_ms};
-use crate::fleet::record::{AgentRecord, AgentSecret, PendingAgent};
+use crate::fleet::{
+    labels::AdminLabels,
+    record::{AgentRecord, AgentSecret, PendingAgent},
+};
 
 /// An agent as the store holds it.
 #[derive(Debug)]
@@ -25,11 +28,14 @@ pub(crate) struct StoredAgent {
     pub(crate) legacy: bool,
 }
 
-/// The `labels` column: those it came with, and those an admin set.
+/// The `labels` column: those it came with, and what an admin decided.
 #[derive(Default, Serialize, Deserialize)]
 struct StoredLabels {
+    #[serde(default)]
+    token: BTreeMap<String, String>,
     tags: BTreeMap<String, String>,
-    admin: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    admin: Option<AdminLabels>,
 }
 
 #[derive(FromRow)]
@@ -42,6 +48,7 @@ struct AgentRow {
     legacy: Option<bool>,
     api_key: Option<String>,
     labels: String,
+    notes: String,
     cordoned: bool,
     revoked: bool,
     info: Option<String>,
@@ -67,8 +74,10 @@ impl AgentRow {
                 secret: self
                     .api_key
                     .map(|key| AgentSecret::new(SecretString::from(key))),
+                token_labels: labels.token,
                 tags: labels.tags,
-                labels: labels.admin,
+                admin_labels: labels.admin.unwrap_or_default(),
+                notes: self.notes,
                 cordoned: self.cordoned,
                 revoked: self.revoked,
                 created_at: from_ms(self.created_at)?,
@@ -129,7 +138,7 @@ impl RegistrationRow {
 impl Store {
     /// All agents that were let in.
     pub(crate) async fn agents(&self) -> Result<Vec<StoredAgent>, StoreError> {
-        let sql = "SELECT id, name, hostname, api_url, link, legacy, api_key, labels, cordoned, \
+        let sql = "SELECT id, name, hostname, api_url, link, legacy, api_key, labels, notes, cordoned, \
                    revoked, info, created_at, last_seen_at FROM agents ORDER BY id";
         let rows: Vec<AgentRow> = on!(self.db(), db => sqlx::query_as(sql).fetch_all(db).await)?;
         rows.into_iter().map(AgentRow::into_stored).collect()
@@ -138,16 +147,17 @@ impl Store {
     /// Writes an agent's record; what it said of itself stays.
     pub(crate) async fn save_agent(&self, record: &AgentRecord) -> Result<(), StoreError> {
         let labels = StoredLabels {
+            token: record.token_labels.clone(),
             tags: record.tags.clone(),
-            admin: record.labels.clone(),
+            admin: Some(record.admin_labels.clone()),
         };
         let sql = "INSERT INTO agents (id, name, hostname, api_url, link, api_key, fingerprint, address, \
-                   labels, cordoned, revoked, created_at, last_seen_at) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, '', $8, $9, $10, $11, $12) \
+                   labels, cordoned, revoked, created_at, last_seen_at, notes) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, '', $8, $9, $10, $11, $12, $13) \
                    ON CONFLICT (id) DO UPDATE SET name = excluded.name, hostname = excluded.hostname, \
                    api_url = excluded.api_url, link = excluded.link, api_key = excluded.api_key, \
                    fingerprint = excluded.fingerprint, labels = excluded.labels, \
-                   cordoned = excluded.cordoned, revoked = excluded.revoked";
+                   cordoned = excluded.cordoned, revoked = excluded.revoked, notes = excluded.notes";
         on!(self.db(), db => {
             sqlx::query(sql)
                 .bind(record.id.as_str())
@@ -162,6 +172,7 @@ impl Store {
                 .bind(record.revoked)
                 .bind(to_ms(record.created_at))
                 .bind(record.last_seen.map(to_ms))
+                .bind(&record.notes)
                 .execute(db)
                 .await
                 .map(drop)

@@ -875,6 +875,10 @@ export interface components {
             /** @description Its id. */
             id: components["schemas"]["AgentId"];
             info?: components["schemas"]["AgentInfo"] | null;
+            /** @description Who set each label. */
+            label_sources?: {
+                [key: string]: components["schemas"]["LabelSource"];
+            };
             /** @description Labels. */
             labels: {
                 [key: string]: string;
@@ -892,6 +896,8 @@ export interface components {
             message?: string | null;
             /** @description What people call it: a display name, else the host name. */
             name: string;
+            /** @description What admins wrote down about it. */
+            notes?: string;
             /** @description Registrations under this id that wait for approval. */
             registrations?: components["schemas"]["Registration"][];
             /** @description How it stands. */
@@ -1435,6 +1441,11 @@ export interface components {
                 terminal: boolean;
             }[];
         };
+        /**
+         * @description Who set a label of an agent. Of two who set the same one, the later in this list wins.
+         * @enum {string}
+         */
+        LabelSource: "token" | "agent" | "admin";
         /** @description One agent in the old API. */
         LegacyAgent: {
             /** @description Its id. */
@@ -1850,12 +1861,14 @@ export interface components {
         TokenId: string;
         /** @description Body of `PATCH /api/v1/agents/{agent}`; absent fields stay as they are. */
         UpdateAgent: {
-            /** @description All its labels. */
+            /** @description All its labels; those that its agent or join token brought and that are not named are hidden. */
             labels?: {
                 [key: string]: string;
             } | null;
             /** @description What people call it; empty to go back to the host name. */
             name?: string | null;
+            /** @description Anything worth writing down about it, at most 4,000 characters. */
+            notes?: string | null;
         };
         /** @description Body of `PATCH /api/v1/users/{user}`; absent fields stay as they are. */
         UpdateUser: {
