@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use batwa_api::{agent::DriverKind, id::AgentId};
+use batwa_api::{agent::DriverKind, certificate::CertificateHash, id::AgentId};
+use batwa_tls::CertificateSource;
 use secrecy::SecretString;
 
-use crate::driver::{fake::FakeSettings, multipass};
+use crate::driver::{fake::FakeSettings, multipass, qemu::QemuOptions};
 
 /// The settings of one agent. The binary fills it from flags, environment and file.
 #[derive(Debug, Clone)]
@@ -20,18 +21,24 @@ pub struct AgentConfig {
     pub fake: FakeSettings,
     /// How Multipass is found and how much is asked of it.
     pub multipass: multipass::Settings,
+    /// Which images QEMU VMs may be made from, and how they run.
+    pub qemu: QemuOptions,
     /// Labels that it carries.
     pub labels: BTreeMap<String, String>,
     /// The key that callers of its port must present, and that it presents to the master.
     pub key: Option<SecretString>,
     /// Where to listen; `None` serves only the links that the binary makes.
     pub listen: Option<SocketAddr>,
+    /// The certificate that its port shows; plain HTTP when absent.
+    pub tls: Option<CertificateSource>,
     /// Whether a port that others can reach may be opened without a key.
     pub anonymous_access: Allow,
     /// Whether `POST /api/execute` runs every Multipass command, not only the read-only ones.
     pub execute: Allow,
     /// The master to register with in the old way.
     pub master_url: Option<String>,
+    /// The master's certificate, where the system's roots do not vouch for it.
+    pub master_certificate: Option<CertificateHash>,
     /// Where the master reaches this agent; found out from the route to the master when absent.
     pub advertise_url: Option<String>,
     /// Time between heartbeats to the master.
@@ -50,12 +57,15 @@ impl AgentConfig {
             drivers: DriverChoice::Auto,
             fake: FakeSettings::default(),
             multipass: multipass::Settings::default(),
+            qemu: QemuOptions::default(),
             labels: BTreeMap::new(),
             key: None,
             listen: None,
+            tls: None,
             anonymous_access: Allow::No,
             execute: Allow::No,
             master_url: None,
+            master_certificate: None,
             advertise_url: None,
             heartbeat_interval: Duration::from_secs(30),
             limits: Limits::default(),

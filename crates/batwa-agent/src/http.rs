@@ -9,6 +9,7 @@ mod extract;
 mod key;
 mod legacy;
 mod operations;
+pub(crate) mod port;
 mod terminals;
 mod vms;
 
@@ -22,6 +23,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use batwa_api::problem::{Problem, ProblemCode};
+use batwa_tls::ServedCertificate;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
@@ -47,6 +49,7 @@ pub(crate) struct App(Arc<Inner>);
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) config: AgentConfig,
+    pub(crate) certificate: Option<Arc<ServedCertificate>>,
     pub(crate) picture: Arc<Picture>,
     pub(crate) inventory: Arc<Inventory>,
     pub(crate) operations: Arc<Operations>,
@@ -61,6 +64,11 @@ impl App {
 
     pub(crate) fn config(&self) -> &AgentConfig {
         &self.0.config
+    }
+
+    /// The certificate that the port shows, when it speaks TLS.
+    pub(crate) fn certificate(&self) -> Option<&Arc<ServedCertificate>> {
+        self.0.certificate.as_ref()
     }
 
     pub(crate) fn picture(&self) -> &Arc<Picture> {

@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, serve::ListenerExt};
+use axum::Router;
 use batwa_api::{
     PROTOCOL_VERSION, Timestamp,
     agent::{AgentInfo, DriverKind},
@@ -34,6 +34,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
+
+pub use batwa_tls::{CertificateSource, ServedCertificate, TlsError};
 
 pub use self::{
     config::{AgentConfig, Allow, DriverChoice, Limits},
@@ -65,6 +67,9 @@ pub enum AgentError {
     /// The operations of before cannot be read.
     #[error("cannot read the operations in the state folder")]
     Journal(#[source] io::Error),
+    /// The certificate cannot be served.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A driver cannot keep its state.
     #[error("cannot open driver `{kind}`")]
     Driver {
@@ -106,8 +111,8 @@ impl Agent {
     /// taken, nothing is made.
     ///
     /// # Errors
-    /// [`AgentError::OpenToAll`], [`AgentError::Bind`], [`AgentError::StateDir`], [`AgentError::Journal`],
-    /// [`AgentError::Driver`].
+    /// [`AgentError::OpenToAll`], [`AgentError::Bind`], [`AgentError::StateDir`], [`AgentError::Tls`],
+    /// [`AgentError::Journal`], [`AgentError::Driver`].
     pub fn new(config: AgentConfig) -> Result<Self, AgentError> {
         if let Some(address) = config.listen
             && !address.ip().is_loopback()
@@ -153,6 +158,10 @@ impl Agent {
             started_at: now,
             clock: now,
         }));
+        let certificate = match &config.tls {
+            Some(source) => Some(ServedCertificate::open(source, &config.state_dir)?),
+            None => None,
+        };
         let stop = CancellationToken::new();
         let inventory = Arc::new(Inventory::new(Arc::clone(&picture), config.limits, drivers));
         let operations = Operations::open(
@@ -173,6 +182,7 @@ impl Agent {
         Ok(Self {
             app: App::new(Inner {
                 config,
+                certificate,
                 picture,
                 inventory,
                 operations,
@@ -196,6 +206,11 @@ impl Agent {
         port.as_ref().map(|(_, address)| *address)
     }
 
+    /// The certificate that its port shows, when it speaks TLS.
+    pub fn certificate(&self) -> Option<&Arc<ServedCertificate>> {
+        self.app.certificate()
+    }
+
     /// Watches the drivers, runs operations, serves the port and registers with the master, until `stop`; then
     /// ends in order. Operations under way are gone on with by the next agent on this state folder.
     ///
@@ -209,6 +224,7 @@ impl Agent {
             )),
             None => None,
         };
+        raise_file_limit();
         let own_stop = self.app.stop().clone();
         let mut tasks: JoinSet<Result<(), AgentError>> = JoinSet::new();
         let app = self.app.clone();
@@ -236,6 +252,13 @@ impl Agent {
             let app = self.app.clone();
             info!("agent `{}` listens on {address}", app.config().agent_id);
             tasks.spawn(async move { serve(app, listener).await }.instrument(info_span!("http")));
+            if let Some(certificate) = self.app.certificate().cloned() {
+                let stop = own_stop.clone();
+                tasks.spawn(async move {
+                    certificate.keep_fresh(stop).await;
+                    Ok(())
+                });
+            }
         }
 
         let result = tokio::select! {
@@ -265,6 +288,16 @@ impl Agent {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
+    }
+}
+
+/// Lets this process open as many files as its administrator allows: each terminal and each VM's consoles take some.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        debug!("the limit of open files stays as it is: {error}");
     }
 }
 
@@ -321,13 +354,8 @@ async fn measure(app: App) -> Result<(), AgentError> {
 
 /// Serves the port until the agent stops.
 async fn serve(app: App, listener: TcpListener) -> Result<(), AgentError> {
-    let listener = listener.tap_io(|stream| {
-        // Without it a keystroke's echo waits for the other side's delayed acknowledgement.
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(%error, "cannot set TCP_NODELAY");
-        }
-    });
     let stop = app.stop().clone();
+    let listener = http::port::Port::new(listener, app.certificate());
     axum::serve(listener, http::port_router(app))
         .with_graceful_shutdown(stop.cancelled_owned())
         .await

@@ -6,7 +6,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use batwa_api::{Timestamp, legacy::Register};
+use batwa_api::{Timestamp, certificate::CertificateHash, legacy::Register};
+use batwa_tls::{SystemRoots, Trust};
 use http::StatusCode;
 use jiff::{Zoned, tz::TimeZone};
 use rand::RngExt;
@@ -121,9 +122,12 @@ enum RegisterError {
 
 impl<'a> Registrar<'a> {
     fn new(app: &'a App, master: &str, port: Option<SocketAddr>) -> Result<Self, String> {
-        // Fails when another part of the process has installed one: then that one is used.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        let trust = match app.config().master_certificate {
+            Some(pin) => Trust::Pinned(pin),
+            None => Trust::Roots,
+        };
         let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(trust.client_config(&SystemRoots::default()))
             .timeout(ANSWER_DEADLINE)
             .build()
             .map_err(|error| causes(&error))?;
@@ -138,8 +142,10 @@ impl<'a> Registrar<'a> {
 
     async fn stay_registered(&self) {
         loop {
+            // Before it is told: a change in between is then told again.
+            let certificate = self.certificate();
             let peer = self.register_until_accepted().await;
-            self.beat(peer).await;
+            self.beat(peer, certificate).await;
         }
     }
 
@@ -178,6 +184,7 @@ impl<'a> Registrar<'a> {
             api_url: api_url.clone(),
             api_key: key.map(str::to_owned),
             tags: (!self.config.labels.is_empty()).then(|| self.config.labels.clone()),
+            certificate: self.certificate(),
         };
         let response = self
             .post("/api/agent/register")
@@ -205,12 +212,25 @@ impl<'a> Registrar<'a> {
         Ok(peer)
     }
 
-    /// Heartbeats until the master wants a registration again.
-    async fn beat(&self, mut peer: Peer) {
+    /// The certificate that the master meets at our own port; not where it comes by another address.
+    fn certificate(&self) -> Option<CertificateHash> {
+        let is_ours = match &self.config.advertise_url {
+            Some(url) => url.starts_with("https://"),
+            None => true,
+        };
+        let served = self.app.certificate().filter(|_| is_ours);
+        served.map(|certificate| certificate.hash())
+    }
+
+    /// Heartbeats until the master wants a registration again, or has to hear of a new certificate.
+    async fn beat(&self, mut peer: Peer, told: Option<CertificateHash>) {
         let mut beats = 0;
         let mut is_silent = false;
         loop {
             sleep(self.config.heartbeat_interval).await;
+            if self.certificate() != told {
+                return;
+            }
             beats += 1;
             if matches!(peer, Peer::Old(_)) && beats % OLD_MASTER_REGISTERS == 0 {
                 if let Err(error) = self.register().await {
@@ -307,15 +327,19 @@ impl<'a> Registrar<'a> {
                 "this agent listens on no port: give `--port`, or `--advertise-url`".to_owned(),
             ));
         };
+        let scheme = match self.app.certificate() {
+            Some(_) => "https",
+            None => "http",
+        };
         if !port.ip().is_unspecified() {
-            return Ok(format!("http://{port}"));
+            return Ok(format!("{scheme}://{port}"));
         }
         let source = timeout(ANSWER_DEADLINE, source_address(&self.master))
             .await
             .map_err(|_| RegisterError::Network("its name is not resolved in time".to_owned()))?
             .map_err(|error| RegisterError::Network(error.to_string()))?;
         Ok(format!(
-            "http://{}",
+            "{scheme}://{}",
             SocketAddr::new(source.ip(), port.port())
         ))
     }

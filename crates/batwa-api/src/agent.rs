@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::{
     Timestamp,
+    certificate::CertificateHash,
     id::{AgentId, AgentKeyId},
     size::ByteSize,
 };
@@ -285,6 +286,10 @@ pub struct Registration {
     /// SHA-256 of its key, the first 16 hex digits; `None` when it gave no key.
     #[serde(default)]
     pub fingerprint: Option<String>,
+    /// SHA-256 of the certificate that its port shows over TLS, in hex; the master takes no other from it.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub certificate: Option<CertificateHash>,
     /// When it first asked.
     pub first_seen: Timestamp,
     /// When it last asked.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::{size::ByteSize, vm::VmState};
+use crate::{certificate::CertificateHash, size::ByteSize, vm::VmState};
 
 /// `{"success":true,"message":…}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -52,6 +52,10 @@ pub struct Register {
     /// Labels.
     #[serde(default)]
     pub tags: Option<BTreeMap<String, String>>,
+    /// SHA-256 of the certificate at an `https://` address, in hex, when the system's roots do not vouch for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub certificate: Option<CertificateHash>,
 }
 
 /// Body of `POST /api/agent/heartbeat`.

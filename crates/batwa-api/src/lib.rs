@@ -7,6 +7,7 @@
 //! and travels as `null`, never as an empty string or a zero.
 
 pub mod agent;
+pub mod certificate;
 pub mod event;
 pub mod id;
 pub mod image;

@@ -16,6 +16,7 @@ pub(crate) mod vms;
 
 use std::{net::SocketAddr, sync::Arc};
 
+use batwa_tls::ServedCertificate;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use error::Error;
@@ -32,6 +33,7 @@ struct Inner {
     config: MasterConfig,
     address: SocketAddr,
     store: Store,
+    certificate: Option<Arc<ServedCertificate>>,
     auth: Auth,
     refusals: Refusals,
     setup: SetupCode,
@@ -41,8 +43,13 @@ struct Inner {
 }
 
 impl App {
-    /// Puts the parts together for a master that listens on `address`.
-    pub(crate) fn new(config: MasterConfig, address: SocketAddr, store: Store) -> Self {
+    /// Puts the parts together for a master that listens on `address` and shows `certificate` there.
+    pub(crate) fn new(
+        config: MasterConfig,
+        address: SocketAddr,
+        store: Store,
+        certificate: Option<Arc<ServedCertificate>>,
+    ) -> Self {
         let stopping = CancellationToken::new();
         let local = config
             .local_agent
@@ -53,6 +60,7 @@ impl App {
             config,
             address,
             store,
+            certificate,
             auth: Auth::default(),
             refusals: Refusals::default(),
             fleet: Arc::new(Fleet::new(local, stopping.clone())),
@@ -69,6 +77,11 @@ impl App {
     /// The address the master listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         self.0.address
+    }
+
+    /// The certificate that the port shows, when it speaks TLS itself.
+    pub(crate) fn certificate(&self) -> Option<&Arc<ServedCertificate>> {
+        self.0.certificate.as_ref()
     }
 
     /// Passwords, failed attempts, and what was withdrawn.

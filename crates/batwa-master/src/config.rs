@@ -2,6 +2,7 @@
 
 use std::{fmt, io, net::IpAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
+use batwa_tls::CertificateSource;
 use futures_util::future::BoxFuture;
 use ipnet::IpNet;
 use tokio::io::DuplexStream;
@@ -17,6 +18,8 @@ pub struct MasterConfig {
     pub state_dir: PathBuf,
     /// Where the store is; a file in the state folder when absent.
     pub database: Option<DatabaseUrl>,
+    /// The certificate that the port shows; plain HTTP when absent.
+    pub tls: Option<CertificateSource>,
     /// Where people reach the page, when that is not the address it listens on.
     pub public_url: Option<PublicUrl>,
     /// Reverse proxies whose forwarded headers count.
@@ -45,6 +48,7 @@ impl MasterConfig {
             port: 8000,
             state_dir: state_dir.into(),
             database: None,
+            tls: None,
             public_url: None,
             trusted_proxies: Vec::new(),
             open_registration: false,

@@ -61,6 +61,8 @@ pub(crate) struct Fleet {
     old_list: OldListCache,
     /// Makes streams to the agent of this process.
     local: Option<Connector>,
+    /// Who vouches for agents' certificates.
+    roots: batwa_tls::SystemRoots,
     /// Held by whoever decides who is let in: a decision and its rows belong together.
     pub(crate) enrolment: tokio::sync::Mutex<()>,
     tasks: TaskTracker,
@@ -133,6 +135,7 @@ impl Fleet {
             interest: Interest::default(),
             old_list: OldListCache::default(),
             local,
+            roots: batwa_tls::SystemRoots::default(),
             enrolment: tokio::sync::Mutex::default(),
             tasks: TaskTracker::new(),
             stop,

@@ -17,6 +17,7 @@ mod list;
 pub(crate) mod openapi;
 mod operations;
 mod origin;
+mod plain;
 mod router;
 mod security;
 pub(crate) mod serve;

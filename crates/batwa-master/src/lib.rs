@@ -20,6 +20,7 @@ pub use app::{
     Error as AppError,
     auth::{Caller, Right, Via},
 };
+pub use batwa_tls::{CertificateSource, ServedCertificate, TlsError};
 pub use config::{
     ConfigError, Connector, DatabaseUrl, LocalAgent, MasterConfig, PublicUrl, SessionLimits,
 };

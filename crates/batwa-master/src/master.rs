@@ -5,9 +5,11 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
+use batwa_tls::{ServedCertificate, TlsError};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -61,6 +63,9 @@ pub enum MasterError {
     /// Another master runs on the same state folder.
     #[error("another master runs on the state folder `{}`: give this one its own --state-dir", .0.display())]
     StateDirInUse(PathBuf),
+    /// The certificate cannot be served.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -113,8 +118,12 @@ impl Master {
             .map_err(bind_error)?;
         let address = listener.local_addr().map_err(bind_error)?;
         let lock = lock_state_dir(&config.state_dir)?;
+        let certificate = match &config.tls {
+            Some(source) => Some(ServedCertificate::open(source, &config.state_dir)?),
+            None => None,
+        };
         let store = Store::open(&config.state_dir, config.database.as_ref()).await?;
-        let app = App::new(config, address, store);
+        let app = App::new(config, address, store, certificate);
         let setup_code = prepare_first_admin(&app).await?;
         Ok(Bound {
             app,
@@ -169,7 +178,12 @@ async fn open_beside(config: MasterConfig) -> Result<App, MasterError> {
         });
     }
     let store = Store::open(&config.state_dir, config.database.as_ref()).await?;
-    Ok(App::new(config, (Ipv4Addr::LOCALHOST, 0).into(), store))
+    Ok(App::new(
+        config,
+        (Ipv4Addr::LOCALHOST, 0).into(),
+        store,
+        None,
+    ))
 }
 
 async fn reset_password(app: &App, user: &str, password: SecretString) -> Result<(), MasterError> {
@@ -269,7 +283,22 @@ impl Bound {
         if address.ip().is_unspecified() {
             address.set_ip(Ipv4Addr::LOCALHOST.into());
         }
-        origin("http", &address.to_string())
+        origin(self.scheme(), &address.to_string())
+    }
+
+    /// `https` when its port speaks TLS, else `http`.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        match self.app.certificate() {
+            Some(_) => "https",
+            None => "http",
+        }
+    }
+
+    /// The certificate that the port shows, when it speaks TLS.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&Arc<ServedCertificate>> {
+        self.app.certificate()
     }
 
     /// The one-time link by which the first admin is made; `None` once there is one.
@@ -290,12 +319,15 @@ impl Bound {
         http::serve::raise_file_limit();
         let router = http::router(app.clone());
         let limits = http::serve::Limits::default();
-        tasks.spawn(http::serve::serve(
+        let door = http::serve::Door {
             listener,
-            router,
-            limits,
-            stopping.clone(),
-        ));
+            tls: app.certificate().map(ServedCertificate::acceptor),
+        };
+        tasks.spawn(http::serve::serve(door, router, limits, stopping.clone()));
+        if let Some(certificate) = app.certificate().cloned() {
+            let stopping = stopping.clone();
+            tasks.spawn(async move { certificate.keep_fresh(stopping).await });
+        }
         tasks.spawn(crate::app::keeper::run(app.clone(), stopping.clone()));
 
         tokio::select! {

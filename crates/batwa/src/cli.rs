@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use batwa_api::{agent::DriverKind, size::ByteSize};
+use batwa_api::{agent::DriverKind, certificate::CertificateHash, size::ByteSize};
 use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::settings::{Flags, Role};
@@ -163,6 +163,9 @@ pub(crate) struct MasterArgs {
         hide_env_values = true
     )]
     pub(crate) token: Option<String>,
+    /// The SHA-256 of the master's certificate, where this system does not trust it by itself
+    #[arg(long, env = "BATWA_MASTER_CERTIFICATE", value_name = "SHA256")]
+    pub(crate) master_certificate: Option<CertificateHash>,
 }
 
 /// How data is printed.

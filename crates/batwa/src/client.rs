@@ -12,6 +12,7 @@ use batwa_api::{
     problem::{Problem, ProblemCode},
     vm::ListedVm,
 };
+use batwa_tls::{NotTrusted, SystemRoots, Trust};
 use reqwest::{Method, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
@@ -60,7 +61,9 @@ impl Client {
                 args.url
             ))
         })?;
+        let trust = args.master_certificate.map_or(Trust::Roots, Trust::Pinned);
         let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(trust.client_config(&SystemRoots::default()))
             .user_agent(concat!("batwa/", env!("CARGO_PKG_VERSION")))
             .timeout(CALL_TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT)
@@ -223,6 +226,13 @@ impl Client {
             request = request.json(body);
         }
         let unreachable = |error: reqwest::Error| {
+            let hint = match NotTrusted::behind(&error) {
+                Some(refusal) => format!(
+                    "if that is the master's own certificate, as it printed it at its start, give `--master-certificate {}`",
+                    refusal.shown
+                ),
+                None => "give its address with `--url` or in `BATWA_URL`".to_owned(),
+            };
             Failure::new(
                 Exit::Unreachable,
                 format!(
@@ -231,7 +241,7 @@ impl Client {
                     chain(&error.without_url())
                 ),
             )
-            .hint("give its address with `--url` or in `BATWA_URL`")
+            .hint(hint)
         };
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();

@@ -8,6 +8,7 @@ mod roles;
 mod vms;
 mod wait;
 
+pub(crate) use self::roles::own_address;
 use crate::{cli::Task, failure::Failure};
 
 /// Runs a command to its end.

@@ -40,6 +40,13 @@ pub(crate) fn master(
     }
     config.database = settings.get("database")?;
     config.public_url = settings.get("public-url")?;
+    config.tls = crate::tls::source(settings, || {
+        let public = settings
+            .text("public-url")
+            .and_then(|url| http_url(url).ok());
+        let host = public.and_then(|url| url.host_str().map(str::to_owned));
+        own_names().into_iter().chain(host).collect()
+    })?;
     config.trusted_proxies = settings.parse_all("trusted-proxy", network)?;
     config.open_registration = settings.is_on("open-registration")?;
     if let Some(timeout) = settings.parse("operation-timeout", duration)? {
@@ -87,6 +94,8 @@ pub(crate) fn agent(
     machine(settings, &mut config)?;
     config.key = key(settings)?;
     config.listen = Some(listen(settings)?);
+    config.tls = crate::tls::source(settings, own_names)?;
+    config.master_certificate = settings.get("master-certificate")?;
     if settings.is_on("allow-unauthenticated")? {
         config.anonymous_access = Allow::Yes;
     }
@@ -103,6 +112,16 @@ pub(crate) fn agent(
     Ok(config)
 }
 
+/// What this machine may be called by those who connect to it: what a self-signed certificate is for.
+fn own_names() -> Vec<String> {
+    let address = crate::commands::own_address().map(|address| address.to_string());
+    [batwa_agent::host::hostname(), "localhost".to_owned()]
+        .into_iter()
+        .chain(["127.0.0.1", "::1"].map(str::to_owned))
+        .chain(address)
+        .collect()
+}
+
 /// Settings of every agent, wherever it runs.
 fn machine(settings: &Settings, config: &mut AgentConfig) -> Result<(), SettingError> {
     let kinds = settings.parse_all("driver", |text| Ok(text.to_owned()))?;
@@ -112,6 +131,16 @@ fn machine(settings: &Settings, config: &mut AgentConfig) -> Result<(), SettingE
         .map_err(|error| settings.refuse("driver", &choice, error.to_string()))?;
     if let Some(fake) = settings.get("fake")? {
         config.fake = fake;
+    }
+    config.qemu.image_dirs = settings.parse_all("image-dir", |text| {
+        std::path::absolute(text).map_err(|error| error.to_string())
+    })?;
+    config.qemu.emulate = settings.is_on("emulate")?;
+    for (server, url) in settings.parse_all("image-server", image_server)? {
+        match server {
+            ImageServer::Ubuntu => config.qemu.image_servers.ubuntu = url,
+            ImageServer::Debian => config.qemu.image_servers.debian = url,
+        }
     }
     config.labels = settings.parse_all("label", label)?.into_iter().collect();
     if let Some(command) = settings.text("multipass-restart") {
@@ -236,6 +265,25 @@ pub(crate) fn http_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+/// Whose images a mirror has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ImageServer {
+    Ubuntu,
+    Debian,
+}
+
+/// `ubuntu=URL` or `debian=URL`; the URL is given back with a slash at its end.
+fn image_server(text: &str) -> Result<(ImageServer, String), String> {
+    let server = match text.split_once('=') {
+        Some(("ubuntu", url)) => Some((ImageServer::Ubuntu, url)),
+        Some(("debian", url)) => Some((ImageServer::Debian, url)),
+        _ => None,
+    };
+    let (server, url) = server.ok_or("it must look like `ubuntu=URL` or `debian=URL`")?;
+    http_url(url)?;
+    Ok((server, format!("{}/", url.trim_end_matches('/'))))
+}
+
 /// `90s`, `15m`, `1h 30m`, or a bare number of seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "it must be a time such as `30s`, `15m` or `1h`".to_owned();
@@ -305,6 +353,32 @@ mod tests {
         insta::assert_snapshot!(refusal(agent_from([id, ("API_KEY", "two words")])), @"cannot use the value given as api-key (from environment variable `API_KEY`): a key has visible ASCII characters only, and at least one");
         insta::assert_snapshot!(refusal(agent_from([id, ("BATWA_LABEL", "a=b,c")])), @"cannot use `c` as label (from environment variable `BATWA_LABEL`): it must look like `key=value`");
         assert!(refusal(agent_from([id, ("BATWA_DRIVER", "vmware")])).contains("`vmware`"));
+    }
+
+    #[test]
+    fn what_qemu_may_use_is_the_administrators_choice() {
+        let id = ("AGENT_ID", "lab");
+        let servers = "ubuntu=http://mirror/ubuntu,debian=http://mirror/debian/";
+        let config = agent_from([
+            id,
+            ("HOME", "/h"),
+            ("BATWA_IMAGE_DIR", "/srv/images,/data"),
+            ("BATWA_IMAGE_SERVER", servers),
+            ("BATWA_EMULATE", "yes"),
+        ])
+        .expect("good");
+        let qemu = config.qemu;
+        assert_eq!(
+            qemu.image_dirs,
+            [Path::new("/srv/images"), Path::new("/data")]
+        );
+        assert_eq!(qemu.image_servers.ubuntu, "http://mirror/ubuntu/");
+        assert_eq!(qemu.image_servers.debian, "http://mirror/debian/");
+        assert!(qemu.emulate);
+        for bad in ["ubuntu", "fedora=http://x", "ubuntu=mirror"] {
+            let refused = agent_from([id, ("HOME", "/h"), ("BATWA_IMAGE_SERVER", bad)]);
+            assert!(refused.is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -10,8 +10,10 @@ mod config;
 mod failure;
 mod logging;
 mod output;
+mod service_manager;
 mod settings;
 mod shutdown;
+mod tls;
 
 use std::process::ExitCode;
 

@@ -9,7 +9,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::failure::{Exit, Failure};
+use crate::{
+    failure::{Exit, Failure},
+    service_manager::{self, ServiceManager},
+};
 
 /// Master and agent end by themselves well within this; what has not by then is cut.
 const GRACE_PERIOD: Duration = Duration::from_secs(9);
@@ -18,6 +21,7 @@ const GRACE_PERIOD: Duration = Duration::from_secs(9);
 pub(crate) struct Parts {
     tasks: JoinSet<(&'static str, Result<(), Failure>)>,
     stop: CancellationToken,
+    manager: ServiceManager,
 }
 
 impl Parts {
@@ -26,7 +30,14 @@ impl Parts {
         Self {
             tasks: JoinSet::new(),
             stop: CancellationToken::new(),
+            manager: ServiceManager::default(),
         }
+    }
+
+    /// Tells this service manager when everything runs, and when it ends.
+    pub(crate) fn told_to(mut self, manager: ServiceManager) -> Self {
+        self.manager = manager;
+        self
     }
 
     /// Adds a part that runs until the token it is given is cancelled.
@@ -44,11 +55,13 @@ impl Parts {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(wrong)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(wrong)?;
         let mut outcome = Ok(());
+        self.manager.tell(service_manager::READY);
         tokio::select! {
             _ = interrupt.recv() => info!("stopping: interrupted; VMs go on"),
             _ = terminate.recv() => info!("stopping: asked to terminate; VMs go on"),
             Some(ended) = self.tasks.join_next() => outcome = judge(ended),
         }
+        self.manager.tell(service_manager::STOPPING);
         self.stop.cancel();
         let orderly = async {
             while let Some(ended) = self.tasks.join_next().await {

@@ -32,7 +32,10 @@ pub(crate) fn open(
 fn open_one(kind: DriverKind, config: &AgentConfig) -> Result<Arc<dyn Driver>, DriverError> {
     Ok(match kind {
         DriverKind::Multipass => Arc::new(Multipass::new(config.multipass.clone())),
-        DriverKind::Qemu => Arc::new(QemuDriver::open(&config.state_dir)?),
+        DriverKind::Qemu => Arc::new(QemuDriver::open_with(
+            &config.state_dir,
+            config.qemu.clone(),
+        )?),
         DriverKind::Fake => Arc::new(FakeDriver::open(&config.state_dir, config.fake.clone())?),
     })
 }

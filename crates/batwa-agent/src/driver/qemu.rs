@@ -45,6 +45,7 @@ mod usage;
 mod user_data;
 mod vms;
 
+pub use self::images::Servers as ImageServers;
 use self::{images::Images, machine::Accelerator, vms::Vms};
 
 /// What a person with a shell on this machine may set.
@@ -55,7 +56,7 @@ pub struct QemuOptions {
     /// Emulate even where KVM works.
     pub emulate: bool,
     /// Where images are looked up; the public servers when absent.
-    pub image_servers: images::Servers,
+    pub image_servers: ImageServers,
 }
 
 /// VMs run by QEMU on this machine.

@@ -6,6 +6,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use batwa_api::{
     Timestamp,
     agent::{Agent, AgentKey, AgentStatus, CreateAgentKey, CreatedAgentKey, UpdateAgent},
+    certificate::CertificateHash,
     id::{AgentId, AgentKeyId},
     list::{AgentCounts, AgentList},
     problem::{FieldError, Problem, ProblemCode},
@@ -61,6 +62,8 @@ pub(crate) struct RegisterAgent {
     pub(crate) key: Option<SecretString>,
     /// Labels.
     pub(crate) tags: BTreeMap<String, String>,
+    /// The certificate that its port shows over TLS.
+    pub(crate) certificate: Option<CertificateHash>,
 }
 
 impl App {
@@ -318,6 +321,7 @@ impl App {
             api_url: claim.api_url,
             address: source.address.to_string(),
             secret: secret.clone(),
+            certificate: given.certificate,
             tags: claim.tags,
             first_seen: now,
             last_seen: now,
@@ -334,6 +338,7 @@ impl App {
                 id: &row.id,
                 fingerprint,
                 api_url: &row.api_url,
+                certificate: row.certificate,
                 address: &row.address,
             },
             known.as_ref(),
@@ -417,12 +422,14 @@ impl App {
         let same = known.hostname == row.hostname
             && known.api_url == row.api_url
             && known.tags == row.tags
+            && known.certificate == row.certificate
             && fingerprint(&known.secret) == fingerprint(&row.secret);
         let record = AgentRecord {
             hostname: row.hostname,
             api_url: row.api_url,
             tags: row.tags,
             secret: row.secret,
+            certificate: row.certificate,
             ..known
         };
         if !same {

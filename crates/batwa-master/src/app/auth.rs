@@ -336,6 +336,7 @@ mod tests {
             MasterConfig::new(folder.path()),
             "127.0.0.1:1".parse().unwrap(),
             store,
+            None,
         );
         app.make_first_admin("password", "admin", PASSWORD.into())
             .await

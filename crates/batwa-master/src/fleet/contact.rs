@@ -15,6 +15,7 @@ use std::{
 use batwa_api::{
     Timestamp,
     agent::{AgentStatus, LinkKind},
+    certificate::CertificateHash,
     event::WatchEvent,
     id::AgentId,
 };
@@ -60,12 +61,13 @@ pub(crate) struct Contact {
     pub(crate) turn: tokio::sync::Mutex<()>,
     /// Whether the agent is online, for terminals.
     pub(crate) online: watch::Sender<bool>,
-    /// Cancelled when the agent is removed or revoked, or its address or key change.
+    /// Cancelled when the agent is removed or revoked, or its address, key or certificate change.
     pub(crate) ended: CancellationToken,
     pub(super) wake: Notify,
     pub(super) pulse: Mutex<Pulse>,
     api_url: String,
     fingerprint: Option<Fingerprint>,
+    certificate: Option<CertificateHash>,
 }
 
 /// Why a connection to an agent ended.
@@ -117,7 +119,7 @@ impl Fleet {
             .cloned()
     }
 
-    /// Attends to the agent of `record` from now on; at another address or with another key than before if it changed.
+    /// Attends to the agent of `record` from now on; at another address or with another key or certificate if it changed.
     pub(super) fn reach(self: &Arc<Self>, record: &AgentRecord) {
         if record.revoked {
             self.leave(&record.id);
@@ -131,6 +133,7 @@ impl Fleet {
         if let Some(contact) = contacts.get(&record.id)
             && contact.api_url == record.api_url
             && contact.fingerprint == fingerprint
+            && contact.certificate == record.certificate
         {
             contact.wake.notify_one();
             return;
@@ -156,6 +159,7 @@ impl Fleet {
             pulse: Mutex::default(),
             api_url: record.api_url.clone(),
             fingerprint,
+            certificate: record.certificate,
         });
         contacts.insert(record.id.clone(), contact.clone());
         drop(contacts);
@@ -184,7 +188,7 @@ impl Fleet {
                     .api_url
                     .parse()
                     .map_err(|error| format!("`{}`: {error}", record.api_url))?;
-                Arc::new(Direct::new(url))
+                Arc::new(Direct::new(url, record.certificate, &self.roots))
             }
             LinkKind::Tunnel => return Err("this master has no tunnels yet".to_owned()),
         };

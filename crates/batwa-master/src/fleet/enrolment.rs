@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use batwa_api::{Timestamp, id::AgentId};
+use batwa_api::{Timestamp, certificate::CertificateHash, id::AgentId};
 
 use super::record::{AgentRecord, Fingerprint, PendingAgent};
 
@@ -25,6 +25,8 @@ pub(crate) struct Claim<'a> {
     pub(crate) fingerprint: Option<&'a Fingerprint>,
     /// Where it says it can be reached.
     pub(crate) api_url: &'a str,
+    /// The certificate that it shows there over TLS.
+    pub(crate) certificate: Option<CertificateHash>,
     /// Where the request came from.
     pub(crate) address: &'a str,
 }
@@ -112,7 +114,11 @@ pub(crate) fn decide(
         _ if key_is_for_it => Decision::Update,
         (Some(secret), Some(given)) if secret.fingerprint == *given => Decision::Update,
         (Some(_), _) => Decision::Refuse(Refusal::WrongKey),
-        (None, None) if known.api_url == claim.api_url => Decision::Update,
+        (None, None)
+            if known.api_url == claim.api_url && known.certificate == claim.certificate =>
+        {
+            Decision::Update
+        }
         (None, None) if admission == Admission::Open => Decision::Update,
         // Nothing tells the agent from somebody else who took its name.
         (None, None) => wait(claim, pending, Decision::WaitAgain),
@@ -277,6 +283,7 @@ mod tests {
             api_url: "http://10.0.0.1:8001".into(),
             address: address.into(),
             secret: key.map(secret),
+            certificate: None,
             tags: Default::default(),
             first_seen: at(0),
             last_seen: at(0),
@@ -311,6 +318,7 @@ mod tests {
             id: &AgentId::parse("lab").unwrap(),
             fingerprint: secret.as_ref().map(|secret| &secret.fingerprint),
             api_url,
+            certificate: None,
             address: "10.0.0.1",
         };
         decide(&claim, known, made, admission, &[])
@@ -407,12 +415,31 @@ mod tests {
     }
 
     #[test]
+    fn only_a_key_lets_an_agent_come_with_another_certificate() {
+        let shown = CertificateHash::from_bytes([7; 32]);
+        let decided = |key: Option<&str>| {
+            let secret = key.map(secret);
+            let claim = Claim {
+                id: &AgentId::parse("lab").unwrap(),
+                fingerprint: secret.as_ref().map(|secret| &secret.fingerprint),
+                api_url: "http://10.0.0.1:8001",
+                certificate: Some(shown),
+                address: "10.0.0.1",
+            };
+            decide(&claim, Some(&record(key)), None, Admission::Keys, &[])
+        };
+        assert_eq!(decided(Some("k")), Decision::Update);
+        assert_eq!(decided(None), Decision::WaitAgain);
+    }
+
+    #[test]
     fn waiting_registrations_are_limited_in_all_and_for_an_address() {
         let id = AgentId::parse("lab").unwrap();
         let claim = Claim {
             id: &id,
             fingerprint: None,
             api_url: "http://10.0.0.1:8001",
+            certificate: None,
             address: "10.0.0.1",
         };
         let decide_among =

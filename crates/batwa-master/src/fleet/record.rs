@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use batwa_api::{
     Timestamp,
     agent::{LinkKind, Registration},
+    certificate::CertificateHash,
     id::AgentId,
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -86,6 +87,8 @@ pub(crate) struct AgentRecord {
     pub(crate) secret: Option<AgentSecret>,
     /// Labels from the join token that it came with.
     pub(crate) token_labels: BTreeMap<String, String>,
+    /// The certificate that it registered with: the one its port shows over TLS.
+    pub(crate) certificate: Option<CertificateHash>,
     /// Labels from its registration.
     pub(crate) tags: BTreeMap<String, String>,
     /// What an admin decided about labels.
@@ -114,6 +117,7 @@ impl AgentRecord {
             api_url: "local".to_owned(),
             secret: None,
             token_labels: BTreeMap::new(),
+            certificate: None,
             tags: BTreeMap::new(),
             admin_labels: AdminLabels::new(),
             notes: String::new(),
@@ -138,6 +142,8 @@ pub(crate) struct PendingAgent {
     pub(crate) address: String,
     /// Its key.
     pub(crate) secret: Option<AgentSecret>,
+    /// The certificate that its port shows over TLS.
+    pub(crate) certificate: Option<CertificateHash>,
     /// Labels it gave.
     pub(crate) tags: BTreeMap<String, String>,
     /// When it first asked.
@@ -158,6 +164,7 @@ impl PendingAgent {
                 .secret
                 .as_ref()
                 .map(|secret| secret.fingerprint.shown().to_owned()),
+            certificate: self.certificate,
             first_seen: self.first_seen,
             last_seen: self.last_seen,
         }
@@ -180,6 +187,7 @@ impl PendingAgent {
             api_url: self.api_url,
             secret: self.secret,
             token_labels: BTreeMap::new(),
+            certificate: self.certificate,
             tags: self.tags,
             admin_labels: AdminLabels::new(),
             notes: String::new(),

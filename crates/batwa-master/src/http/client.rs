@@ -49,8 +49,10 @@ impl Client {
         };
         Self {
             source: Source::new(address, request_id.into()),
-            is_secure: forwarded("x-forwarded-proto")
-                .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")),
+            // A trusted proxy knows how its own client came; without its word, it is how this connection came.
+            is_secure: forwarded("x-forwarded-proto").map_or(config.tls.is_some(), |scheme| {
+                scheme.eq_ignore_ascii_case("https")
+            }),
             host: forwarded("x-forwarded-host")
                 .or_else(|| {
                     headers
@@ -175,6 +177,24 @@ mod tests {
         };
         assert_eq!(host("10.0.0.1"), "outer");
         assert_eq!(host("192.0.2.9"), "inner:8000");
+    }
+
+    #[test]
+    fn over_tls_of_our_own_a_request_is_secure_unless_a_trusted_proxy_says_otherwise() {
+        let mut config = MasterConfig::new("unused");
+        config.tls = Some(batwa_tls::CertificateSource::SelfSigned { names: vec![] });
+        config.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
+        let secure = |peer: &str, headers: &[(&'static str, &str)]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(*name, value.parse().unwrap());
+            }
+            Client::of(&config, peer.parse().unwrap(), &map, "r").is_secure
+        };
+        let plain = [("x-forwarded-proto", "http")];
+        assert!(secure("192.0.2.9:1", &[]));
+        assert!(secure("192.0.2.9:1", &plain), "a stranger's word");
+        assert!(!secure("10.0.0.1:1", &plain));
     }
 
     #[test]

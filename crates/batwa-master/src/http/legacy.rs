@@ -58,6 +58,7 @@ pub(crate) async fn register(
         api_url: body.api_url,
         key,
         tags: body.tags.unwrap_or_default(),
+        certificate: body.certificate,
     };
     let agent = app.register_agent(&client.source, given).await?;
     Ok(Json(json!({

@@ -1,4 +1,6 @@
 //! Accepting connections: bounded in number, impatient with those that send nothing, and ended in order.
+//!
+//! Where the port speaks TLS, the handshake is each connection's own, so that a slow one holds up nobody.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -7,10 +9,12 @@ use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::sockopt;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -40,18 +44,25 @@ const MAX_HEAD: usize = 64 * 1024;
 /// nothing, and its event stream would be held for ever.
 const ASK_AFTER: Duration = Duration::from_secs(60);
 
+/// The first byte of every TLS connection: the type of a handshake record.
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// After a failure to accept (no file descriptors left) there is nothing to do but wait a little.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where connections come in.
+pub(crate) struct Door {
+    /// The port.
+    pub(crate) listener: TcpListener,
+    /// What ends TLS on it; `None` for plain HTTP.
+    pub(crate) tls: Option<TlsAcceptor>,
+}
 
 /// Serves `router` until `stop`; then no new connection is taken, and those there finish their request.
 ///
 /// Returns when all are closed; whoever cannot wait drops this future, which closes them.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    router: Router,
-    limits: Limits,
-    stop: CancellationToken,
-) {
+pub(crate) async fn serve(door: Door, router: Router, limits: Limits, stop: CancellationToken) {
+    let Door { listener, tls } = door;
     let mut connections = JoinSet::new();
     let places = Arc::new(Semaphore::new(limits.connections));
     loop {
@@ -69,7 +80,16 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let connection = connection(stream, peer, router.clone(), limits, stop.clone());
+        let connection = enter(
+            stream,
+            peer,
+            tls.clone(),
+            Served {
+                router: router.clone(),
+                limits,
+                stop: stop.clone(),
+            },
+        );
         connections.spawn(async move {
             connection.await;
             drop(place);
@@ -91,14 +111,52 @@ async fn accept(
     Ok((stream, peer, place))
 }
 
-async fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
+/// What a connection gets, and until when.
+struct Served {
     router: Router,
     limits: Limits,
     stop: CancellationToken,
-) {
+}
+
+/// Takes a connection through the door: by TLS where the port speaks that, and with a word to those who do not.
+async fn enter(stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>, served: Served) {
     prepare(&stream);
+    let Some(tls) = tls else {
+        return connection(stream, peer, served).await;
+    };
+    let handshake = async {
+        let mut first = [0];
+        let read = stream.peek(&mut first).await?;
+        if read == 1 && first[0] != TLS_HANDSHAKE {
+            return Ok(Err(stream));
+        }
+        tls.accept(stream).await.map(Ok)
+    };
+    let outcome = tokio::select! {
+        () = served.stop.cancelled() => return,
+        outcome = tokio::time::timeout(served.limits.head, handshake) => outcome,
+    };
+    match outcome {
+        Ok(Ok(Ok(stream))) => connection(stream, peer, served).await,
+        Ok(Ok(Err(stream))) => {
+            let router = Router::new().fallback(super::plain::refuse);
+            connection(stream, peer, Served { router, ..served }).await;
+        }
+        Ok(Err(error)) => tracing::debug!(client.address = %peer, "no TLS came about: {error}"),
+        Err(_) => tracing::debug!(client.address = %peer, "no TLS came about in time"),
+    }
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+    served: Served,
+) {
+    let Served {
+        router,
+        limits,
+        stop,
+    } = served;
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
@@ -153,7 +211,7 @@ mod tests {
 
     use super::*;
 
-    struct Served {
+    struct Running {
         address: SocketAddr,
         stop: CancellationToken,
         tasks: JoinSet<()>,
@@ -162,7 +220,7 @@ mod tests {
     }
 
     /// A server with a handler that waits in its middle.
-    async fn served(limits: Limits) -> Served {
+    async fn served(limits: Limits) -> Running {
         let (go_on, entered) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let slow = {
             let (go_on, entered) = (Arc::clone(&go_on), Arc::clone(&entered));
@@ -180,8 +238,12 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, router, limits, stop.clone()));
-        Served {
+        let door = Door {
+            listener,
+            tls: None,
+        };
+        tasks.spawn(serve(door, router, limits, stop.clone()));
+        Running {
             address,
             stop,
             tasks,
@@ -190,7 +252,7 @@ mod tests {
         }
     }
 
-    impl Served {
+    impl Running {
         async fn send(&self, text: &str) -> TcpStream {
             let mut stream = TcpStream::connect(self.address).await.unwrap();
             stream.write_all(text.as_bytes()).await.unwrap();

@@ -1,18 +1,25 @@
-//! The link to an agent's own port: TCP, as the set-up guide describes it.
+//! The link to an agent's own port: TCP or TLS, as the set-up guide describes it.
+//!
+//! Over TLS an agent is known by the certificate that it registered with, or by one that the system's roots vouch for.
 
-use std::{fmt, io, str::FromStr};
+use std::{fmt, io, str::FromStr, sync::Arc};
 
 use async_trait::async_trait;
-use batwa_api::agent::LinkKind;
+use batwa_api::{agent::LinkKind, certificate::CertificateHash};
+use batwa_tls::{NotTrusted, SystemRoots, Trust};
 use http::Uri;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::{Link, Stream};
 
-/// Where an agent says it can be reached: `http://host:port`, perhaps with a path in front of its API.
+/// Where an agent says it can be reached: `http(s)://host:port`, perhaps with a path in front of its API.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ApiUrl {
     text: String,
+    /// The name to ask for over TLS; `None` for plain TCP.
+    tls: Option<ServerName<'static>>,
     address: String,
     port: u16,
     authority: String,
@@ -23,20 +30,20 @@ pub(crate) struct ApiUrl {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ApiUrlError {
     /// It is no URL of the right form.
-    #[error("an agent's address has the form `http://host:8001`, without user, query or fragment")]
-    Form,
-    /// It asks for TLS, which direct links do not speak yet.
     #[error(
-        "an agent's address over `https://` is not supported yet: give it as `http://host:port`"
+        "an agent's address has the form `http://host:8001` or `https://host:8001`, without user, query or fragment"
     )]
-    Tls,
+    Form,
+    /// It asks for TLS with a host that cannot stand in a certificate.
+    #[error(
+        "an agent's address over `https://` needs a host name or address that a certificate can be for"
+    )]
+    TlsName,
 }
 
 impl ApiUrl {
     /// Longest address.
     pub(crate) const MAX_LEN: usize = 512;
-    /// The port of an address that names none: the scheme's own.
-    const DEFAULT_PORT: u16 = 80;
 
     /// The address as it was given, less a slash at its end.
     #[must_use]
@@ -54,11 +61,11 @@ impl FromStr for ApiUrl {
         }
         let text = text.trim().trim_end_matches('/');
         let uri: Uri = text.parse().map_err(|_| ApiUrlError::Form)?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(ApiUrlError::Tls),
+        let (is_tls, default_port) = match uri.scheme_str() {
+            Some("http") => (false, 80),
+            Some("https") => (true, 443),
             _ => return Err(ApiUrlError::Form),
-        }
+        };
         let authority = uri.authority().ok_or(ApiUrlError::Form)?;
         if authority.as_str().contains('@') || uri.query().is_some() || authority.host().is_empty()
         {
@@ -69,15 +76,18 @@ impl FromStr for ApiUrl {
         if !after_host.is_empty() && authority.port_u16().is_none() {
             return Err(ApiUrlError::Form);
         }
+        // Brackets belong to the URL, not to the address inside.
+        let address = authority
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        let tls = is_tls.then(|| ServerName::try_from(address.clone()));
         Ok(Self {
             text: text.to_owned(),
-            // Brackets belong to the URL, not to the address inside.
-            address: authority
-                .host()
-                .trim_start_matches('[')
-                .trim_end_matches(']')
-                .to_owned(),
-            port: authority.port_u16().unwrap_or(Self::DEFAULT_PORT),
+            tls: tls.transpose().map_err(|_| ApiUrlError::TlsName)?,
+            address,
+            port: authority.port_u16().unwrap_or(default_port),
             authority: authority.as_str().to_owned(),
             prefix: uri.path().trim_end_matches('/').to_owned(),
         })
@@ -99,13 +109,18 @@ impl fmt::Debug for ApiUrl {
 /// A link to an agent's port.
 pub(crate) struct Direct {
     url: ApiUrl,
+    connector: Option<TlsConnector>,
 }
 
 impl Direct {
-    /// A link to the agent at `url`.
+    /// A link to the agent at `url`, whose certificate over TLS is `pin` or one that `roots` vouch for.
     #[must_use]
-    pub(crate) fn new(url: ApiUrl) -> Self {
-        Self { url }
+    pub(crate) fn new(url: ApiUrl, pin: Option<CertificateHash>, roots: &SystemRoots) -> Self {
+        let connector = url.tls.as_ref().map(|_| {
+            let trust = pin.map_or(Trust::Roots, Trust::Pinned);
+            TlsConnector::from(Arc::new(trust.client_config(roots)))
+        });
+        Self { url, connector }
     }
 }
 
@@ -127,8 +142,25 @@ impl Link for Direct {
         let stream = TcpStream::connect((self.url.address.as_str(), self.url.port)).await?;
         // Keystrokes are small writes: waiting to fill a packet would cost 40 ms each (MEASURED.md).
         stream.set_nodelay(true)?;
-        Ok(Box::new(stream))
+        let (Some(connector), Some(name)) = (&self.connector, &self.url.tls) else {
+            return Ok(Box::new(stream));
+        };
+        match connector.connect(name.clone(), stream).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error) => Err(no_tls(&error)),
+        }
     }
+}
+
+/// The error with what to do about it.
+fn no_tls(error: &io::Error) -> io::Error {
+    let text = match NotTrusted::behind(error) {
+        Some(refusal) => format!(
+            "{refusal}; the certificate that an agent registers with is taken, so start the agent anew or register it with this one"
+        ),
+        None => format!("no TLS came about: {error}; does it speak TLS at that address?"),
+    };
+    io::Error::new(error.kind(), text)
 }
 
 #[cfg(test)]
@@ -168,6 +200,10 @@ mod tests {
         ] {
             assert_eq!(bad.parse::<ApiUrl>(), Err(ApiUrlError::Form), "{bad}");
         }
-        assert_eq!("https://host".parse::<ApiUrl>(), Err(ApiUrlError::Tls));
+        let https: ApiUrl = "https://host".parse().unwrap();
+        assert_eq!((https.port, https.tls.is_some()), (443, true));
+        let plain: ApiUrl = "http://host".parse().unwrap();
+        assert!(plain.tls.is_none());
+        assert!("https://[::1]:8001".parse::<ApiUrl>().is_ok());
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use batwa_api::{
     Timestamp,
     agent::{AgentInfo, LinkKind},
+    certificate::CertificateHash,
     id::AgentId,
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -47,6 +48,7 @@ struct AgentRow {
     link: String,
     legacy: Option<bool>,
     api_key: Option<String>,
+    certificate: Option<String>,
     labels: String,
     notes: String,
     cordoned: bool,
@@ -75,6 +77,7 @@ impl AgentRow {
                     .api_key
                     .map(|key| AgentSecret::new(SecretString::from(key))),
                 token_labels: labels.token,
+                certificate: certificate(self.certificate.as_deref())?,
                 tags: labels.tags,
                 admin_labels: labels.admin.unwrap_or_default(),
                 notes: self.notes,
@@ -113,6 +116,7 @@ struct RegistrationRow {
     api_url: String,
     address: String,
     api_key: Option<String>,
+    certificate: Option<String>,
     labels: String,
     first_seen: i64,
     last_seen: i64,
@@ -128,6 +132,7 @@ impl RegistrationRow {
             secret: self
                 .api_key
                 .map(|key| AgentSecret::new(SecretString::from(key))),
+            certificate: certificate(self.certificate.as_deref())?,
             tags: from_json("an agent's labels", &self.labels)?,
             first_seen: from_ms(self.first_seen)?,
             last_seen: from_ms(self.last_seen)?,
@@ -135,10 +140,15 @@ impl RegistrationRow {
     }
 }
 
+fn certificate(text: Option<&str>) -> Result<Option<CertificateHash>, StoreError> {
+    text.map(|text| parse("a certificate's hash", text))
+        .transpose()
+}
+
 impl Store {
     /// All agents that were let in.
     pub(crate) async fn agents(&self) -> Result<Vec<StoredAgent>, StoreError> {
-        let sql = "SELECT id, name, hostname, api_url, link, legacy, api_key, labels, notes, cordoned, \
+        let sql = "SELECT id, name, hostname, api_url, link, legacy, api_key, certificate, labels, notes, cordoned, \
                    revoked, info, created_at, last_seen_at FROM agents ORDER BY id";
         let rows: Vec<AgentRow> = on!(self.db(), db => sqlx::query_as(sql).fetch_all(db).await)?;
         rows.into_iter().map(AgentRow::into_stored).collect()
@@ -152,12 +162,13 @@ impl Store {
             admin: Some(record.admin_labels.clone()),
         };
         let sql = "INSERT INTO agents (id, name, hostname, api_url, link, api_key, fingerprint, address, \
-                   labels, cordoned, revoked, created_at, last_seen_at, notes) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, '', $8, $9, $10, $11, $12, $13) \
+                   labels, cordoned, revoked, created_at, last_seen_at, notes, certificate) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, '', $8, $9, $10, $11, $12, $13, $14) \
                    ON CONFLICT (id) DO UPDATE SET name = excluded.name, hostname = excluded.hostname, \
                    api_url = excluded.api_url, link = excluded.link, api_key = excluded.api_key, \
                    fingerprint = excluded.fingerprint, labels = excluded.labels, \
-                   cordoned = excluded.cordoned, revoked = excluded.revoked, notes = excluded.notes";
+                   cordoned = excluded.cordoned, revoked = excluded.revoked, notes = excluded.notes, \
+                   certificate = excluded.certificate";
         on!(self.db(), db => {
             sqlx::query(sql)
                 .bind(record.id.as_str())
@@ -173,6 +184,7 @@ impl Store {
                 .bind(to_ms(record.created_at))
                 .bind(record.last_seen.map(to_ms))
                 .bind(&record.notes)
+                .bind(record.certificate.map(|hash| hash.to_string()))
                 .execute(db)
                 .await
                 .map(drop)
@@ -218,7 +230,7 @@ impl Store {
 
     /// All registrations that wait, the oldest first.
     pub(crate) async fn registrations(&self) -> Result<Vec<PendingAgent>, StoreError> {
-        let sql = "SELECT agent_id, hostname, api_url, address, api_key, labels, first_seen, last_seen \
+        let sql = "SELECT agent_id, hostname, api_url, address, api_key, certificate, labels, first_seen, last_seen \
                    FROM registrations ORDER BY first_seen";
         let rows: Vec<RegistrationRow> =
             on!(self.db(), db => sqlx::query_as(sql).fetch_all(db).await)?;
@@ -230,10 +242,11 @@ impl Store {
     /// Writes a registration that waits.
     pub(crate) async fn save_registration(&self, pending: &PendingAgent) -> Result<(), StoreError> {
         let sql = "INSERT INTO registrations (agent_id, fingerprint, hostname, api_url, address, api_key, \
-                   labels, first_seen, last_seen) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+                   labels, first_seen, last_seen, certificate) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
                    ON CONFLICT (agent_id, fingerprint) DO UPDATE SET hostname = excluded.hostname, \
                    api_url = excluded.api_url, address = excluded.address, labels = excluded.labels, \
-                   last_seen = excluded.last_seen";
+                   last_seen = excluded.last_seen, certificate = excluded.certificate";
         on!(self.db(), db => {
             sqlx::query(sql)
                 .bind(pending.id.as_str())
@@ -245,6 +258,7 @@ impl Store {
                 .bind(to_json(&pending.tags))
                 .bind(to_ms(pending.first_seen))
                 .bind(to_ms(pending.last_seen))
+                .bind(pending.certificate.map(|hash| hash.to_string()))
                 .execute(db)
                 .await
                 .map(drop)

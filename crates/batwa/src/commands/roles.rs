@@ -9,6 +9,7 @@ use std::{
 use axum::{Router, serve::Listener};
 use batwa_agent::{Agent, AgentError};
 use batwa_master::{Bound, LocalAgent, Master, MasterConfig, MasterError};
+use batwa_tls::ServedCertificate;
 use tokio::{io::DuplexStream, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -16,8 +17,10 @@ use crate::{
     config,
     failure::{Failure, chain},
     logging, output,
+    service_manager::ServiceManager,
     settings::{Environment, Flags, Role, Settings},
     shutdown::Parts,
+    tls,
 };
 
 /// What one stream between master and local agent holds in each direction (MEASURED: 64 KiB is as good as more).
@@ -53,7 +56,9 @@ pub(crate) async fn up(flags: Flags) -> Result<(), Failure> {
     announce(&bound, &settings)?;
 
     let router = agent.router();
-    let mut parts = Parts::new();
+    let mut parts = Parts::new().told_to(ServiceManager::of(&environment));
+    let certificate = bound.certificate().cloned();
+    parts.add("reload", |stop| tls::reload_on_hangup(certificate, stop));
     parts.add("link", |stop| serve_streams(streams, router, stop));
     parts.add("agent", |stop| async move { Ok(agent.run(stop).await?) });
     parts.add("master", |stop| async move { Ok(bound.run(stop).await?) });
@@ -67,7 +72,9 @@ pub(crate) async fn master(flags: Flags) -> Result<(), Failure> {
     logging::start(&settings)?;
     let bound = bind(config::master(&settings, &environment)?).await?;
     announce(&bound, &settings)?;
-    let mut parts = Parts::new();
+    let mut parts = Parts::new().told_to(ServiceManager::of(&environment));
+    let certificate = bound.certificate().cloned();
+    parts.add("reload", |stop| tls::reload_on_hangup(certificate, stop));
     parts.add("master", |stop| async move { Ok(bound.run(stop).await?) });
     parts.run().await
 }
@@ -81,9 +88,21 @@ pub(crate) async fn agent(flags: Flags) -> Result<(), Failure> {
     let id = config.agent_id.clone();
     let agent = Agent::new(config)?;
     if let Some(address) = agent.address() {
-        output::print(&format!("agent `{id}` listens on http://{address}\n"))?;
+        let certificate = agent.certificate();
+        let scheme = if certificate.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let mut text = format!("agent `{id}` listens on {scheme}://{address}\n");
+        if let Some(certificate) = certificate {
+            text.push_str(&shown(certificate));
+        }
+        output::print(&text)?;
     }
-    let mut parts = Parts::new();
+    let mut parts = Parts::new().told_to(ServiceManager::of(&environment));
+    let certificate = agent.certificate().cloned();
+    parts.add("reload", |stop| tls::reload_on_hangup(certificate, stop));
     parts.add("agent", |stop| async move { Ok(agent.run(stop).await?) });
     parts.run().await
 }
@@ -158,7 +177,11 @@ fn announce(bound: &Bound, settings: &Settings) -> Result<(), Failure> {
         && let Some(ip) = own_address()
     {
         let address = SocketAddr::new(ip, bound.address().port());
-        text.push_str(&format!("on the network http://{address}/\n"));
+        let scheme = bound.scheme();
+        text.push_str(&format!("on the network {scheme}://{address}/\n"));
+    }
+    if let Some(certificate) = bound.certificate() {
+        text.push_str(&shown(certificate));
     }
     if let Some(link) = bound.setup_link() {
         text.push_str(&format!(
@@ -168,9 +191,14 @@ fn announce(bound: &Bound, settings: &Settings) -> Result<(), Failure> {
     output::print(&text)
 }
 
+/// The line by which people know a certificate.
+fn shown(certificate: &ServedCertificate) -> String {
+    format!("certificate    SHA-256 {}\n", certificate.hash())
+}
+
 /// This machine's address towards the rest of the world. Connecting a UDP socket sends nothing; the destination
 /// is one reserved for documentation.
-fn own_address() -> Option<IpAddr> {
+pub(crate) fn own_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
     let ip = socket.local_addr().ok()?.ip();

@@ -7,6 +7,7 @@ use std::{
 };
 
 use batwa_api::{operation::Stage, size::ByteSize};
+use batwa_tls::{SystemRoots, Trust};
 use reqwest::{StatusCode, header};
 use sha2::Digest as _;
 
@@ -100,9 +101,8 @@ pub(super) struct Client(reqwest::Client);
 impl Client {
     /// A client that trusts what this machine trusts.
     pub(super) fn new() -> Result<Self, DriverError> {
-        // Fails only when one is installed already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         reqwest::Client::builder()
+            .tls_backend_preconfigured(Trust::Roots.client_config(&SystemRoots::default()))
             .connect_timeout(CONNECT)
             .read_timeout(SILENCE)
             .build()
