@@ -13,4 +13,5 @@ mod namespaces;
 mod plug;
 mod start;
 mod stuck_multipass;
+mod tls;
 mod wrong_inputs;

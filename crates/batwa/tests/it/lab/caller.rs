@@ -2,6 +2,8 @@
 
 use std::sync::Once;
 
+use batwa_api::certificate::CertificateHash;
+use batwa_tls::{SystemRoots, Trust};
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
 
@@ -12,6 +14,7 @@ pub(crate) struct Caller {
     /// Where.
     pub(crate) url: String,
     headers: Vec<(&'static str, String)>,
+    trust: Trust,
 }
 
 /// What was answered.
@@ -69,23 +72,44 @@ static TLS: Once = Once::new();
 impl Caller {
     /// Somebody without any credentials.
     pub(crate) fn nobody(url: &str) -> Self {
+        Self::believing(url, Trust::Roots)
+    }
+
+    /// Somebody without any credentials who takes this certificate for the right one.
+    pub(crate) fn pinning(url: &str, certificate: CertificateHash) -> Self {
+        Self::believing(url, Trust::Pinned(certificate))
+    }
+
+    fn believing(url: &str, trust: Trust) -> Self {
         TLS.call_once(|| {
             let _ = rustls::crypto::ring::default_provider().install_default();
         });
         Self {
             http: reqwest::Client::builder()
                 .no_proxy()
+                .tls_backend_preconfigured(trust.client_config(&SystemRoots::default()))
                 .redirect(reqwest::redirect::Policy::none())
                 .build()
                 .expect("a client"),
             url: url.to_owned(),
             headers: Vec::new(),
+            trust,
         }
     }
 
+    /// What it believes of certificates.
+    pub(crate) fn trust(&self) -> Trust {
+        self.trust
+    }
+
     /// A browser that is signed in.
-    pub(crate) async fn with_cookie(url: &str, (user, password): (&str, &str)) -> Self {
-        let mut caller = Self::nobody(url);
+    pub(crate) async fn with_cookie(url: &str, user: (&str, &str)) -> Self {
+        Self::nobody(url).sign_in(user).await
+    }
+
+    /// The same, signed in as a browser does.
+    pub(crate) async fn sign_in(self, (user, password): (&str, &str)) -> Self {
+        let mut caller = self;
         let answer = caller
             .post(
                 "/api/auth/login",

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use batwa_api::certificate::CertificateHash;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{DEADLINE, until};
@@ -156,6 +157,16 @@ impl Process {
             },
         )
         .await
+    }
+
+    /// The hash of the certificate that it says it shows.
+    pub(crate) fn certificate(&self) -> CertificateHash {
+        self.printed()
+            .lines()
+            .find_map(|line| line.strip_prefix("certificate    SHA-256 "))
+            .unwrap_or_else(|| panic!("no certificate in:\n{}", self.printed()))
+            .parse()
+            .expect("a hash")
     }
 
     /// What it printed so far.

@@ -1,20 +1,51 @@
 //! Somebody at a terminal: a WebSocket of master or agent.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use batwa_tls::SystemRoots;
 use futures_util::{SinkExt, StreamExt};
+use rustls::pki_types::ServerName;
 use serde_json::Value;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async,
+    WebSocketStream, client_async,
     tungstenite::{self, Message, client::IntoClientRequest},
 };
 
 use super::{Caller, DEADLINE};
 
+/// A connection, with or without TLS.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A connection to where the caller calls.
+async fn connect(caller: &Caller) -> Box<dyn Stream> {
+    let url = reqwest::Url::parse(&caller.url).expect("a URL");
+    let host = url.host_str().expect("a host").to_owned();
+    let port = url.port_or_known_default().expect("a port");
+    let stream = TcpStream::connect((host.as_str(), port))
+        .await
+        .expect("a connection");
+    if url.scheme() == "http" {
+        return Box::new(stream);
+    }
+    let config = caller.trust().client_config(&SystemRoots::default());
+    let name = ServerName::try_from(host).expect("a name");
+    let stream = TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await;
+    Box::new(stream.expect("a TLS connection"))
+}
+
 /// An open WebSocket and what came through it.
 pub(crate) struct Terminal {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    socket: WebSocketStream<Box<dyn Stream>>,
     /// Every output byte so far.
     pub(crate) output: Vec<u8>,
     /// Every text frame so far.
@@ -49,10 +80,8 @@ impl Terminal {
                 .headers_mut()
                 .insert(*name, value.parse().expect("a header"));
         }
-        match timeout(DEADLINE, connect_async(request))
-            .await
-            .expect("an answer in time")
-        {
+        let opening = async { client_async(request, connect(caller).await).await };
+        match timeout(DEADLINE, opening).await.expect("an answer in time") {
             Ok((socket, _)) => Ok(Self {
                 socket,
                 output: Vec::new(),
