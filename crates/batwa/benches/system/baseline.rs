@@ -4,13 +4,20 @@
 //! pseudo-terminal, each read one frame. It knows no accounts, no sessions and no second machine. It is faster
 //! than ttyd, so a target written in terms of ttyd is harder when the bare one stands in for it.
 
-use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io::Write as _,
+    net::Ipv4Addr,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    runtime::Runtime,
     task::JoinSet,
 };
 use tokio_tungstenite::{accept_async, tungstenite::Message};
@@ -23,6 +30,8 @@ use crate::{
 
 /// The hidden argument that makes this program the bare server.
 const SERVE: &str = "serve-bare-terminals";
+/// The hidden argument that makes this program read a terminal as fast as the kernel gives.
+const READ: &str = "read-bare-terminal";
 /// As ttyd and Batwa do: one frame at most.
 const FRAME: usize = 16 << 10;
 
@@ -104,26 +113,67 @@ fn ttyd() -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// The port, when this process was started as the bare server.
-pub(crate) fn asked_to_serve(args: &[String]) -> Option<u16> {
-    match args {
-        [word, port] if word == SERVE => port.parse().ok(),
-        _ => None,
+/// MB/s at which `command` prints through a pseudo-terminal with nothing behind it: what the kernel allows.
+pub(crate) async fn kernel_speed(lab: &Lab, command: &str, pin: Pin) -> anyhow::Result<f64> {
+    let mut reader = Process::start(
+        &std::env::current_exe()?,
+        &[READ.to_owned(), command.to_owned()],
+        &[],
+        &lab.path("read.log"),
+        pin,
+    )?;
+    let words = reader.finish(Duration::from_secs(60)).await?;
+    let speed = words.trim().parse();
+    speed.with_context(|| format!("a bare terminal's speed is no number: {words}"))
+}
+
+/// What this process is to do when it was started as something to compare with.
+pub(crate) fn asked_to(args: &[String]) -> Option<ExitCode> {
+    let task: &dyn Fn(&Runtime) -> anyhow::Result<()> = match args {
+        [word, port] if word == SERVE => {
+            let port = port.parse().ok()?;
+            &move |runtime| runtime.block_on(listen(port))
+        }
+        [word, command] if word == READ => &|runtime| runtime.block_on(read(command)),
+        _ => return None,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    Some(
+        match runtime
+            .map_err(Into::into)
+            .and_then(|runtime| task(&runtime))
+        {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "{error:#}");
+                ExitCode::FAILURE
+            }
+        },
+    )
+}
+
+/// Prints at how many MB/s the output of a command could be read.
+async fn read(command: &str) -> anyhow::Result<()> {
+    let (mut terminal, slave) = pty_process::open()?;
+    let command = format!("stty raw -echo; {command}");
+    let mut child = pty_process::Command::new("/bin/sh")
+        .args(["-c", &command])
+        .spawn(slave)?;
+    let mut buffer = vec![0; FRAME];
+    let mut total = terminal.read(&mut buffer).await?;
+    let begun = Instant::now();
+    // The kernel's way to say that the program is gone is an error.
+    while let Ok(read @ 1..) = terminal.read(&mut buffer).await {
+        total += read;
     }
+    let speed = total as f64 / 1e6 / begun.elapsed().as_secs_f64();
+    child.wait().await?;
+    Ok(writeln!(std::io::stdout(), "{speed}")?)
 }
 
 /// Serves shells until killed.
-pub(crate) fn serve(port: u16) -> ExitCode {
-    let served = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map(|runtime| runtime.block_on(listen(port)));
-    match served {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
-    }
-}
-
 async fn listen(port: u16) -> anyhow::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
     let mut shells = JoinSet::new();

@@ -5,6 +5,7 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -12,6 +13,8 @@ use rustix::{
     process::{Pid, Signal, kill_process, kill_process_group},
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
+
+use crate::lab::within;
 
 /// Where a process may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +87,25 @@ impl Process {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
+    }
+
+    /// Waits for its end; what it printed.
+    pub(crate) async fn finish(&mut self, deadline: Duration) -> anyhow::Result<String> {
+        let ended = within(deadline, async {
+            loop {
+                if let Some(status) = self.child.try_wait()? {
+                    return Ok(status);
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let status = ended.await?;
+        anyhow::ensure!(
+            status.success(),
+            "it failed ({status}): {}",
+            self.last_words()
+        );
+        Ok(fs::read_to_string(&self.log)?)
     }
 
     /// Memory it has in use, in MB.
