@@ -10,7 +10,7 @@ const test = suite('qemu', {
 	async start() {
 		const dir = stateDir();
 		const master = await up({ log: 'qemu-master', dir, args: ['--driver', 'qemu'] });
-		return { master, ...(await open()) };
+		return { dir, master, ...(await open()) };
 	},
 	async stop({ browser, page, master }) {
 		// A failed test must leave no VM behind: they outlive the agent on purpose.
@@ -86,6 +86,24 @@ test('it is stopped and started, and the file is still there', async ({ page }) 
 	await type(page, 'cat file.txt', /kept in the pouch/, 90);
 	await shoot(page, 'qemu-kept');
 }, BOOT_S + 200);
+
+test('batwa is killed under the running VM and finds it again, not booted anew', async (it) => {
+	const { page, dir } = it;
+	await type(page, 'cat /proc/sys/kernel/random/boot_id > /tmp/boot; echo mark""ed', /marked/, 60);
+	const { port } = it.master;
+	it.master.kill('SIGKILL');
+	await it.master.exited;
+	it.master = await up({ log: 'qemu-master', dir, port, args: ['--driver', 'qemu'] });
+	// The shell was the agent's own SSH client and went with it, which the page says.
+	await page.getByRole('button', { name: 'Reopen' }).waitFor({ timeout: 60_000 });
+	await state(page, 'pouch', 'Running', 60);
+	await eventually('its terminal opens again', async () => {
+		await page.getByRole('button', { name: 'Reopen' }).click();
+		await page.getByRole('status').getByText('live').waitFor({ timeout: 20_000 });
+		return true;
+	}, 60);
+	await type(page, 'cmp /tmp/boot /proc/sys/kernel/random/boot_id && echo the-""same', /the-same/, 60);
+}, 240);
 
 test('it is deleted and nothing is left of it', async ({ page }) => {
 	await choose(page, 'pouch', /Purge/);
