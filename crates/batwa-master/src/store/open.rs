@@ -72,6 +72,12 @@ impl Store {
         let pool = SqlitePoolOptions::new()
             .max_connections(SQLITE_CONNECTIONS)
             .acquire_timeout(PATIENCE)
+            // When the disk is full SQLite itself ends the transaction, which sqlx does not notice: such a connection
+            // can begin no other one any more.
+            .after_release(|connection, _| {
+                let is_idle = !connection.is_in_transaction();
+                Box::pin(async move { Ok(is_idle) })
+            })
             .connect_lazy_with(options);
         Ok(Self {
             pools: Db::Sqlite(pool),
@@ -329,25 +335,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_disk_is_called_that() {
+    async fn a_full_disk_is_called_that_and_forgotten_when_there_is_room_again() {
         let (folder, _) = folder();
         let store = Store::open(folder.path(), None).await.unwrap();
         let Db::Sqlite(pool) = store.db() else {
             unreachable!("there is no URL")
         };
-        let mut connection = pool.acquire().await.unwrap();
-        // SQLite's own stand-in for a disk without room.
-        sqlx::raw_sql("PRAGMA max_page_count = 1")
-            .execute(&mut *connection)
-            .await
-            .unwrap();
-        let sql = "INSERT INTO settings (name, value) VALUES ('big', $1)";
-        let error = sqlx::query(sql)
-            .bind("x".repeat(1 << 20))
-            .execute(&mut *connection)
-            .await
-            .unwrap_err();
-        let error = StoreError::from(error);
-        assert!(matches!(error, StoreError::Full(_)), "{error:?}");
+        let mut all = Vec::new();
+        for _ in 0..SQLITE_CONNECTIONS {
+            let mut connection = pool.acquire().await.unwrap();
+            // SQLite's own stand-in for a disk without room, for this connection.
+            sqlx::raw_sql("PRAGMA max_page_count = 1")
+                .execute(&mut *connection)
+                .await
+                .unwrap();
+            all.push(connection);
+        }
+        drop(all);
+        let write = async || {
+            let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+            sqlx::query("INSERT INTO settings (name, value) VALUES ('big', $1)")
+                .bind("x".repeat(1 << 20))
+                .execute(&mut *tx)
+                .await?;
+            tx.commit().await
+        };
+        for _ in 0..SQLITE_CONNECTIONS {
+            let error = StoreError::from(write().await.unwrap_err());
+            assert!(matches!(error, StoreError::Full(_)), "{error:?}");
+        }
+        // The connections of then are gone, and with them their limit.
+        write().await.unwrap();
     }
 }
