@@ -1,4 +1,6 @@
-//! What systemd is told of this process, where it started it with `Type=notify`.
+//! What systemd is told of this process, where it started it with `Type=notify`; and how it becomes a service.
+
+pub(crate) mod install;
 
 use std::{
     io,

@@ -139,6 +139,17 @@ impl<const N: usize> From<[(&str, &str); N]> for Environment {
 pub(crate) struct Flags {
     values: BTreeMap<&'static str, Vec<String>>,
     config: Option<PathBuf>,
+    service: Service,
+}
+
+/// What becomes of the settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Service {
+    /// The process runs with them.
+    #[default]
+    Run,
+    /// A service is made that runs with them, and the process ends.
+    Install,
 }
 
 impl Flags {
@@ -160,6 +171,12 @@ impl Flags {
                     .value_name("true|false"),
             });
         }
+        command = command.arg(
+            Arg::new("install-service")
+                .long("install-service")
+                .action(ArgAction::SetTrue)
+                .help("Make a systemd service of this command and its settings, start it, and end"),
+        );
         command.arg(
             Arg::new("config")
                 .long("config")
@@ -180,7 +197,17 @@ impl Flags {
         Self {
             values,
             config: matches.get_one::<PathBuf>("config").cloned(),
+            service: if matches.get_flag("install-service") {
+                Service::Install
+            } else {
+                Service::Run
+            },
         }
+    }
+
+    /// Whether a service is to be made.
+    pub(crate) fn service(&self) -> Service {
+        self.service
     }
 }
 
@@ -285,6 +312,17 @@ fn texts_of(setting: &Setting, value: toml::Value) -> Result<Vec<String>, &'stat
     }
 }
 
+/// A setting that somebody set, as an environment variable would set it.
+#[derive(Debug)]
+pub(crate) struct Given {
+    /// The variable.
+    pub(crate) variable: &'static str,
+    /// Its value; several joined by commas.
+    pub(crate) value: String,
+    /// Whether it names a file or folder.
+    pub(crate) is_path: bool,
+}
+
 /// Every setting of a role with its value and where it came from.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -347,6 +385,20 @@ impl Settings {
             }
         }
         Self { values }
+    }
+
+    /// Everything that somebody set, in the order of the table.
+    pub(crate) fn given(&self, role: Role) -> Vec<Given> {
+        table::of(role)
+            .filter_map(|setting| {
+                let (texts, origin) = self.values.get(setting.name)?;
+                (*origin != Origin::Default).then(|| Given {
+                    variable: setting.env[0],
+                    value: texts.join(","),
+                    is_path: matches!(setting.value, "FILE" | "DIR"),
+                })
+            })
+            .collect()
     }
 
     /// The value as text, where there is one.

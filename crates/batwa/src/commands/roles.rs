@@ -17,8 +17,8 @@ use crate::{
     config,
     failure::{Failure, chain},
     logging, output,
-    service_manager::ServiceManager,
-    settings::{Environment, Flags, Role, Settings},
+    service_manager::{ServiceManager, install::install},
+    settings::{Environment, Flags, Role, Service, Settings},
     shutdown::Parts,
     tls,
 };
@@ -43,10 +43,14 @@ impl From<AgentError> for Failure {
 /// `batwa up`
 pub(crate) async fn up(flags: Flags) -> Result<(), Failure> {
     let environment = Environment::of_process();
+    let service = flags.service();
     let settings = Settings::load(Role::Up, flags, &environment)?;
     logging::start(&settings)?;
     let mut master_config = config::master(&settings, &environment)?;
     let agent_config = config::local_agent(&settings, &environment)?;
+    if service == Service::Install {
+        return install(Role::Up, &settings).await;
+    }
 
     let (local_agent, streams) = in_process_link();
     master_config.local_agent = Some(local_agent);
@@ -68,9 +72,14 @@ pub(crate) async fn up(flags: Flags) -> Result<(), Failure> {
 /// `batwa master`
 pub(crate) async fn master(flags: Flags) -> Result<(), Failure> {
     let environment = Environment::of_process();
+    let service = flags.service();
     let settings = Settings::load(Role::Master, flags, &environment)?;
     logging::start(&settings)?;
-    let bound = bind(config::master(&settings, &environment)?).await?;
+    let config = config::master(&settings, &environment)?;
+    if service == Service::Install {
+        return install(Role::Master, &settings).await;
+    }
+    let bound = bind(config).await?;
     announce(&bound, &settings)?;
     let mut parts = Parts::new().told_to(ServiceManager::of(&environment));
     let certificate = bound.certificate().cloned();
@@ -82,9 +91,13 @@ pub(crate) async fn master(flags: Flags) -> Result<(), Failure> {
 /// `batwa agent`
 pub(crate) async fn agent(flags: Flags) -> Result<(), Failure> {
     let environment = Environment::of_process();
+    let service = flags.service();
     let settings = Settings::load(Role::Agent, flags, &environment)?;
     logging::start(&settings)?;
     let config = config::agent(&settings, &environment)?;
+    if service == Service::Install {
+        return install(Role::Agent, &settings).await;
+    }
     let id = config.agent_id.clone();
     let agent = Agent::new(config)?;
     if let Some(address) = agent.address() {

@@ -13,5 +13,6 @@ mod namespaces;
 mod plug;
 mod start;
 mod stuck_multipass;
+mod systemd;
 mod tls;
 mod wrong_inputs;

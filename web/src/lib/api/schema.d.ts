@@ -1641,6 +1641,8 @@ export interface components {
             api_key?: string | null;
             /** @description Where the master can reach it. */
             api_url: string;
+            /** @description SHA-256 of the certificate at an `https://` address, in hex, when the system's roots do not vouch for it. */
+            certificate?: string | null;
             /** @description Its machine's name. */
             hostname: string;
             /** @description Labels. */
@@ -1654,6 +1656,8 @@ export interface components {
             address: string;
             /** @description Where it says it can be reached. */
             api_url: string;
+            /** @description SHA-256 of the certificate that its port shows over TLS, in hex; the master takes no other from it. */
+            certificate?: string | null;
             /** @description SHA-256 of its key, the first 16 hex digits; `None` when it gave no key. */
             fingerprint?: string | null;
             /**

@@ -187,6 +187,11 @@ impl Process {
         .await;
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Pulls its plug.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("it can be killed");
