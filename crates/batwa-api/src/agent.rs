@@ -272,9 +272,50 @@ pub struct Agent {
     /// Registrations under this id that wait for approval.
     #[serde(default)]
     pub registrations: Vec<Registration>,
+    /// SHA-256 of its key, the first 16 hex digits; `None` when it has no key.
+    #[serde(default)]
+    pub fingerprint: Option<String>,
+    /// Its tunnel, while one is open.
+    #[serde(default)]
+    pub tunnel: Option<Tunnel>,
+    /// What somebody should look at although everything seems to work.
+    #[serde(default)]
+    pub alerts: Vec<Alert>,
 }
 
-/// One old-way registration that waits for an admin.
+/// An open tunnel of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Tunnel {
+    /// Where the agent dials in from, as far as the connection tells.
+    pub address: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// The agent's version of Batwa.
+    pub version: String,
+    /// The protocol that both ends agreed on.
+    pub protocol: u32,
+}
+
+/// Something about an agent that somebody should look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Alert {
+    /// What kind.
+    pub code: AlertCode,
+    /// What was seen and what to do.
+    pub message: String,
+    /// When it was first seen.
+    pub since: Timestamp,
+}
+
+/// What kind of alert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AlertCode {
+    /// Two agents that are both alive present the same key.
+    SharedKey,
+}
+
+/// One registration that waits for an admin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Registration {
     /// The host name it gave.
@@ -283,6 +324,12 @@ pub struct Registration {
     pub api_url: String,
     /// Where the request came from.
     pub address: String,
+    /// How it would be reached.
+    #[serde(default = "direct")]
+    pub link: LinkKind,
+    /// Whether its tunnel is open now.
+    #[serde(default)]
+    pub connected: bool,
     /// SHA-256 of its key, the first 16 hex digits; `None` when it gave no key.
     #[serde(default)]
     pub fingerprint: Option<String>,
@@ -294,6 +341,11 @@ pub struct Registration {
     pub first_seen: Timestamp,
     /// When it last asked.
     pub last_seen: Timestamp,
+}
+
+/// The link of every registration before there were tunnels.
+fn direct() -> LinkKind {
+    LinkKind::Direct
 }
 
 /// Body of `POST /api/v1/agents/{agent}/approve`.

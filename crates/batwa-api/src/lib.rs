@@ -18,6 +18,7 @@ pub mod operation;
 pub mod problem;
 pub mod size;
 pub mod terminal;
+pub mod tunnel;
 pub mod user;
 pub mod vm;
 

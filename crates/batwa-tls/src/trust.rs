@@ -50,24 +50,28 @@ impl Trust {
     /// Settings for a TLS client that believes so.
     #[must_use]
     pub fn client_config(self, roots: &SystemRoots) -> ClientConfig {
-        let provider = provider();
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("ring has ciphers for every version")
+            .dangerous()
+            .with_custom_certificate_verifier(self.verifier(roots))
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config
+    }
+
+    /// What checks certificates so, for a client that makes more of the verdict.
+    #[must_use]
+    pub fn verifier(self, roots: &SystemRoots) -> Arc<dyn ServerCertVerifier> {
         let pin = match self {
             Self::Roots => None,
             Self::Pinned(hash) => Some(hash),
         };
-        let checker = Checker {
+        Arc::new(Checker {
             pin,
             roots: roots.clone(),
-            provider: Arc::clone(&provider),
-        };
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("ring has ciphers for every version")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(checker))
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        config
+            provider: provider(),
+        })
     }
 }
 
