@@ -5,12 +5,15 @@ pub(crate) mod audit;
 pub(crate) mod auth;
 mod error;
 mod images;
+pub(crate) mod join_tokens;
 pub(crate) mod keeper;
 pub(crate) mod operations;
+pub(crate) mod program;
 pub(crate) mod sessions;
 pub(crate) mod setup;
 pub(crate) mod terminals;
 pub(crate) mod tokens;
+pub(crate) mod tunnels;
 pub(crate) mod users;
 pub(crate) mod vms;
 
@@ -21,7 +24,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use error::Error;
 
-use self::{audit::Refusals, auth::Auth, setup::SetupCode};
+use batwa_tunnel::Identity;
+
+use self::{audit::Refusals, auth::Auth, program::Program, setup::SetupCode, tunnels::Handshakes};
 use crate::{config::MasterConfig, fleet::Fleet, store::Store};
 
 /// What every handler is given. Cheap to clone.
@@ -34,6 +39,9 @@ struct Inner {
     address: SocketAddr,
     store: Store,
     certificate: Option<Arc<ServedCertificate>>,
+    identity: Identity,
+    program: Program,
+    handshakes: Arc<Handshakes>,
     auth: Auth,
     refusals: Refusals,
     setup: SetupCode,
@@ -43,12 +51,14 @@ struct Inner {
 }
 
 impl App {
-    /// Puts the parts together for a master that listens on `address` and shows `certificate` there.
+    /// Puts the parts together for a master that listens on `address`, shows `certificate` there, and is `identity` to
+    /// agents that dial in.
     pub(crate) fn new(
         config: MasterConfig,
         address: SocketAddr,
         store: Store,
         certificate: Option<Arc<ServedCertificate>>,
+        identity: Identity,
     ) -> Self {
         let stopping = CancellationToken::new();
         let local = config
@@ -57,6 +67,9 @@ impl App {
             .map(|agent| agent.connect.clone());
         Self(Arc::new(Inner {
             setup: SetupCode::new(&config.state_dir),
+            program: Program::new(config.executable.clone()),
+            handshakes: Arc::default(),
+            identity,
             config,
             address,
             store,
@@ -82,6 +95,21 @@ impl App {
     /// The certificate that the port shows, when it speaks TLS itself.
     pub(crate) fn certificate(&self) -> Option<&Arc<ServedCertificate>> {
         self.0.certificate.as_ref()
+    }
+
+    /// Who this master is to agents that dial in.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    /// The program that it runs.
+    pub(crate) fn program(&self) -> &Program {
+        &self.0.program
+    }
+
+    /// Handshakes of tunnels under way.
+    pub(crate) fn handshakes(&self) -> &Arc<Handshakes> {
+        &self.0.handshakes
     }
 
     /// Passwords, failed attempts, and what was withdrawn.

@@ -19,6 +19,7 @@ use batwa_api::{
     operation::{LogLine, Operation, StartOperation},
     problem::Problem,
     terminal::{OpenTerminal, Terminal},
+    tunnel::RotatedKey,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -207,6 +208,16 @@ impl AgentClient {
     pub(crate) async fn operation_log(&self, id: OperationId) -> Result<Vec<LogLine>, ClientError> {
         let list: Items<LogLine> = self.get(&format!("/api/v1/operations/{id}/log")).await?;
         Ok(list.items)
+    }
+
+    /// Has the agent change its key; it answers once master and agent go by the new one.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub(crate) async fn rotate_key(&self) -> Result<RotatedKey, ClientError> {
+        let path = "/api/v1/identity/rotate-key";
+        self.json(Method::POST, path, None::<&()>, SLOW_CALL_DEADLINE)
+            .await
     }
 
     /// What can be launched there.

@@ -36,6 +36,8 @@ pub struct MasterConfig {
     pub session_limits: SessionLimits,
     /// How long a shutdown waits for requests under way before it cuts them.
     pub shutdown_grace: Duration,
+    /// The program that machines may fetch from the master when they join: usually its own.
+    pub executable: Option<PathBuf>,
     /// The agent in this process, when there is one.
     pub local_agent: Option<LocalAgent>,
 }
@@ -57,6 +59,7 @@ impl MasterConfig {
             admin_password_file: None,
             session_limits: SessionLimits::default(),
             shutdown_grace: Duration::from_secs(8),
+            executable: None,
             local_agent: None,
         }
     }

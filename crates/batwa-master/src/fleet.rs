@@ -5,6 +5,7 @@
 //! and never ask an agent. The fleet knows nothing of the store: what has to be written down is marked unsaved
 //! and fetched by `app::keeper`.
 
+pub(crate) mod admission;
 pub(crate) mod contact;
 pub(crate) mod enrolment;
 pub(crate) mod events;
@@ -17,6 +18,7 @@ mod pulse;
 pub(crate) mod query;
 pub(crate) mod record;
 pub(crate) mod state;
+pub(crate) mod tunnels;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -47,6 +49,7 @@ use operations::Live;
 use query::VmQuery;
 use record::{AgentRecord, PendingAgent};
 use state::{Labels, State};
+use tunnels::Tunnels;
 
 /// How long after somebody looked old agents are asked often.
 const INTEREST_MS: i64 = 20_000;
@@ -63,6 +66,8 @@ pub(crate) struct Fleet {
     local: Option<Connector>,
     /// Who vouches for agents' certificates.
     roots: batwa_tls::SystemRoots,
+    /// Tunnels that agents have open.
+    pub(crate) tunnels: Arc<Tunnels>,
     /// Held by whoever decides who is let in: a decision and its rows belong together.
     pub(crate) enrolment: tokio::sync::Mutex<()>,
     tasks: TaskTracker,
@@ -136,6 +141,7 @@ impl Fleet {
             old_list: OldListCache::default(),
             local,
             roots: batwa_tls::SystemRoots::default(),
+            tunnels: Arc::default(),
             enrolment: tokio::sync::Mutex::default(),
             tasks: TaskTracker::new(),
             stop,
@@ -334,6 +340,48 @@ impl Fleet {
                 entry.last_seen_ms.store(now, Ordering::Relaxed);
             }
         });
+    }
+
+    /// Takes that a tunnel is open with `key`, or is no more; an agent that is let in is reached for at once.
+    pub(crate) fn put_tunnel(
+        &self,
+        id: &AgentId,
+        key: batwa_api::tunnel::PublicKey,
+        tunnel: Option<batwa_api::agent::Tunnel>,
+    ) {
+        let opened = tunnel.is_some();
+        self.write(|state| state.put_tunnel(id, key, tunnel));
+        if opened {
+            self.heard_from(id);
+            if let Some(contact) = self.contact(id) {
+                contact.wake.notify_one();
+            }
+        }
+    }
+
+    /// Takes that an agent's tunnel goes by another key, if it is open.
+    pub(crate) fn move_tunnel(
+        &self,
+        id: &AgentId,
+        old: batwa_api::tunnel::PublicKey,
+        new: batwa_api::tunnel::PublicKey,
+    ) {
+        self.write(|state| state.move_tunnel(id, old, new));
+    }
+
+    /// Whether the tunnel of a waiting registration is open.
+    pub(crate) fn is_connected(&self, row: &PendingAgent) -> bool {
+        self.read(|state| {
+            state
+                .agents
+                .get(&row.id)
+                .is_some_and(|entry| entry.is_connected(row))
+        })
+    }
+
+    /// Takes what an admin should look at.
+    pub(crate) fn put_alerts(&self, id: &AgentId, alerts: Vec<batwa_api::agent::Alert>) {
+        self.write(|state| state.put_alerts(id, alerts));
     }
 
     /// Takes a heartbeat; an agent that is not online is reached for at once.

@@ -11,6 +11,8 @@ mod events;
 pub(crate) mod extract;
 mod health;
 mod images;
+mod install;
+mod join_tokens;
 mod legacy;
 mod legacy_auth;
 mod list;
@@ -25,7 +27,9 @@ mod session;
 mod setup;
 mod terminals;
 mod tokens;
+mod tunnel;
 mod ui;
+mod upgrade;
 mod users;
 mod vms;
 

@@ -12,6 +12,7 @@ mod client;
 mod config;
 mod fleet;
 mod http;
+mod identity;
 mod link;
 mod master;
 mod store;

@@ -5,6 +5,7 @@
 
 pub(crate) mod direct;
 pub(crate) mod in_process;
+pub(crate) mod tunnel;
 
 use std::io;
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use batwa_tls::{ServedCertificate, TlsError};
+use batwa_tunnel::Identity;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +24,7 @@ use crate::{
         users::is_name,
     },
     config::{ConfigError, MasterConfig, origin},
-    http,
+    http, identity,
     store::{Store, StoreError},
 };
 
@@ -123,7 +124,12 @@ impl Master {
             None => None,
         };
         let store = Store::open(&config.state_dir, config.database.as_ref()).await?;
-        let app = App::new(config, address, store, certificate);
+        let identity =
+            identity::open(&config.state_dir).map_err(|source| MasterError::StateDir {
+                path: config.state_dir.join("master-key"),
+                source,
+            })?;
+        let app = App::new(config, address, store, certificate, identity);
         let setup_code = prepare_first_admin(&app).await?;
         Ok(Bound {
             app,
@@ -178,12 +184,13 @@ async fn open_beside(config: MasterConfig) -> Result<App, MasterError> {
         });
     }
     let store = Store::open(&config.state_dir, config.database.as_ref()).await?;
-    Ok(App::new(
-        config,
-        (Ipv4Addr::LOCALHOST, 0).into(),
-        store,
-        None,
-    ))
+    // Nobody dials in here: any key will do.
+    let identity = Identity::generate().map_err(|error| MasterError::StateDir {
+        path: config.state_dir.clone(),
+        source: io::Error::other(error),
+    })?;
+    let address = (Ipv4Addr::LOCALHOST, 0).into();
+    Ok(App::new(config, address, store, None, identity))
 }
 
 async fn reset_password(app: &App, user: &str, password: SecretString) -> Result<(), MasterError> {

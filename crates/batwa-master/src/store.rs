@@ -8,6 +8,7 @@ pub(crate) mod agent_keys;
 pub(crate) mod agents;
 pub(crate) mod audit;
 mod error;
+pub(crate) mod join_tokens;
 mod open;
 pub(crate) mod operations;
 #[cfg(test)]

@@ -225,6 +225,7 @@ impl App {
         }
         self.fleet().put_record(&record);
         self.fleet().put_pending(id, Vec::new());
+        self.fleet().tunnels.cut(id, "an admin shut this agent out");
         self.audit(caller, Record::ok("agent.revoke", id.as_str()))
             .await?;
         self.agent(caller, id)
@@ -244,6 +245,7 @@ impl App {
         self.store().delete_agent(id).await?;
         self.fleet().put_pending(id, Vec::new());
         self.fleet().remove_record(id);
+        self.fleet().tunnels.cut(id, "an admin removed this agent");
         self.audit(caller, Record::ok("agent.delete", id.as_str()))
             .await
     }
@@ -277,7 +279,7 @@ impl App {
         for row in &waiting {
             self.store().delete_registration(row).await?;
         }
-        self.fleet().put_pending_and_record(&record);
+        self.let_in(&record);
         self.audit(caller, Record::ok("agent.approve", id.as_str()))
             .await?;
         self.agent(caller, id)
@@ -322,6 +324,7 @@ impl App {
             address: source.address.to_string(),
             secret: secret.clone(),
             certificate: given.certificate,
+            public_key: None,
             tags: claim.tags,
             first_seen: now,
             last_seen: now,
@@ -443,7 +446,7 @@ impl App {
     /// Takes a registration that waits; false when it waited already.
     async fn keep_waiting(&self, mut row: PendingAgent) -> Result<bool, Error> {
         let mut rows = self.fleet().pending_of(&row.id);
-        let fingerprint = row.secret.as_ref().map(|secret| secret.fingerprint.clone());
+        let fingerprint = row.fingerprint();
         let before = rows
             .iter()
             .position(|known| known.has_key_of(fingerprint.as_ref()));
@@ -497,11 +500,13 @@ impl App {
             .fleet()
             .all_pending()
             .into_iter()
-            .filter(|row| enrolment::is_expired(row, now));
+            .filter(|row| enrolment::is_expired(row, now) && !self.fleet().is_connected(row));
         for row in expired {
             self.store().delete_registration(&row).await?;
             let mut rows = self.fleet().pending_of(&row.id);
-            rows.retain(|other| !enrolment::is_expired(other, now));
+            rows.retain(|other| {
+                !enrolment::is_expired(other, now) || self.fleet().is_connected(other)
+            });
             self.fleet().put_pending(&row.id, rows);
         }
         Ok(())

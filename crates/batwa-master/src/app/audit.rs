@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use batwa_api::{Timestamp, id::AgentId, user::AuditEntry};
+use batwa_api::{Timestamp, id::AgentId, tunnel::Refused, user::AuditEntry};
 use tokio::time::Instant;
 
 use super::{
@@ -149,6 +149,28 @@ impl App {
             outcome: Outcome::Refused,
             detail: (unwritten > 0).then(|| format!("and {unwritten} more before it")),
             ..Record::ok(action, "")
+        };
+        self.audit_by(Actor::Anonymous, source, record).await
+    }
+
+    /// Writes a line for an agent that dialled in and was refused; as [`Self::audit_refusal`], one a minute for each
+    /// address and reason.
+    pub(crate) async fn audit_refused_agent(
+        &self,
+        source: &Source,
+        action: &str,
+        agent: &AgentId,
+        refused: &Refused,
+    ) -> Result<(), Error> {
+        let reason = format!("{action} {:?}", refused.code);
+        let now = Instant::now();
+        if self.0.refusals.note(source.address, &reason, now).is_none() {
+            return Ok(());
+        }
+        let record = Record {
+            outcome: Outcome::Refused,
+            detail: Some(refused.detail.clone()),
+            ..Record::ok(action, agent.as_str())
         };
         self.audit_by(Actor::Anonymous, source, record).await
     }

@@ -337,6 +337,7 @@ mod tests {
             "127.0.0.1:1".parse().unwrap(),
             store,
             None,
+            batwa_tunnel::Identity::generate().unwrap(),
         );
         app.make_first_admin("password", "admin", PASSWORD.into())
             .await

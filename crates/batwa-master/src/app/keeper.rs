@@ -148,8 +148,10 @@ async fn tidy_up(app: &App) -> Result<(), StoreError> {
     if let Err(Error::Store(error)) = app.forget_expired_registrations().await {
         return Err(error);
     }
-    let before = Timestamp::now() - OPERATIONS_KEPT;
-    app.store().prune_operations(before).await
+    let now = Timestamp::now();
+    let before = now - super::join_tokens::KEPT_AFTER_EXPIRY;
+    app.store().prune_join_tokens(before).await?;
+    app.store().prune_operations(now - OPERATIONS_KEPT).await
 }
 
 impl App {

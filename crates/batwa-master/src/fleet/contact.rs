@@ -39,6 +39,7 @@ use crate::{
         Link,
         direct::{ApiUrl, Direct},
         in_process::InProcess,
+        tunnel::Tunnelled,
     },
 };
 
@@ -190,7 +191,7 @@ impl Fleet {
                     .map_err(|error| format!("`{}`: {error}", record.api_url))?;
                 Arc::new(Direct::new(url, record.certificate, &self.roots))
             }
-            LinkKind::Tunnel => return Err("this master has no tunnels yet".to_owned()),
+            LinkKind::Tunnel => Arc::new(Tunnelled::new(self.tunnels.clone(), record.id.clone())),
         };
         let key = record.secret.as_ref().map(|secret| &secret.key);
         AgentClient::new(link, key, self.tasks.clone())
@@ -211,6 +212,15 @@ async fn attend(fleet: Arc<Fleet>, contact: Arc<Contact>) {
     };
     let mut pause = FIRST_PAUSE.min(longest);
     loop {
+        if contact.client.link().kind() == LinkKind::Tunnel {
+            // Asking is no use while it has not dialled in: thousands of machines may be off at night.
+            while !fleet.tunnels.is_open(&contact.id) {
+                tokio::select! {
+                    () = contact.ended.cancelled() => return,
+                    () = contact.wake.notified() => {}
+                }
+            }
+        }
         let began = Instant::now();
         let broken = tokio::select! {
             () = contact.ended.cancelled() => return,

@@ -76,6 +76,11 @@ pub(crate) enum Refusal {
     /// The key belongs to another agent.
     #[error("this key was made for another agent")]
     KeyOfAnother,
+    /// The id belongs to an agent that dials in.
+    #[error(
+        "this agent id belongs to a machine that joined with a token and dials in; give this one another id, or let an admin remove the other"
+    )]
+    Tunnelled,
     /// Too many wait already.
     #[error("too many agents wait for approval; an admin has to approve or remove some")]
     TooManyPending,
@@ -107,6 +112,9 @@ pub(crate) fn decide(
     };
     if known.revoked {
         return Decision::Refuse(Refusal::Revoked);
+    }
+    if known.public_key.is_some() {
+        return Decision::Refuse(Refusal::Tunnelled);
     }
     // An admin who makes a key for this very agent lets it change to that key.
     let key_is_for_it = key.is_some_and(|key| key.agent_id.is_some());
@@ -182,9 +190,8 @@ pub(crate) fn choose<'a>(
         Some(wanted) => waiting
             .iter()
             .find(|row| {
-                row.secret
-                    .as_ref()
-                    .is_some_and(|secret| is_prefix(wanted, secret.fingerprint.as_str()))
+                row.fingerprint()
+                    .is_some_and(|fingerprint| is_prefix(wanted, fingerprint.as_str()))
             })
             .ok_or(Ambiguity::Changed),
         None => match waiting {
@@ -227,6 +234,8 @@ pub(crate) fn check_heartbeat(
     let waits = waiting.iter().any(|row| row.has_key_of(fingerprint));
     match record {
         Some(record) if record.revoked => Err(HeartbeatRefusal::Revoked),
+        // Its tunnel is its sign of life; whoever beats in its name is somebody else.
+        Some(record) if record.public_key.is_some() => Err(HeartbeatRefusal::WrongKey),
         Some(record) => match &record.secret {
             None => Ok(()),
             Some(secret) if Some(&secret.fingerprint) == fingerprint => Ok(()),
@@ -284,6 +293,7 @@ mod tests {
             address: address.into(),
             secret: key.map(secret),
             certificate: None,
+            public_key: None,
             tags: Default::default(),
             first_seen: at(0),
             last_seen: at(0),

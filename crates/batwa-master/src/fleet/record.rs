@@ -7,6 +7,7 @@ use batwa_api::{
     agent::{LinkKind, Registration},
     certificate::CertificateHash,
     id::AgentId,
+    tunnel::PublicKey,
 };
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -25,6 +26,12 @@ impl Fingerprint {
     #[must_use]
     pub(crate) fn of(key: &SecretString) -> Self {
         Self(hex::encode(Sha256::digest(key.expose_secret().as_bytes())))
+    }
+
+    /// The fingerprint of an agent's public key.
+    #[must_use]
+    pub(crate) fn of_public(key: &PublicKey) -> Self {
+        Self(hex::encode(Sha256::digest(key.as_bytes())))
     }
 
     /// All its digits.
@@ -83,12 +90,14 @@ pub(crate) struct AgentRecord {
     pub(crate) link: LinkKind,
     /// Where it is reached.
     pub(crate) api_url: String,
-    /// The key it enrolled with.
+    /// The key it enrolled with, the old way.
     pub(crate) secret: Option<AgentSecret>,
     /// Labels from the join token that it came with.
     pub(crate) token_labels: BTreeMap<String, String>,
     /// The certificate that it registered with: the one its port shows over TLS.
     pub(crate) certificate: Option<CertificateHash>,
+    /// The key that its tunnels prove.
+    pub(crate) public_key: Option<PublicKey>,
     /// Labels from its registration.
     pub(crate) tags: BTreeMap<String, String>,
     /// What an admin decided about labels.
@@ -118,6 +127,7 @@ impl AgentRecord {
             secret: None,
             token_labels: BTreeMap::new(),
             certificate: None,
+            public_key: None,
             tags: BTreeMap::new(),
             admin_labels: AdminLabels::new(),
             notes: String::new(),
@@ -127,6 +137,18 @@ impl AgentRecord {
             last_seen: None,
         }
     }
+
+    /// The fingerprint of whichever key it has.
+    #[must_use]
+    pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
+        fingerprint(self.secret.as_ref(), self.public_key.as_ref())
+    }
+}
+
+fn fingerprint(secret: Option<&AgentSecret>, public: Option<&PublicKey>) -> Option<Fingerprint> {
+    secret
+        .map(|secret| secret.fingerprint.clone())
+        .or_else(|| public.map(Fingerprint::of_public))
 }
 
 /// One registration that waits for an admin: one row for each id and key.
@@ -140,10 +162,12 @@ pub(crate) struct PendingAgent {
     pub(crate) api_url: String,
     /// Where the request came from.
     pub(crate) address: String,
-    /// Its key.
+    /// Its key, the old way.
     pub(crate) secret: Option<AgentSecret>,
     /// The certificate that its port shows over TLS.
     pub(crate) certificate: Option<CertificateHash>,
+    /// The key that its tunnels prove.
+    pub(crate) public_key: Option<PublicKey>,
     /// Labels it gave.
     pub(crate) tags: BTreeMap<String, String>,
     /// When it first asked.
@@ -155,40 +179,63 @@ pub(crate) struct PendingAgent {
 impl PendingAgent {
     /// What an admin sees of it.
     #[must_use]
-    pub(crate) fn registration(&self) -> Registration {
+    pub(crate) fn registration(&self, connected: bool) -> Registration {
         Registration {
             hostname: self.hostname.clone(),
             api_url: self.api_url.clone(),
             address: self.address.clone(),
+            link: self.link(),
+            connected,
             fingerprint: self
-                .secret
-                .as_ref()
-                .map(|secret| secret.fingerprint.shown().to_owned()),
+                .fingerprint()
+                .map(|fingerprint| fingerprint.shown().to_owned()),
             certificate: self.certificate,
             first_seen: self.first_seen,
             last_seen: self.last_seen,
         }
     }
 
-    /// Whether `other` is a registration with the same key.
+    /// How it would be reached.
+    #[must_use]
+    pub(crate) fn link(&self) -> LinkKind {
+        match self.public_key {
+            Some(_) => LinkKind::Tunnel,
+            None => LinkKind::Direct,
+        }
+    }
+
+    /// The fingerprint of whichever key it has.
+    #[must_use]
+    pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
+        fingerprint(self.secret.as_ref(), self.public_key.as_ref())
+    }
+
+    /// Whether `other` is the fingerprint of its key.
     #[must_use]
     pub(crate) fn has_key_of(&self, other: Option<&Fingerprint>) -> bool {
-        self.secret.as_ref().map(|secret| &secret.fingerprint) == other
+        self.fingerprint().as_ref() == other
     }
 
     /// The agent's record once it is let in.
     #[must_use]
     pub(crate) fn into_record(self, now: Timestamp) -> AgentRecord {
+        let link = self.link();
+        // What an agent that dials in waits with came from its token: its own labels it tells by itself.
+        let (token_labels, tags) = match link {
+            LinkKind::Tunnel => (self.tags, BTreeMap::new()),
+            LinkKind::Direct | LinkKind::InProcess => (BTreeMap::new(), self.tags),
+        };
         AgentRecord {
+            link,
             id: self.id,
             hostname: self.hostname,
             display_name: None,
-            link: LinkKind::Direct,
             api_url: self.api_url,
             secret: self.secret,
-            token_labels: BTreeMap::new(),
+            token_labels,
             certificate: self.certificate,
-            tags: self.tags,
+            public_key: self.public_key,
+            tags,
             admin_labels: AdminLabels::new(),
             notes: String::new(),
             cordoned: false,

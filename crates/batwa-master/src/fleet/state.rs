@@ -13,11 +13,15 @@ use std::{
 
 use batwa_api::{
     Timestamp,
-    agent::{Agent, AgentInfo, AgentStatus, Capabilities, HealthStatus, LabelSource},
+    agent::{
+        Agent, AgentInfo, AgentStatus, Alert, Capabilities, HealthStatus, LabelSource, LinkKind,
+        Tunnel,
+    },
     event::Event,
     id::{AgentId, TerminalId},
     name::VmName,
     terminal::{ListedTerminal, Terminal},
+    tunnel::PublicKey,
     vm::{Actions, ListedVm, Vm, VmState},
 };
 
@@ -112,6 +116,10 @@ pub(crate) struct AgentEntry {
     pub(crate) vms: BTreeSet<VmName>,
     /// Its terminal sessions.
     pub(crate) terminals: BTreeMap<TerminalId, Terminal>,
+    /// Tunnels that are open under its id, by the key that each has proven.
+    pub(crate) tunnels: BTreeMap<PublicKey, Tunnel>,
+    /// What an admin should look at.
+    pub(crate) alerts: Vec<Alert>,
 }
 
 impl AgentEntry {
@@ -129,6 +137,8 @@ impl AgentEntry {
             last_seen_ms: Arc::new(AtomicI64::new(0)),
             vms: BTreeSet::new(),
             terminals: BTreeMap::new(),
+            tunnels: BTreeMap::new(),
+            alerts: Vec::new(),
         }
     }
 
@@ -187,7 +197,10 @@ impl AgentEntry {
             status: self.standing.status,
             message: self.standing.message.clone(),
             status_since: self.standing.since,
-            link: record.map_or(batwa_api::agent::LinkKind::Direct, |record| record.link),
+            link: record
+                .map(|record| record.link)
+                .or_else(|| first.map(PendingAgent::link))
+                .unwrap_or(LinkKind::Direct),
             api_url: record
                 .map(|record| record.api_url.clone())
                 .or_else(|| first.map(|pending| pending.api_url.clone()))
@@ -211,9 +224,23 @@ impl AgentEntry {
             registrations: self
                 .pending
                 .iter()
-                .map(PendingAgent::registration)
+                .map(|pending| pending.registration(self.is_connected(pending)))
                 .collect(),
+            fingerprint: record
+                .and_then(AgentRecord::fingerprint)
+                .map(|fingerprint| fingerprint.shown().to_owned()),
+            tunnel: record
+                .and_then(|record| record.public_key)
+                .and_then(|key| self.tunnels.get(&key).cloned()),
+            alerts: self.alerts.clone(),
         }
+    }
+
+    /// Whether the tunnel of a waiting registration is open.
+    pub(crate) fn is_connected(&self, pending: &PendingAgent) -> bool {
+        pending
+            .public_key
+            .is_some_and(|key| self.tunnels.contains_key(&key))
     }
 
     /// What the driver of `vm` can do here.
@@ -353,6 +380,7 @@ impl State {
         };
         entry.record = None;
         entry.info = None;
+        entry.alerts.clear();
         entry.standing = Standing {
             status: AgentStatus::Pending,
             message: None,
@@ -399,6 +427,55 @@ impl State {
             since: if turned { now } else { entry.standing.since },
         };
         self.agent_changed(id, turned)
+    }
+
+    /// Takes that a tunnel of `key` is open, or, with `None`, is no more.
+    pub(crate) fn put_tunnel(
+        &mut self,
+        id: &AgentId,
+        key: PublicKey,
+        tunnel: Option<Tunnel>,
+    ) -> Vec<Event> {
+        let Some(entry) = self.agents.get_mut(id) else {
+            return Vec::new();
+        };
+        let changed = match tunnel {
+            Some(tunnel) => entry.tunnels.insert(key, tunnel.clone()) != Some(tunnel),
+            None => entry.tunnels.remove(&key).is_some(),
+        };
+        if changed {
+            self.agent_changed(id, false)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Takes that a tunnel, if it is open, goes by another key.
+    pub(crate) fn move_tunnel(
+        &mut self,
+        id: &AgentId,
+        old: PublicKey,
+        new: PublicKey,
+    ) -> Vec<Event> {
+        let tunnel = self
+            .agents
+            .get_mut(id)
+            .and_then(|entry| entry.tunnels.remove(&old));
+        match tunnel {
+            Some(tunnel) => self.put_tunnel(id, new, Some(tunnel)),
+            None => Vec::new(),
+        }
+    }
+
+    /// Takes what an admin should look at.
+    pub(crate) fn put_alerts(&mut self, id: &AgentId, alerts: Vec<Alert>) -> Vec<Event> {
+        match self.agents.get_mut(id) {
+            Some(entry) if entry.alerts != alerts => {
+                entry.alerts = alerts;
+                self.agent_changed(id, false)
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Takes what an agent says of itself.

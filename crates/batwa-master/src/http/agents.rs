@@ -134,3 +134,14 @@ pub(crate) async fn revoke(
 ) -> ApiResult<Json<Agent>> {
     Ok(Json(app.revoke_agent(&caller, &agent).await?))
 }
+
+/// Have a machine that joined with a token change its key.
+#[utoipa::path(post, path = "/api/v1/agents/{agent}/rotate-key", tag = "agents",
+    params(("agent" = AgentId, Path, description = "the agent's id")), responses((status = 200, body = Agent)))]
+pub(crate) async fn rotate_key(
+    State(app): State<App>,
+    caller: Caller,
+    Path(agent): Path<AgentId>,
+) -> ApiResult<Json<Agent>> {
+    Ok(Json(app.rotate_agent_key(&caller, &agent).await?))
+}

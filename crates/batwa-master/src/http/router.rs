@@ -22,8 +22,9 @@ use tower_http::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    agent_keys, agents, audit, caller, client::Client, events, health, images, legacy, legacy_auth,
-    openapi, operations, security, session, setup, terminals, tokens, ui::Ui, users, vms,
+    agent_keys, agents, audit, caller, client::Client, events, health, images, install,
+    join_tokens, legacy, legacy_auth, openapi, operations, security, session, setup, terminals,
+    tokens, tunnel, ui::Ui, users, vms,
 };
 use crate::app::{App, auth::Right};
 
@@ -105,6 +106,9 @@ fn public() -> OpenApiRouter<App> {
         .routes(routes!(legacy_auth::login))
         .routes(routes!(legacy_auth::logout))
         .routes(routes!(legacy_auth::check))
+        .routes(routes!(tunnel::dial_in))
+        .routes(routes!(install::script))
+        .routes(routes!(install::download))
         .routes(routes!(legacy::register))
         .routes(routes!(legacy::heartbeat))
 }
@@ -167,6 +171,9 @@ fn administer() -> OpenApiRouter<App> {
         .routes(routes!(agents::cordon))
         .routes(routes!(agents::uncordon))
         .routes(routes!(agents::revoke))
+        .routes(routes!(agents::rotate_key))
+        .routes(routes!(join_tokens::list, join_tokens::create))
+        .routes(routes!(join_tokens::revoke))
         .routes(routes!(agent_keys::list, agent_keys::create))
         .routes(routes!(agent_keys::delete))
         .routes(routes!(legacy::unregister))

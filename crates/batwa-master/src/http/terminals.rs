@@ -1,28 +1,21 @@
 //! Terminal sessions and their WebSockets, the old `/ws` included.
 
-use axum::{
-    Json,
-    body::Body as HttpBody,
-    extract::{FromRequestParts, State},
-    response::Response,
-};
+use axum::{Json, extract::State, response::Response};
 use batwa_api::{
     id::{AgentId, TerminalId},
     list::Items,
     name::VmName,
     terminal::{ListedTerminal, OpenAgentTerminal},
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
+use http::StatusCode;
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use utoipa::IntoParams;
 
 use super::{
-    ApiError, ApiResult,
+    ApiResult,
     extract::{Body, Path, Query},
+    upgrade::Upgrade,
 };
 use crate::app::{
     App, Error,
@@ -83,11 +76,11 @@ pub(crate) async fn attach(
     Query(params): Query<AttachParams>,
     upgrade: Upgrade,
 ) -> ApiResult<Response> {
-    let key = upgrade.key.clone();
+    let key = upgrade.key().clone();
     match app.attach_terminal(&caller, id, params.from, key).await {
-        Ok(attachment) => Ok(upgrade.join(app, caller, attachment)),
+        Ok(attachment) => Ok(join(upgrade, &app, caller, attachment)),
         Err(error) => match refusal(&error) {
-            Some(ending) => Ok(upgrade.turn_away(&app, ending)),
+            Some(ending) => Ok(turn_away(upgrade, &app, ending)),
             None => Err(error.into()),
         },
     }
@@ -125,106 +118,47 @@ pub(crate) async fn old_ws(
             let ending = refusal(&error)
                 .unwrap_or_else(|| Ending::new(1011, error.to_string()))
                 .with_words();
-            return Ok(upgrade.turn_away(&app, ending));
+            return Ok(turn_away(upgrade, &app, ending));
         }
     };
     match app
-        .attach_old(&caller, vm.clone(), upgrade.key.clone())
+        .attach_old(&caller, vm.clone(), upgrade.key().clone())
         .await
     {
-        Ok(attachment) => Ok(upgrade.join(app, caller, attachment)),
+        Ok(attachment) => Ok(join(upgrade, &app, caller, attachment)),
         Err(error @ Error::Forbidden(_)) => Err(error.into()),
         Err(error) => {
             let status = app.fleet().status(&vm.agent);
-            Ok(upgrade.turn_away(&app, old_refusal(&vm, status, &error)))
+            Ok(turn_away(upgrade, &app, old_refusal(&vm, status, &error)))
         }
     }
 }
 
-/// A WebSocket handshake that is answered, but not read by a library: its bytes are copied.
-pub(crate) struct Upgrade {
-    key: HeaderValue,
-    on_upgrade: OnUpgrade,
+/// Accepts, and joins the viewer to the agent's end.
+fn join(upgrade: Upgrade, app: &App, caller: Caller, attachment: Attachment) -> Response {
+    if attachment
+        .accept()
+        .is_some_and(|agent| *agent != upgrade.accept_key())
+    {
+        tracing::warn!("an agent answered a WebSocket handshake wrongly; going on");
+    }
+    let joining = app.clone();
+    upgrade.accept(app, move |viewer| async move {
+        joining.join(&caller, viewer, attachment).await;
+    })
 }
 
-impl FromRequestParts<App> for Upgrade {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, _app: &App) -> Result<Self, Self::Rejection> {
-        let has = |name, wanted: &str| {
-            parts
-                .headers
-                .get_all(name)
-                .iter()
-                .filter_map(|value: &HeaderValue| value.to_str().ok())
-                .flat_map(|value| value.split(','))
-                .any(|value| value.trim().eq_ignore_ascii_case(wanted))
+/// Accepts, only to say why not.
+fn turn_away(upgrade: Upgrade, app: &App, ending: Ending) -> Response {
+    upgrade.accept(app, move |mut viewer| async move {
+        let farewell = async {
+            viewer.write_all(&ending.frames()).await?;
+            viewer.shutdown().await?;
+            // Closed with its answer unread, the connection would be reset and the reason lost.
+            let mut answer = [0; 1024];
+            while viewer.read(&mut answer).await? > 0 {}
+            std::io::Result::Ok(())
         };
-        let is_websocket = has(header::CONNECTION, "upgrade") && has(header::UPGRADE, "websocket");
-        let key = parts.headers.get(header::SEC_WEBSOCKET_KEY).cloned();
-        let on_upgrade = parts.extensions.remove::<OnUpgrade>();
-        match (key, on_upgrade) {
-            (Some(key), Some(on_upgrade))
-                if is_websocket && has(header::SEC_WEBSOCKET_VERSION, "13") =>
-            {
-                Ok(Self { key, on_upgrade })
-            }
-            _ => Err(ApiError::malformed(
-                "this path is a WebSocket of version 13: open it as one",
-            )),
-        }
-    }
-}
-
-impl Upgrade {
-    /// Accepts, and joins the viewer to the agent's end.
-    fn join(self, app: App, caller: Caller, attachment: Attachment) -> Response {
-        let accept = self.accept();
-        if attachment.accept().is_some_and(|agent| *agent != accept) {
-            tracing::warn!("an agent answered a WebSocket handshake wrongly; going on");
-        }
-        let tasks = app.tasks().clone();
-        tasks.spawn(async move {
-            if let Ok(viewer) = self.on_upgrade.await {
-                app.join(&caller, TokioIo::new(viewer), attachment).await;
-            }
-        });
-        switching(accept)
-    }
-
-    /// Accepts, only to say why not.
-    fn turn_away(self, app: &App, ending: Ending) -> Response {
-        let accept = self.accept();
-        app.tasks().spawn(async move {
-            let Ok(viewer) = self.on_upgrade.await else {
-                return;
-            };
-            let mut viewer = TokioIo::new(viewer);
-            let farewell = async {
-                viewer.write_all(&ending.frames()).await?;
-                viewer.shutdown().await?;
-                // Closed with its answer unread, the connection would be reset and the reason lost.
-                let mut answer = [0; 1024];
-                while viewer.read(&mut answer).await? > 0 {}
-                std::io::Result::Ok(())
-            };
-            let _ = tokio::time::timeout(FAREWELL, farewell).await;
-        });
-        switching(accept)
-    }
-
-    fn accept(&self) -> HeaderValue {
-        HeaderValue::from_str(&derive_accept_key(self.key.as_bytes()))
-            .expect("base64 is a header value")
-    }
-}
-
-fn switching(accept: HeaderValue) -> Response {
-    let mut response = Response::new(HttpBody::empty());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers: &mut HeaderMap = response.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    response
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+    })
 }

@@ -7,15 +7,16 @@ use batwa_api::{
     agent::{AgentInfo, LinkKind},
     certificate::CertificateHash,
     id::AgentId,
+    tunnel::PublicKey,
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
-use super::{Store, StoreError, from_json, from_ms, on, parse, to_json, to_ms};
+use super::{Store, StoreError, Tx, from_json, from_ms, on, parse, to_json, to_ms};
 use crate::fleet::{
     labels::AdminLabels,
-    record::{AgentRecord, AgentSecret, PendingAgent},
+    record::{AgentRecord, AgentSecret, Fingerprint, PendingAgent},
 };
 
 /// An agent as the store holds it.
@@ -56,6 +57,7 @@ struct AgentRow {
     info: Option<String>,
     created_at: i64,
     last_seen_at: Option<i64>,
+    public_key: Option<Vec<u8>>,
 }
 
 impl AgentRow {
@@ -78,6 +80,7 @@ impl AgentRow {
                     .map(|key| AgentSecret::new(SecretString::from(key))),
                 token_labels: labels.token,
                 certificate: certificate(self.certificate.as_deref())?,
+                public_key: self.public_key.as_deref().map(public_key).transpose()?,
                 tags: labels.tags,
                 admin_labels: labels.admin.unwrap_or_default(),
                 notes: self.notes,
@@ -90,6 +93,12 @@ impl AgentRow {
             legacy: self.legacy.unwrap_or(false),
         })
     }
+}
+
+fn public_key(bytes: &[u8]) -> Result<PublicKey, StoreError> {
+    PublicKey::try_from(bytes).map_err(|_| StoreError::Corrupt {
+        what: "an agent's key",
+    })
 }
 
 fn link_text(link: LinkKind) -> &'static str {
@@ -120,6 +129,7 @@ struct RegistrationRow {
     labels: String,
     first_seen: i64,
     last_seen: i64,
+    public_key: Option<Vec<u8>>,
 }
 
 impl RegistrationRow {
@@ -133,6 +143,7 @@ impl RegistrationRow {
                 .api_key
                 .map(|key| AgentSecret::new(SecretString::from(key))),
             certificate: certificate(self.certificate.as_deref())?,
+            public_key: self.public_key.as_deref().map(public_key).transpose()?,
             tags: from_json("an agent's labels", &self.labels)?,
             first_seen: from_ms(self.first_seen)?,
             last_seen: from_ms(self.last_seen)?,
@@ -149,47 +160,16 @@ impl Store {
     /// All agents that were let in.
     pub(crate) async fn agents(&self) -> Result<Vec<StoredAgent>, StoreError> {
         let sql = "SELECT id, name, hostname, api_url, link, legacy, api_key, certificate, labels, notes, cordoned, \
-                   revoked, info, created_at, last_seen_at FROM agents ORDER BY id";
+                   revoked, info, created_at, last_seen_at, public_key FROM agents ORDER BY id";
         let rows: Vec<AgentRow> = on!(self.db(), db => sqlx::query_as(sql).fetch_all(db).await)?;
         rows.into_iter().map(AgentRow::into_stored).collect()
     }
 
     /// Writes an agent's record; what it said of itself stays.
     pub(crate) async fn save_agent(&self, record: &AgentRecord) -> Result<(), StoreError> {
-        let labels = StoredLabels {
-            token: record.token_labels.clone(),
-            tags: record.tags.clone(),
-            admin: Some(record.admin_labels.clone()),
-        };
-        let sql = "INSERT INTO agents (id, name, hostname, api_url, link, api_key, fingerprint, address, \
-                   labels, cordoned, revoked, created_at, last_seen_at, notes, certificate) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, '', $8, $9, $10, $11, $12, $13, $14) \
-                   ON CONFLICT (id) DO UPDATE SET name = excluded.name, hostname = excluded.hostname, \
-                   api_url = excluded.api_url, link = excluded.link, api_key = excluded.api_key, \
-                   fingerprint = excluded.fingerprint, labels = excluded.labels, \
-                   cordoned = excluded.cordoned, revoked = excluded.revoked, notes = excluded.notes, \
-                   certificate = excluded.certificate";
-        on!(self.db(), db => {
-            sqlx::query(sql)
-                .bind(record.id.as_str())
-                .bind(record.display_name.as_deref())
-                .bind(&record.hostname)
-                .bind(&record.api_url)
-                .bind(link_text(record.link))
-                .bind(record.secret.as_ref().map(|secret| secret.key.expose_secret()))
-                .bind(record.secret.as_ref().map(|secret| secret.fingerprint.shown()))
-                .bind(to_json(&labels))
-                .bind(record.cordoned)
-                .bind(record.revoked)
-                .bind(to_ms(record.created_at))
-                .bind(record.last_seen.map(to_ms))
-                .bind(&record.notes)
-                .bind(record.certificate.map(|hash| hash.to_string()))
-                .execute(db)
-                .await
-                .map(drop)
-        })?;
-        Ok(())
+        let mut tx = self.begin().await?;
+        save_agent(&mut tx, record).await?;
+        tx.commit().await
     }
 
     /// Writes what agents last said of themselves and when they were heard of: one transaction for all.
@@ -230,7 +210,8 @@ impl Store {
 
     /// All registrations that wait, the oldest first.
     pub(crate) async fn registrations(&self) -> Result<Vec<PendingAgent>, StoreError> {
-        let sql = "SELECT agent_id, hostname, api_url, address, api_key, certificate, labels, first_seen, last_seen \
+        let sql = "SELECT agent_id, hostname, api_url, address, api_key, certificate, labels, first_seen, last_seen, \
+                   public_key \
                    FROM registrations ORDER BY first_seen";
         let rows: Vec<RegistrationRow> =
             on!(self.db(), db => sqlx::query_as(sql).fetch_all(db).await)?;
@@ -241,29 +222,9 @@ impl Store {
 
     /// Writes a registration that waits.
     pub(crate) async fn save_registration(&self, pending: &PendingAgent) -> Result<(), StoreError> {
-        let sql = "INSERT INTO registrations (agent_id, fingerprint, hostname, api_url, address, api_key, \
-                   labels, first_seen, last_seen, certificate) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
-                   ON CONFLICT (agent_id, fingerprint) DO UPDATE SET hostname = excluded.hostname, \
-                   api_url = excluded.api_url, address = excluded.address, labels = excluded.labels, \
-                   last_seen = excluded.last_seen, certificate = excluded.certificate";
-        on!(self.db(), db => {
-            sqlx::query(sql)
-                .bind(pending.id.as_str())
-                .bind(registration_fingerprint(pending))
-                .bind(&pending.hostname)
-                .bind(&pending.api_url)
-                .bind(&pending.address)
-                .bind(pending.secret.as_ref().map(|secret| secret.key.expose_secret()))
-                .bind(to_json(&pending.tags))
-                .bind(to_ms(pending.first_seen))
-                .bind(to_ms(pending.last_seen))
-                .bind(pending.certificate.map(|hash| hash.to_string()))
-                .execute(db)
-                .await
-                .map(drop)
-        })?;
-        Ok(())
+        let mut tx = self.begin().await?;
+        save_registration(&mut tx, pending).await?;
+        tx.commit().await
     }
 
     /// Removes one registration.
@@ -284,6 +245,78 @@ impl Store {
     }
 }
 
+/// Writes an agent's record; what it said of itself stays.
+pub(super) async fn save_agent(tx: &mut Tx, record: &AgentRecord) -> Result<(), StoreError> {
+    let labels = StoredLabels {
+        token: record.token_labels.clone(),
+        tags: record.tags.clone(),
+        admin: Some(record.admin_labels.clone()),
+    };
+    let sql = "INSERT INTO agents (id, name, hostname, api_url, link, api_key, fingerprint, address, \
+               labels, cordoned, revoked, created_at, last_seen_at, notes, certificate, public_key) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, '', $8, $9, $10, $11, $12, $13, $14, $15) \
+               ON CONFLICT (id) DO UPDATE SET name = excluded.name, hostname = excluded.hostname, \
+               api_url = excluded.api_url, link = excluded.link, api_key = excluded.api_key, \
+               fingerprint = excluded.fingerprint, labels = excluded.labels, \
+               cordoned = excluded.cordoned, revoked = excluded.revoked, notes = excluded.notes, \
+               certificate = excluded.certificate, public_key = excluded.public_key";
+    let fingerprint = record.fingerprint();
+    on!(tx, tx => {
+        sqlx::query(sql)
+            .bind(record.id.as_str())
+            .bind(record.display_name.as_deref())
+            .bind(&record.hostname)
+            .bind(&record.api_url)
+            .bind(link_text(record.link))
+            .bind(record.secret.as_ref().map(|secret| secret.key.expose_secret()))
+            .bind(fingerprint.as_ref().map(Fingerprint::shown))
+            .bind(to_json(&labels))
+            .bind(record.cordoned)
+            .bind(record.revoked)
+            .bind(to_ms(record.created_at))
+            .bind(record.last_seen.map(to_ms))
+            .bind(&record.notes)
+            .bind(record.certificate.map(|hash| hash.to_string()))
+            .bind(record.public_key.map(|key| key.as_bytes().to_vec()))
+            .execute(&mut **tx)
+            .await
+            .map(drop)
+    })?;
+    Ok(())
+}
+
+/// Writes a registration that waits.
+pub(super) async fn save_registration(
+    tx: &mut Tx,
+    pending: &PendingAgent,
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO registrations (agent_id, fingerprint, hostname, api_url, address, api_key, \
+               labels, first_seen, last_seen, certificate, public_key) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+               ON CONFLICT (agent_id, fingerprint) DO UPDATE SET hostname = excluded.hostname, \
+               api_url = excluded.api_url, address = excluded.address, labels = excluded.labels, \
+               last_seen = excluded.last_seen, certificate = excluded.certificate, \
+               public_key = excluded.public_key";
+    on!(tx, tx => {
+        sqlx::query(sql)
+            .bind(pending.id.as_str())
+            .bind(registration_fingerprint(pending))
+            .bind(&pending.hostname)
+            .bind(&pending.api_url)
+            .bind(&pending.address)
+            .bind(pending.secret.as_ref().map(|secret| secret.key.expose_secret()))
+            .bind(to_json(&pending.tags))
+            .bind(to_ms(pending.first_seen))
+            .bind(to_ms(pending.last_seen))
+            .bind(pending.certificate.map(|hash| hash.to_string()))
+            .bind(pending.public_key.map(|key| key.as_bytes().to_vec()))
+            .execute(&mut **tx)
+            .await
+            .map(drop)
+    })?;
+    Ok(())
+}
+
 /// What the batch of sightings writes of one agent.
 #[derive(Debug, Clone)]
 pub(crate) struct Sighting {
@@ -297,9 +330,8 @@ pub(crate) struct Sighting {
     pub(crate) info: Option<AgentInfo>,
 }
 
-fn registration_fingerprint(pending: &PendingAgent) -> &str {
+fn registration_fingerprint(pending: &PendingAgent) -> String {
     pending
-        .secret
-        .as_ref()
-        .map_or("", |secret| secret.fingerprint.as_str())
+        .fingerprint()
+        .map_or_else(String::new, |fingerprint| fingerprint.as_str().to_owned())
 }
