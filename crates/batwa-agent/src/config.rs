@@ -6,7 +6,10 @@ use batwa_api::{agent::DriverKind, certificate::CertificateHash, id::AgentId};
 use batwa_tls::CertificateSource;
 use secrecy::SecretString;
 
-use crate::driver::{fake::FakeSettings, multipass, qemu::QemuOptions};
+use crate::{
+    driver::{fake::FakeSettings, multipass, qemu::QemuOptions},
+    tunnel::TunnelConfig,
+};
 
 /// The settings of one agent. The binary fills it from flags, environment and file.
 #[derive(Debug, Clone)]
@@ -41,6 +44,8 @@ pub struct AgentConfig {
     pub master_certificate: Option<CertificateHash>,
     /// Where the master reaches this agent; found out from the route to the master when absent.
     pub advertise_url: Option<String>,
+    /// How it dials in to the master that it joined with a token; `None` for an agent that waits to be called.
+    pub tunnel: Option<TunnelConfig>,
     /// Time between heartbeats to the master.
     pub heartbeat_interval: Duration,
     /// Bounds on what it does at once.
@@ -67,6 +72,7 @@ impl AgentConfig {
             master_url: None,
             master_certificate: None,
             advertise_url: None,
+            tunnel: None,
             heartbeat_interval: Duration::from_secs(30),
             limits: Limits::default(),
         }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use batwa_api::{agent::HostFacts, size::ByteSize};
+use batwa_api::{agent::HostFacts, size::ByteSize, tunnel::Sha256Hash};
+use batwa_tunnel::keys;
 use sysinfo::{MemoryRefreshKind, System};
 use tracing::debug;
 
@@ -43,6 +44,15 @@ pub fn hostname() -> String {
         .ok()
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// A hash that differs between machines; `None` where the system has no id of its own.
+#[must_use]
+pub fn machine_hash() -> Option<Sha256Hash> {
+    let id = std::fs::read_to_string("/etc/machine-id").ok()?;
+    let id = id.trim();
+    // The id itself is not for others: so systemd's manual asks.
+    (!id.is_empty()).then(|| keys::sha256(format!("batwa machine {id}").as_bytes()))
 }
 
 fn cpus() -> u32 {

@@ -6,6 +6,7 @@
 mod agent;
 mod error;
 mod extract;
+mod identity;
 mod key;
 mod legacy;
 mod operations;
@@ -22,7 +23,10 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use batwa_api::problem::{Problem, ProblemCode};
+use batwa_api::{
+    problem::{Problem, ProblemCode},
+    tunnel::InstanceId,
+};
 use batwa_tls::ServedCertificate;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -55,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) operations: Arc<Operations>,
     pub(crate) terminals: Arc<Terminals>,
     pub(crate) stop: CancellationToken,
+    /// This start of the agent, for its master.
+    pub(crate) instance: InstanceId,
 }
 
 impl App {
@@ -87,6 +93,10 @@ impl App {
         &self.0.terminals
     }
 
+    pub(crate) fn instance(&self) -> InstanceId {
+        self.0.instance
+    }
+
     /// Waits until the drivers have said what VMs there are, but not long for one that hangs.
     async fn wait_for_first_word(&self) {
         self.0.inventory.wait_for_first_word(FIRST_WORD).await;
@@ -110,6 +120,7 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(agent::health))
         .routes(routes!(agent::get_agent))
         .routes(routes!(agent::watch))
+        .routes(routes!(identity::rotate_key))
         .routes(routes!(vms::list_vms))
         .routes(routes!(vms::get_vm))
         .routes(routes!(vms::list_images))

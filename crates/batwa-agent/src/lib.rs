@@ -12,6 +12,7 @@ mod operations;
 mod registration;
 mod state_dir;
 mod terminal;
+pub mod tunnel;
 mod vms;
 mod watch;
 
@@ -188,6 +189,7 @@ impl Agent {
                 operations,
                 terminals,
                 stop,
+                instance: tunnel::instance(),
             }),
             port: Mutex::new(port),
             _state_dir: state_dir,
@@ -236,6 +238,16 @@ impl Agent {
             terminals.keep_order().await;
             Ok(())
         });
+        let app = self.app.clone();
+        let stop_dialling = own_stop.clone();
+        tasks.spawn(
+            async move {
+                tunnel::run(app).await;
+                stop_dialling.cancelled().await;
+                Ok(())
+            }
+            .instrument(info_span!("tunnel")),
+        );
         let app = self.app.clone();
         let address = port.as_ref().map(|(_, address)| *address);
         let stop_registering = own_stop.clone();
