@@ -29,7 +29,7 @@ pub(crate) enum Task {
     /// Run a master without VMs of its own
     Master(RoleFlags<MASTER>),
     /// Run the agent of this machine, for a master elsewhere
-    Agent(RoleFlags<AGENT>),
+    Agent(AgentArgs),
     /// Work on a master's own files, on its machine
     #[command(subcommand)]
     Admin(AdminTask),
@@ -67,6 +67,9 @@ pub(crate) enum Task {
     Purge(ActArgs),
     /// List machines
     Agents(ReadArgs),
+    /// Make tokens that machines join with, list them, take them back
+    #[command(subcommand)]
+    JoinToken(JoinTokenTask),
     /// List operations, look at one, or cancel one
     Operations(OperationsArgs),
     /// List what can be launched
@@ -111,6 +114,79 @@ impl<const ROLE: u8> FromArgMatches for RoleFlags<ROLE> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
+}
+
+/// `batwa agent`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct AgentArgs {
+    #[command(subcommand)]
+    pub(crate) task: Option<AgentTask>,
+    #[command(flatten)]
+    pub(crate) flags: RoleFlags<AGENT>,
+}
+
+/// What else an agent does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentTask {
+    /// Join a master with a token, then run; `batwa agent` runs it again later
+    ///
+    /// The agent dials in to the master: it needs no port of its own, and works behind NAT and proxies (HTTPS_PROXY,
+    /// NO_PROXY). The key it makes never leaves its state folder.
+    Join(JoinArgs),
+    /// Have this machine's agent go by a new key
+    ///
+    /// Works while the agent runs. A copy of the state folder that somebody made is worth nothing afterwards.
+    RotateKey(RoleFlags<AGENT>),
+}
+
+/// `batwa agent join`
+#[derive(Debug, Args)]
+pub(crate) struct JoinArgs {
+    /// The master's address, such as `https://batwa.example` or `http://192.168.1.10:8000`
+    #[arg(value_name = "MASTER_URL", value_hint = ValueHint::Url)]
+    pub(crate) url: String,
+    /// The token, made on the Machines page or with `batwa join-token create`; `-` reads it from standard input
+    #[arg(value_name = "TOKEN", env = "BATWA_JOIN_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    #[command(flatten)]
+    pub(crate) flags: RoleFlags<AGENT>,
+}
+
+/// `batwa join-token`
+#[derive(Debug, Subcommand)]
+pub(crate) enum JoinTokenTask {
+    /// Make a token and print the line to paste on the machine that is to join
+    Create(CreateJoinTokenArgs),
+    /// List tokens and who joined with each
+    #[command(visible_alias = "ls")]
+    List(ReadArgs),
+    /// Take a token back: machines that joined with it stay
+    Revoke {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        master: MasterArgs,
+    },
+}
+
+/// `batwa join-token create`
+#[derive(Debug, Args)]
+pub(crate) struct CreateJoinTokenArgs {
+    /// How many machines may join with it
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) uses: u32,
+    /// For how long, such as `30m` or `24h`
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = crate::config::duration)]
+    pub(crate) expires: std::time::Duration,
+    /// A label that those machines get; may be given again
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = crate::config::label)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Let the machines wait for an admin's approval
+    #[arg(long)]
+    pub(crate) no_approve: bool,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
 }
 
 /// What can be done to a master's own files.

@@ -3,20 +3,29 @@
 mod admin;
 mod completions;
 mod doctor;
+mod join_tokens;
 mod lists;
+mod membership;
 mod roles;
 mod vms;
 mod wait;
 
 pub(crate) use self::roles::own_address;
-use crate::{cli::Task, failure::Failure};
+use crate::{
+    cli::{AgentTask, Task},
+    failure::Failure,
+};
 
 /// Runs a command to its end.
 pub(crate) async fn run(task: Task) -> Result<(), Failure> {
     match task {
         Task::Up(flags) => roles::up(flags.0).await,
         Task::Master(flags) => roles::master(flags.0).await,
-        Task::Agent(flags) => roles::agent(flags.0).await,
+        Task::Agent(args) => match args.task {
+            None => roles::agent(args.flags.0).await,
+            Some(AgentTask::Join(args)) => membership::join(args).await,
+            Some(AgentTask::RotateKey(flags)) => membership::rotate_key(flags.0).await,
+        },
         Task::Admin(task) => admin::run(task).await,
         Task::Doctor(args) => doctor::run(args).await,
         Task::Completions { shell } => completions::run(shell),
@@ -32,6 +41,7 @@ pub(crate) async fn run(task: Task) -> Result<(), Failure> {
         Task::Recover(args) => vms::act(args, "recover").await,
         Task::Purge(args) => vms::act(args, "purge").await,
         Task::Agents(args) => lists::agents(args).await,
+        Task::JoinToken(task) => join_tokens::run(task).await,
         Task::Operations(args) => lists::operations(args).await,
         Task::Images(args) => lists::images(args).await,
     }

@@ -4,19 +4,24 @@ use std::{
     ffi::OsString,
     net::{SocketAddr, ToSocketAddrs},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use batwa_agent::{
     AgentConfig, Allow, DriverChoice,
     driver::multipass::{CustomImages, RestartPolicy},
+    tunnel::{Dialer, Membership, Proxies, TunnelConfig},
 };
 use batwa_api::{agent::DriverKind, id::AgentId, vm::label_is_good};
 use batwa_master::MasterConfig;
 use reqwest::Url;
 use secrecy::SecretString;
 
-use crate::settings::{Environment, SettingError, Settings};
+use crate::{
+    failure::chain,
+    settings::{Environment, Origin, SettingError, Settings},
+};
 
 /// The folder of the agent that runs inside `batwa up`, within the master's.
 const LOCAL_AGENT_DIR: &str = "agent";
@@ -32,6 +37,7 @@ pub(crate) fn master(
     environment: &Environment,
 ) -> Result<MasterConfig, SettingError> {
     let mut config = MasterConfig::new(state_dir(settings, environment)?);
+    config.executable = executable();
     if let Some(host) = settings.text("host") {
         host.clone_into(&mut config.host);
     }
@@ -59,6 +65,14 @@ pub(crate) fn master(
     Ok(config)
 }
 
+/// This very program; on Linux by a name that stays good when its file is replaced.
+fn executable() -> Option<PathBuf> {
+    if cfg!(target_os = "linux") {
+        return Some(PathBuf::from("/proc/self/exe"));
+    }
+    std::env::current_exe().ok()
+}
+
 /// What the agent of the master's own machine is told.
 pub(crate) fn local_agent(
     settings: &Settings,
@@ -75,25 +89,29 @@ pub(crate) fn agent(
     settings: &Settings,
     environment: &Environment,
 ) -> Result<AgentConfig, SettingError> {
-    let agent_id = settings
-        .parse("agent-id", |text| {
-            AgentId::parse_remote(text).map_err(|error| error.to_string())
-        })?
-        .ok_or_else(|| {
-            SettingError::Missing(
-                "an agent needs an id: give it with `--agent-id` or in `AGENT_ID`".to_owned(),
-            )
-        })?;
-    let state_dir = match settings.text("state-dir") {
-        Some(_) => state_dir(settings, environment)?,
-        None => state_dir(settings, environment)?
-            .join(AGENTS_DIR)
-            .join(agent_id.as_str()),
+    let state_dir = agent_state_dir(settings, environment)?;
+    let member = membership(&state_dir)?;
+    let agent_id = match (agent_id(settings)?, &member) {
+        (Some(id), Some(member)) if id != member.agent_id => {
+            let reason = format!(
+                "the agent of the state folder `{}` joined as `{}`",
+                state_dir.display(),
+                member.agent_id
+            );
+            return Err(settings.refuse("agent-id", id.as_str(), reason));
+        }
+        (Some(id), _) => id,
+        (None, Some(member)) => member.agent_id.clone(),
+        (None, None) => return Err(no_agent_id()),
     };
     let mut config = AgentConfig::new(agent_id, state_dir);
     machine(settings, &mut config)?;
     config.key = key(settings)?;
-    config.listen = Some(listen(settings)?);
+    let is_set = |name| settings.origin(name) != Origin::Default;
+    // An agent that dials in needs no port; whoever wants one says so.
+    if member.is_none() || is_set("port") || is_set("host") {
+        config.listen = Some(listen(settings)?);
+    }
     config.tls = crate::tls::source(settings, own_names)?;
     config.master_certificate = settings.get("master-certificate")?;
     if settings.is_on("allow-unauthenticated")? {
@@ -102,6 +120,11 @@ pub(crate) fn agent(
     let url = |text: &str| http_url(text).map(|_| text.trim_end_matches('/').to_owned());
     config.master_url = settings.parse("master-url", url)?;
     config.advertise_url = settings.parse("advertise-url", url)?;
+    if member.is_some() {
+        config.master_url = None;
+        let dialer = Dialer::new(proxies(environment));
+        config.tunnel = Some(TunnelConfig::new(Arc::new(dialer)));
+    }
     if let Some(interval) = settings.parse("heartbeat-interval", duration)? {
         if interval < SHORTEST_HEARTBEAT {
             let text = settings.text("heartbeat-interval").unwrap_or_default();
@@ -110,6 +133,86 @@ pub(crate) fn agent(
         config.heartbeat_interval = interval;
     }
     Ok(config)
+}
+
+fn agent_id(settings: &Settings) -> Result<Option<AgentId>, SettingError> {
+    settings.parse("agent-id", |text| {
+        AgentId::parse_remote(text).map_err(|error| error.to_string())
+    })
+}
+
+fn no_agent_id() -> SettingError {
+    SettingError::Missing(
+        "an agent needs an id: give it with `--agent-id` or in `AGENT_ID`, or join a master with `batwa agent join`"
+            .to_owned(),
+    )
+}
+
+/// What the agent of this folder is to the master that it joined.
+fn membership(state_dir: &Path) -> Result<Option<Membership>, SettingError> {
+    Membership::load(state_dir)
+        .map(|member| member.filter(|member| member.joined))
+        .map_err(|error| SettingError::Missing(chain(&error)))
+}
+
+/// The folder of an agent by itself: the one that is named, that of its id, or that of the only agent here that has
+/// joined a master.
+pub(crate) fn agent_state_dir(
+    settings: &Settings,
+    environment: &Environment,
+) -> Result<PathBuf, SettingError> {
+    let dir = state_dir(settings, environment)?;
+    if settings.text("state-dir").is_some() {
+        return Ok(dir);
+    }
+    let dir = dir.join(AGENTS_DIR);
+    if let Some(id) = agent_id(settings)? {
+        return Ok(dir.join(id.as_str()));
+    }
+    let mut joined = Vec::new();
+    for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+        if membership(&entry.path())?.is_some() {
+            joined.push(entry.path());
+        }
+    }
+    match joined.as_slice() {
+        [] => Err(no_agent_id()),
+        [only] => Ok(only.clone()),
+        _ => Err(SettingError::Missing(format!(
+            "several agents have their folders in `{}`: say which with `--agent-id`",
+            dir.display()
+        ))),
+    }
+}
+
+/// The id, if it is said, and the folder of an agent that is to join a master.
+pub(crate) fn joining(
+    settings: &Settings,
+    environment: &Environment,
+) -> Result<(Option<AgentId>, PathBuf), SettingError> {
+    let id = agent_id(settings)?;
+    let dir = state_dir(settings, environment)?;
+    if settings.text("state-dir").is_some() {
+        return Ok((id, dir));
+    }
+    let id = id.unwrap_or_else(batwa_agent::tunnel::default_agent_id);
+    let dir = dir.join(AGENTS_DIR).join(id.as_str());
+    Ok((Some(id), dir))
+}
+
+/// The proxies that the environment names, as curl understands them.
+pub(crate) fn proxies(environment: &Environment) -> Proxies {
+    let first = |names: &[&str]| {
+        names
+            .iter()
+            .find_map(|name| environment.get(name))
+            .map(str::to_owned)
+    };
+    Proxies {
+        http: first(&["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]),
+        https: first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
+        none_for: first(&["no_proxy", "NO_PROXY"]),
+    }
 }
 
 /// What this machine may be called by those who connect to it: what a self-signed certificate is for.
@@ -345,7 +448,7 @@ mod tests {
         let refusal = |result: Result<AgentConfig, SettingError>| {
             result.map(drop).expect_err("refused").to_string()
         };
-        insta::assert_snapshot!(refusal(agent_from([])), @"an agent needs an id: give it with `--agent-id` or in `AGENT_ID`");
+        insta::assert_snapshot!(refusal(agent_from([("STATE_DIRECTORY", "/nowhere")])), @"an agent needs an id: give it with `--agent-id` or in `AGENT_ID`, or join a master with `batwa agent join`");
         insta::assert_snapshot!(refusal(agent_from([("AGENT_ID", "local")])), @"cannot use `local` as agent-id (from environment variable `AGENT_ID`): the agent id `local` is reserved for the master's own machine");
         insta::assert_snapshot!(refusal(agent_from([id, ("AGENT_PORT", "70000")])), @"cannot use `70000` as port (from environment variable `AGENT_PORT`): it must be a number from 0 to 65535");
         insta::assert_snapshot!(refusal(agent_from([id, ("MASTER_URL", "master:8000")])), @"cannot use `master:8000` as master-url (from environment variable `MASTER_URL`): it must begin with `http://` or `https://` and name a host");

@@ -94,9 +94,18 @@ pub(crate) async fn agent(flags: Flags) -> Result<(), Failure> {
     let service = flags.service();
     let settings = Settings::load(Role::Agent, flags, &environment)?;
     logging::start(&settings)?;
-    let config = config::agent(&settings, &environment)?;
+    run_agent(&settings, &environment, service).await
+}
+
+/// Runs an agent with these settings until it is told to stop, or leaves that to a service.
+pub(super) async fn run_agent(
+    settings: &Settings,
+    environment: &Environment,
+    service: Service,
+) -> Result<(), Failure> {
+    let config = config::agent(settings, environment)?;
     if service == Service::Install {
-        return install(Role::Agent, &settings).await;
+        return install(Role::Agent, settings).await;
     }
     let id = config.agent_id.clone();
     let agent = Agent::new(config)?;
@@ -113,7 +122,7 @@ pub(crate) async fn agent(flags: Flags) -> Result<(), Failure> {
         }
         output::print(&text)?;
     }
-    let mut parts = Parts::new().told_to(ServiceManager::of(&environment));
+    let mut parts = Parts::new().told_to(ServiceManager::of(environment));
     let certificate = agent.certificate().cloned();
     parts.add("reload", |stop| tls::reload_on_hangup(certificate, stop));
     parts.add("agent", |stop| async move { Ok(agent.run(stop).await?) });

@@ -1,0 +1,87 @@
+//! `batwa join-token`: what machines join with.
+
+use batwa_api::{
+    Timestamp,
+    list::Items,
+    tunnel::{CreateJoinToken, CreatedJoinToken, JoinTokenInfo},
+};
+
+use crate::{
+    cli::{CreateJoinTokenArgs, Format, JoinTokenTask, MasterArgs, ReadArgs},
+    client::Client,
+    failure::Failure,
+    output::{self, Table, print_json},
+};
+
+/// `batwa join-token`
+pub(crate) async fn run(task: JoinTokenTask) -> Result<(), Failure> {
+    match task {
+        JoinTokenTask::Create(args) => create(args).await,
+        JoinTokenTask::List(args) => list(args).await,
+        JoinTokenTask::Revoke { id, master } => revoke(&id, master).await,
+    }
+}
+
+async fn create(args: CreateJoinTokenArgs) -> Result<(), Failure> {
+    let client = Client::new(args.read.master)?;
+    let body = CreateJoinToken {
+        uses: args.uses,
+        expires_in_s: args.expires.as_secs(),
+        labels: args.labels.into_iter().collect(),
+        approve: !args.no_approve,
+    };
+    let value = client.post(&["join-tokens"], &body).await?;
+    if args.read.format == Format::Json {
+        return print_json(&value);
+    }
+    let created: CreatedJoinToken = client.read(value)?;
+    output::say(&format!(
+        "id {}, until {}; the token is shown this once. On a machine with Batwa: batwa agent join URL TOKEN. To install and join:",
+        created.id, created.expires_at
+    ));
+    output::print(&format!("{}\n", output::plain(&created.command)))
+}
+
+async fn list(args: ReadArgs) -> Result<(), Failure> {
+    let client = Client::new(args.master)?;
+    let value = client.get(&["join-tokens"], &[]).await?;
+    if args.format == Format::Json {
+        return print_json(&value);
+    }
+    let tokens: Items<JoinTokenInfo> = client.read(value)?;
+    let now = Timestamp::now();
+    let mut table = Table::new(&[
+        "ID", "STATUS", "USED", "APPROVES", "LABELS", "EXPIRES", "BY", "MACHINES",
+    ]);
+    for token in tokens.items {
+        let labels: Vec<_> = token
+            .labels
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let machines: Vec<_> = token.agents.iter().map(ToString::to_string).collect();
+        let expires = if token.expires_at > now {
+            format!("in {}", output::age(now, token.expires_at))
+        } else {
+            format!("{} ago", output::age(token.expires_at, now))
+        };
+        table.row([
+            token.id.to_string(),
+            token.status.as_str().replace('_', " "),
+            format!("{} of {}", token.used, token.uses),
+            if token.approve { "yes" } else { "no" }.to_owned(),
+            labels.join(", "),
+            expires,
+            token.created_by,
+            machines.join(", "),
+        ]);
+    }
+    output::print(&table.render())
+}
+
+async fn revoke(id: &str, master: MasterArgs) -> Result<(), Failure> {
+    Client::new(master)?
+        .delete(&["join-tokens", id], &[])
+        .await?;
+    Ok(())
+}
