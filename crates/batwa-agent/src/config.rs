@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use batwa_api::{agent::DriverKind, certificate::CertificateHash, id::AgentId};
+use batwa_api::{
+    agent::{DriverKind, HostFacts},
+    certificate::CertificateHash,
+    id::AgentId,
+};
 use batwa_tls::CertificateSource;
 use secrecy::SecretString;
 
@@ -44,6 +48,8 @@ pub struct AgentConfig {
     pub master_certificate: Option<CertificateHash>,
     /// Where the master reaches this agent; found out from the route to the master when absent.
     pub advertise_url: Option<String>,
+    /// What it says of its machine, for agents that only pretend to have one of their own; measured when absent.
+    pub host: Option<HostFacts>,
     /// How it dials in to the master that it joined with a token; `None` for an agent that waits to be called.
     pub tunnel: Option<TunnelConfig>,
     /// Time between heartbeats to the master.
@@ -72,6 +78,7 @@ impl AgentConfig {
             master_url: None,
             master_certificate: None,
             advertise_url: None,
+            host: None,
             tunnel: None,
             heartbeat_interval: Duration::from_secs(30),
             limits: Limits::default(),

@@ -61,11 +61,16 @@ pub(crate) struct Inner {
     pub(crate) stop: CancellationToken,
     /// This start of the agent, for its master.
     pub(crate) instance: InstanceId,
+    pub(crate) tunnel_is_open: tokio::sync::watch::Sender<bool>,
 }
 
 impl App {
     pub(crate) fn new(inner: Inner) -> Self {
         Self(Arc::new(inner))
+    }
+
+    pub(crate) fn tunnel_is_open(&self) -> &tokio::sync::watch::Sender<bool> {
+        &self.0.tunnel_is_open
     }
 
     pub(crate) fn config(&self) -> &AgentConfig {

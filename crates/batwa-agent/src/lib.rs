@@ -153,7 +153,10 @@ impl Agent {
             agent_id: config.agent_id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol_version: PROTOCOL_VERSION,
-            host: host::measure(&config.state_dir),
+            host: match &config.host {
+                Some(facts) => facts.clone(),
+                None => host::measure(&config.state_dir),
+            },
             drivers: Vec::new(),
             labels: config.labels.clone(),
             started_at: now,
@@ -190,6 +193,7 @@ impl Agent {
                 terminals,
                 stop,
                 instance: tunnel::instance(),
+                tunnel_is_open: tokio::sync::watch::Sender::new(false),
             }),
             port: Mutex::new(port),
             _state_dir: state_dir,
@@ -211,6 +215,11 @@ impl Agent {
     /// The certificate that its port shows, when it speaks TLS.
     pub fn certificate(&self) -> Option<&Arc<ServedCertificate>> {
         self.app.certificate()
+    }
+
+    /// Whether its tunnel to the master is open, as that changes.
+    pub fn tunnel_is_open(&self) -> tokio::sync::watch::Receiver<bool> {
+        self.app.tunnel_is_open().subscribe()
     }
 
     /// Watches the drivers, runs operations, serves the port and registers with the master, until `stop`; then
@@ -347,8 +356,12 @@ async fn run_drivers(app: App) -> Result<(), AgentError> {
     Ok(())
 }
 
-/// Measures the machine now and then.
+/// Measures the machine now and then, unless it was told.
 async fn measure(app: App) -> Result<(), AgentError> {
+    if app.config().host.is_some() {
+        app.stop().cancelled().await;
+        return Ok(());
+    }
     let mut ticks = interval(MEASURE_INTERVAL);
     ticks.tick().await;
     loop {

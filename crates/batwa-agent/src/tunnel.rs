@@ -200,7 +200,9 @@ async fn once(app: &App, tunnel: &TunnelConfig) -> Result<Lasted, ConnectError> 
     }
     let since = Instant::now();
     let mux = Mux::agent(socket, tunnel.timing);
+    app.tunnel_is_open().send_replace(true);
     let ended = serve::streams(app, mux).await;
+    app.tunnel_is_open().send_replace(false);
     Ok(Lasted { since, ended })
 }
 

@@ -3,6 +3,8 @@
 //! Answers stay JSON values until a command needs a field, so that `--format json` shows what a newer master
 //! says too.
 
+mod events;
+
 use std::time::Duration;
 
 use batwa_api::{
@@ -13,11 +15,12 @@ use batwa_api::{
     vm::ListedVm,
 };
 use batwa_tls::{NotTrusted, SystemRoots, Trust};
-use reqwest::{Method, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+pub(crate) use self::events::Events;
 use crate::{
     cli::MasterArgs,
     failure::{Exit, Failure, chain},
@@ -209,6 +212,24 @@ impl Client {
         query: &[(&str, &str)],
         body: Option<Value>,
     ) -> Result<Value, Failure> {
+        let mut request = self.request(method, path, query);
+        if let Some(body) = &body {
+            request = request.json(body);
+        }
+        let response = request.send().await.map_err(|e| self.unreachable(e))?;
+        let status = response.status();
+        let bytes = response.bytes().await.map_err(|e| self.unreachable(e))?;
+        if status.is_success() {
+            if bytes.is_empty() {
+                return Ok(Value::Null);
+            }
+            return serde_json::from_slice(&bytes)
+                .map_err(|_| self.no_master("its answer is no JSON"));
+        }
+        Err(self.refusal(status, &bytes))
+    }
+
+    fn request(&self, method: Method, path: &[&str], query: &[(&str, &str)]) -> RequestBuilder {
         let mut url = self.url.clone();
         url.path_segments_mut()
             .expect("an http URL has a path")
@@ -218,42 +239,30 @@ impl Client {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let mut request = self.http.request(method, url);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token.expose_secret());
+        let request = self.http.request(method, url);
+        match &self.token {
+            Some(token) => request.bearer_auth(token.expose_secret()),
+            None => request,
         }
-        if let Some(body) = &body {
-            request = request.json(body);
-        }
-        let unreachable = |error: reqwest::Error| {
-            let hint = match NotTrusted::behind(&error) {
-                Some(refusal) => format!(
-                    "if that is the master's own certificate, as it printed it at its start, give `--master-certificate {}`",
-                    refusal.shown
-                ),
-                None => "give its address with `--url` or in `BATWA_URL`".to_owned(),
-            };
-            Failure::new(
-                Exit::Unreachable,
-                format!(
-                    "cannot reach a master at {}: {}",
-                    self.url,
-                    chain(&error.without_url())
-                ),
-            )
-            .hint(hint)
+    }
+
+    fn unreachable(&self, error: reqwest::Error) -> Failure {
+        let hint = match NotTrusted::behind(&error) {
+            Some(refusal) => format!(
+                "if that is the master's own certificate, as it printed it at its start, give `--master-certificate {}`",
+                refusal.shown
+            ),
+            None => "give its address with `--url` or in `BATWA_URL`".to_owned(),
         };
-        let response = request.send().await.map_err(unreachable)?;
-        let status = response.status();
-        let bytes = response.bytes().await.map_err(unreachable)?;
-        if status.is_success() {
-            if bytes.is_empty() {
-                return Ok(Value::Null);
-            }
-            return serde_json::from_slice(&bytes)
-                .map_err(|_| self.no_master("its answer is no JSON"));
-        }
-        Err(self.refusal(status, &bytes))
+        Failure::new(
+            Exit::Unreachable,
+            format!(
+                "cannot reach a master at {}: {}",
+                self.url,
+                chain(&error.without_url())
+            ),
+        )
+        .hint(hint)
     }
 
     fn refusal(&self, status: StatusCode, body: &[u8]) -> Failure {

@@ -7,6 +7,7 @@ mod join_tokens;
 mod lists;
 mod membership;
 mod roles;
+mod simulate;
 mod vms;
 mod wait;
 
@@ -28,6 +29,7 @@ pub(crate) async fn run(task: Task) -> Result<(), Failure> {
         },
         Task::Admin(task) => admin::run(task).await,
         Task::Doctor(args) => doctor::run(args).await,
+        Task::Simulate(args) => simulate::run(args).await,
         Task::Completions { shell } => completions::run(shell),
         Task::Ls(args) => vms::ls(args).await,
         Task::Info(args) => vms::info(args).await,

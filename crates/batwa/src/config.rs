@@ -397,6 +397,14 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     duration.try_into().map_err(|_| wrong())
 }
 
+/// How often something happens.
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (0.0..=100_000.0).contains(&rate) => Ok(rate),
+        _ => Err("it must be a number from 0 to 100000".to_owned()),
+    }
+}
+
 /// `key=value`.
 pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text

@@ -148,6 +148,18 @@ impl FakeDriver {
         self.hangs.send_replace(false);
     }
 
+    /// The VMs there are.
+    #[must_use]
+    pub fn names(&self) -> Vec<VmName> {
+        self.vms().keys().cloned().collect()
+    }
+
+    /// A VM's state, when it exists.
+    #[must_use]
+    pub fn state_of(&self, vm: &VmName) -> Option<VmState> {
+        self.vms().get(vm).map(|fake| fake.state)
+    }
+
     /// Changes a VM behind the agent's back, as somebody with another tool would; `None` removes it.
     ///
     /// # Errors

@@ -103,6 +103,15 @@ impl Lab {
         })
     }
 
+    /// Starts a master that was killed again, where and as it was.
+    pub(crate) async fn restart(&self, master: &mut Master) -> anyhow::Result<()> {
+        let args = arguments("master", master.address, &self.path("master"));
+        let log = self.path("master-again.log");
+        master.process = Process::start(&binary(), &args, &[], &log, Pin::Anywhere)?;
+        answers(master.address, &mut master.process).await?;
+        Ok(())
+    }
+
     /// Starts an agent of pretended VMs as the guide says.
     pub(crate) fn agent(
         &self,

@@ -3,6 +3,7 @@
 mod busy;
 mod echo;
 mod events;
+mod fleet;
 mod flood;
 mod heartbeats;
 mod lists;
@@ -76,5 +77,10 @@ pub(crate) const ROWS: &[Row] = &[
         name: "flood",
         about: "200 MB of output, local and through an agent; memory with a reader that stalls",
         run: |report| Box::pin(flood::flood(report)),
+    },
+    Row {
+        name: "fleet",
+        about: "1,000 and 10,000 agents behind tunnels, 10 VMs each; the master killed under them",
+        run: |report| Box::pin(fleet::fleet(report)),
     },
 ];

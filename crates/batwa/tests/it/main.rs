@@ -11,6 +11,7 @@ mod compat_terminal;
 mod lab;
 mod namespaces;
 mod plug;
+mod simulate;
 mod start;
 mod stuck_multipass;
 mod systemd;

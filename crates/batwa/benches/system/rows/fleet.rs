@@ -1,0 +1,245 @@
+//! A fleet behind tunnels, as `batwa simulate` makes it: the real agent code, with VMs that pretend.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::{
+    binary,
+    http::Connection,
+    lab::{Lab, Master},
+    process::{Pin, Process},
+    report::{Report, Target},
+    stats::Latencies,
+};
+
+/// Fleets side by side, to show what grows with them.
+const SIZES: [u64; 2] = [1_000, 10_000];
+const VMS_EACH: u64 = 10;
+/// VMs that change a second while lists and events are measured.
+const CHANGES: &str = "50";
+/// How long that is.
+const WATCHED: Duration = Duration::from_secs(20);
+/// How long it may take until everything is connected.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Between two looks at how many are back.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Connecting, what it costs the master, lists, events, and the return after the master is killed.
+pub(crate) async fn fleet(report: &mut Report) -> anyhow::Result<()> {
+    for agents in SIZES {
+        of_size(report, agents).await?;
+    }
+    Ok(())
+}
+
+async fn of_size(report: &mut Report, agents: u64) -> anyhow::Result<()> {
+    let name = |what: &str| format!("fleet/{agents}/{what}");
+    let lab = Lab::new()?;
+    let mut master = lab.master("master", &[], Pin::Anywhere).await?;
+    let before = master.process.memory_mb()?;
+
+    let begun = Instant::now();
+    let mut fleet = simulate(&lab, &master, agents, WATCHED).await?;
+    let known = master.knows(agents, agents * VMS_EACH, PATIENCE).await;
+    fleet.check().and(known)?;
+    let took = begun.elapsed().as_secs_f64();
+    report.figure(&name("connected_after"), took, "s", Target::None)?;
+    report.figure(
+        &name("connected_rate"),
+        agents as f64 / took,
+        "/s",
+        Target::None,
+    )?;
+    report.figure(
+        &name("memory_per_agent"),
+        (master.process.memory_mb()? - before) * 1e3 / agents as f64,
+        "kB",
+        Target::None,
+    )?;
+
+    for (what, clients) in [("list_alone", 1), ("list_16_at_a_time", 16)] {
+        let (mut latencies, bytes) = lists(&master, clients, WATCHED / 4).await?;
+        report.figure(
+            &name(&format!("{what}/p50")),
+            latencies.p50(),
+            "ms",
+            Target::None,
+        )?;
+        report.figure(
+            &name(&format!("{what}/p99")),
+            latencies.p99(),
+            "ms",
+            Target::Below(10.0),
+        )?;
+        if clients == 1 {
+            report.figure(&name("first_page"), bytes as f64 / 1e3, "kB", Target::None)?;
+        }
+    }
+    let said = fleet.finish(PATIENCE).await?;
+    let figures: Value = serde_json::from_str(said.lines().last().unwrap_or_default())
+        .with_context(|| format!("the simulation prints no figures: {said}"))?;
+    let figure = |key: &str| {
+        figures[key]
+            .as_f64()
+            .with_context(|| format!("no `{key}` in {figures}"))
+    };
+    report.figure(
+        &name("event/p50"),
+        figure("event_p50_ms")?,
+        "ms",
+        Target::None,
+    )?;
+    report.figure(
+        &name("event/p99"),
+        figure("event_p99_ms")?,
+        "ms",
+        Target::Below(100.0),
+    )?;
+    report.figure(
+        &name("agent_memory"),
+        figure("memory_kb_per_agent")?,
+        "kB",
+        Target::None,
+    )?;
+    anyhow::ensure!(
+        figure("failures")? == 0.0,
+        "simulated agents failed: {said}"
+    );
+
+    killed(report, &lab, master, agents).await
+}
+
+/// The master is killed and started again: how soon all agents are back, and how many come at once.
+async fn killed(
+    report: &mut Report,
+    lab: &Lab,
+    mut master: Master,
+    agents: u64,
+) -> anyhow::Result<()> {
+    let name = |what: &str| format!("fleet/{agents}/{what}");
+    let hours = Duration::from_secs(3600);
+    // The same agents again, from their folders.
+    let mut fleet = simulate(lab, &master, agents, hours).await?;
+    let known = master.knows(agents, agents * VMS_EACH, PATIENCE).await;
+    fleet.check().and(known)?;
+    master.process.kill()?;
+    let begun = Instant::now();
+    lab.restart(&mut master).await?;
+    let mut peak = 0.0_f64;
+    let mut seen = vec![(begun, 0)];
+    let mut connection = Connection::open(master.address).await?;
+    let agent_list = master.request("GET", "/api/v1/agents?limit=1", None);
+    loop {
+        let list = connection.send(&agent_list).await?.json()?;
+        let online = list["counts"]["statuses"]["online"].as_u64().unwrap_or(0);
+        let now = Instant::now();
+        seen.push((now, online));
+        // Over the last second, or what there is of it.
+        let since = seen
+            .iter()
+            .rev()
+            .find(|(then, _)| now - *then >= Duration::from_secs(1));
+        if let Some((then, count)) = since {
+            let rate = online.saturating_sub(*count) as f64 / (now - *then).as_secs_f64();
+            peak = peak.max(rate);
+        }
+        if online >= agents {
+            break;
+        }
+        fleet.check()?;
+        anyhow::ensure!(
+            begun.elapsed() < PATIENCE,
+            "{online} of {agents} agents are back"
+        );
+        tokio::time::sleep(LOOK).await;
+    }
+    report.figure(
+        &name("back_after_kill"),
+        begun.elapsed().as_secs_f64(),
+        "s",
+        Target::Below(60.0),
+    )?;
+    report.figure(&name("back_peak_rate"), peak, "/s", Target::None)?;
+    let vms = master.call("GET", "/api/v1/vms?limit=1", None).await?;
+    let lost = (agents * VMS_EACH) as f64 - vms["counts"]["total"].as_f64().unwrap_or(0.0);
+    report.figure(&name("vms_lost"), lost, "", Target::Below(1.0))
+}
+
+/// Starts `batwa simulate` with a token of its own.
+async fn simulate(
+    lab: &Lab,
+    master: &Master,
+    agents: u64,
+    duration: Duration,
+) -> anyhow::Result<Process> {
+    let wanted = json!({"uses": agents, "expires_in_s": 3600});
+    let token = master
+        .call("POST", "/api/v1/join-tokens", Some(&wanted))
+        .await?;
+    let token = token["token"]
+        .as_str()
+        .context("a join token without its text")?;
+    let args = [
+        "simulate",
+        "--master",
+        &format!("http://{}", master.address),
+        "--token",
+        token,
+        "--agents",
+        &agents.to_string(),
+        "--vms",
+        &VMS_EACH.to_string(),
+        "--changes",
+        CHANGES,
+        "--duration",
+        &format!("{}s", duration.as_secs()),
+        "--state-dir",
+        &lab.path("fleet").display().to_string(),
+    ]
+    .map(str::to_owned);
+    let token = master.bearer.trim_start_matches("Bearer ").to_owned();
+    let env = [("BATWA_TOKEN", token)];
+    Process::start(
+        &binary(),
+        &args,
+        &env,
+        &lab.path("simulate.log"),
+        Pin::Anywhere,
+    )
+}
+
+/// The first page, over and over by so many clients; how long each took, and its bytes.
+async fn lists(
+    master: &Master,
+    clients: usize,
+    lasts: Duration,
+) -> anyhow::Result<(Latencies, usize)> {
+    let request = master.request("GET", "/api/v1/vms?limit=100", None);
+    let mut asking = JoinSet::new();
+    let until = Instant::now() + lasts;
+    for _ in 0..clients {
+        let (address, request) = (master.address, request.clone());
+        asking.spawn(async move {
+            let mut connection = Connection::open(address).await?;
+            let (mut latencies, mut bytes) = (Latencies::default(), 0);
+            while Instant::now() < until {
+                let asked = Instant::now();
+                let answer = connection.send(&request).await?;
+                latencies.push(asked.elapsed());
+                answer.good()?;
+                bytes = answer.body.len();
+            }
+            anyhow::Ok((latencies, bytes))
+        });
+    }
+    let (mut all, mut page) = (Latencies::default(), 0);
+    while let Some(done) = asking.join_next().await {
+        let (latencies, bytes) = done??;
+        all.extend(latencies);
+        page = bytes;
+    }
+    Ok((all, page))
+}
