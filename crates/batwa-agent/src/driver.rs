@@ -161,6 +161,8 @@ pub struct ObservedVm {
     pub started_at: Option<Timestamp>,
     /// When it will be stopped, when that was asked for.
     pub shutdown_at: Option<Timestamp>,
+    /// Where its disk and other files are.
+    pub location: Option<String>,
 }
 
 impl ObservedVm {
@@ -183,6 +185,7 @@ impl ObservedVm {
             created_at: None,
             started_at: None,
             shutdown_at: None,
+            location: None,
         }
     }
 }

@@ -338,6 +338,7 @@ mod tests {
             created_at: None,
             started_at: None,
             shutdown_at: None,
+            location: None,
             observed_at: now,
             actions: Actions::default(),
             operations: Vec::new(),

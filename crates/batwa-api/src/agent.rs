@@ -207,6 +207,52 @@ impl AgentStatus {
     }
 }
 
+/// How the link to an agent is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LinkHealth {
+    /// How the agent stands.
+    pub status: AgentStatus,
+    /// Why, when there is something to say.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// Since when it stands so.
+    pub since: Timestamp,
+    /// When the master last heard of it.
+    #[serde(default)]
+    pub last_seen: Option<Timestamp>,
+}
+
+/// One change of an agent's link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LinkChange {
+    /// When, by the master's clock.
+    pub at: Timestamp,
+    /// How the agent stood from then on.
+    pub status: AgentStatus,
+    /// How it was reached.
+    pub link: LinkKind,
+    /// Why, when there was something to say.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// Answer to `DELETE /api/v1/agents/{agent}?dry_run=true`: what removing a machine takes away and what it leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Removal {
+    /// Records of VMs that go; the VMs themselves go on running.
+    pub vms: u64,
+    /// Records of missing VMs that go.
+    pub missing_vms: u64,
+    /// Terminal sessions that nobody reaches any more from here; their shells go on until their time is over.
+    pub terminals: u64,
+    /// Operations under way, which go on there without being followed.
+    pub operations: u64,
+    /// Registrations that wait under its id and are refused.
+    pub registrations: u64,
+    /// All that in sentences.
+    pub says: Vec<String>,
+}
+
 /// How the master gets a byte stream to an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -264,6 +310,15 @@ pub struct Agent {
     pub last_seen: Option<Timestamp>,
     /// VMs that the master knows there.
     pub vm_count: u64,
+    /// VMs that were there, are gone without an operation, and are not dismissed yet; not in `vm_count`.
+    #[serde(default)]
+    pub missing_count: u64,
+    /// How far its clock is ahead of the master's, in milliseconds; negative when it is behind.
+    #[serde(default)]
+    pub clock_ahead_ms: Option<i64>,
+    /// What somebody should look at, for people.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Whether no new VM may be made there.
     pub cordoned: bool,
     /// What it last said of itself; `None` for old agents and those never reached.

@@ -104,6 +104,14 @@ pub enum Event {
         /// Its name.
         name: VmName,
     },
+    /// What lists show of all VMs of an agent changed at once; there are no events for each of them.
+    AgentVms {
+        /// The agent.
+        agent_id: AgentId,
+        /// Why all of them may be out of date now, and why nothing can be done with them; `null`: they are as the
+        /// lists show them, load those that matter again.
+        stale: Option<String>,
+    },
     /// An operation appeared or changed.
     Operation {
         /// The operation.

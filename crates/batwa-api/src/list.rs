@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use crate::{
     agent::{Agent, AgentStatus},
+    id::AgentId,
     operation::{Operation, OperationState},
     vm::{ListedVm, VmState},
 };
@@ -46,6 +47,35 @@ pub struct VmCounts {
     /// In each state, whatever `state` asks for; states with none are absent.
     #[schema(value_type = BTreeMap<String, u64>)]
     pub states: BTreeMap<VmState, u64>,
+    /// On each agent, whatever the search asks of agents; those with most first, at most 100. Only when asked for by
+    /// `counts=agents`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agents: Option<Vec<AgentVmCount>>,
+    /// With each label; those that most VMs have first, of the 200 commonest. Only when asked for by `counts=labels`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Vec<LabelCount>>,
+}
+
+/// How many VMs the filters match on one agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AgentVmCount {
+    /// The agent.
+    pub id: AgentId,
+    /// What people call it.
+    pub name: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// How many VMs the filters match with one label.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LabelCount {
+    /// The label's key.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+    /// How many.
+    pub count: u64,
 }
 
 /// Answer to the master's `GET /api/v1/agents`.

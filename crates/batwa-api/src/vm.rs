@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::{
     Timestamp,
-    agent::{Capabilities, DriverKind, HostFacts},
+    agent::{Capabilities, DriverKind, Health, HostFacts, LinkHealth},
     id::{AgentId, OperationId},
     name::VmName,
     problem::FieldError,
@@ -341,6 +341,9 @@ pub struct Vm {
     /// When it will be stopped, when that was asked for.
     #[serde(default)]
     pub shutdown_at: Option<Timestamp>,
+    /// Where on its machine its disk and other files are, where the driver knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
     /// When the driver last said so.
     pub observed_at: Timestamp,
     /// What can be done with it now.
@@ -360,12 +363,28 @@ pub struct ListedVm {
     pub agent_name: String,
     /// Whether the agent or its driver has been silent since, so that this may be out of date.
     pub stale: bool,
+    /// Since when the agent does not know it any more, although nobody asked for its end through Batwa; everything
+    /// else is how it was last seen. It stays listed until it is dismissed or comes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_since: Option<Timestamp>,
     /// Labels given by the caller that created it.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// The agent's last word.
     #[serde(flatten)]
     pub vm: Vm,
+}
+
+/// One VM with the health of everything that it depends on: the link to its machine, the driver there, itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct VmDetails {
+    /// The VM; its own health is `state`, `state_since`, `message`, `readiness`, as old as `observed_at`.
+    #[serde(flatten)]
+    pub vm: ListedVm,
+    /// The link to its machine.
+    pub link: LinkHealth,
+    /// Its driver; `null` where the agent does not say.
+    pub driver_health: Option<Health>,
 }
 
 /// What is asked for when a VM is made.

@@ -7,6 +7,7 @@ mod error;
 mod images;
 pub(crate) mod join_tokens;
 pub(crate) mod keeper;
+mod machines;
 pub(crate) mod operations;
 pub(crate) mod program;
 pub(crate) mod sessions;

@@ -6,10 +6,14 @@
 //! and fetched by `app::keeper`.
 
 pub(crate) mod admission;
+pub(crate) mod agent_list;
+pub(crate) mod clock;
 pub(crate) mod contact;
 pub(crate) mod enrolment;
+pub(crate) mod entry;
 pub(crate) mod events;
 mod hygiene;
+mod index;
 pub(crate) mod labels;
 mod old_list;
 pub(crate) mod operations;
@@ -17,6 +21,9 @@ mod poll;
 mod pulse;
 pub(crate) mod query;
 pub(crate) mod record;
+pub(crate) mod row;
+pub(crate) mod search;
+pub(crate) mod searching;
 pub(crate) mod state;
 pub(crate) mod tunnels;
 
@@ -31,10 +38,9 @@ use std::{
 
 use batwa_api::{
     Timestamp,
-    agent::AgentStatus,
+    agent::{AgentStatus, LinkChange},
     event::Event,
     id::AgentId,
-    list::VmList,
     name::VmName,
     vm::{ListedVm, VmAction},
 };
@@ -46,9 +52,10 @@ use contact::Contact;
 use events::{Events, Subscription};
 use old_list::OldListCache;
 use operations::Live;
-use query::VmQuery;
 use record::{AgentRecord, PendingAgent};
-use state::{Labels, State};
+use row::{Labels, Row};
+use searching::Searches;
+use state::State;
 use tunnels::Tunnels;
 
 /// How long after somebody looked old agents are asked often.
@@ -62,6 +69,7 @@ pub(crate) struct Fleet {
     events: Events,
     interest: Interest,
     old_list: OldListCache,
+    searches: Searches,
     /// Makes streams to the agent of this process.
     local: Option<Connector>,
     /// Who vouches for agents' certificates.
@@ -111,7 +119,7 @@ impl Drop for Follower {
 }
 
 /// A VM to be written down, and its last word; nothing when it is gone.
-pub(crate) type UnsavedVm = ((AgentId, VmName), Option<Arc<state::Row>>);
+pub(crate) type UnsavedVm = ((AgentId, VmName), Option<Arc<Row>>);
 
 /// How a VM stands, for whoever wants to do something with it.
 #[derive(Debug, Clone)]
@@ -139,6 +147,7 @@ impl Fleet {
             events: Events::starting_at(started_ms * 1000),
             interest: Interest::default(),
             old_list: OldListCache::default(),
+            searches: Searches::default(),
             local,
             roots: batwa_tls::SystemRoots::default(),
             tunnels: Arc::default(),
@@ -185,7 +194,8 @@ impl Fleet {
             for event in write(&mut state) {
                 self.events.publish(event);
             }
-            !state.unsaved.is_empty()
+            self.events.publish_measurements(&mut state.measurements);
+            !state.unsaved.is_empty() || !state.link_changes.is_empty()
         };
         if unsaved {
             self.unsaved.notify_one();
@@ -218,16 +228,10 @@ impl Fleet {
         }
     }
 
-    /// One page of VMs.
-    pub(crate) fn list_vms(&self, query: &VmQuery) -> VmList {
-        self.look();
-        self.read(|state| state.list_vms(query))
-    }
-
     /// One VM.
     pub(crate) fn vm(&self, agent: &AgentId, name: &VmName) -> Option<Found> {
         self.read(|state| {
-            let row = state.by_agent.get(&(agent.clone(), name.clone()))?;
+            let row = state.vms.get(agent, name)?;
             Some(Found {
                 vm: state.listed(row),
             })
@@ -241,12 +245,59 @@ impl Fleet {
     }
 
     /// Takes a VM's last known state from the store, before its agent is reached.
-    pub(crate) fn load_vm(&self, agent: &AgentId, vm: batwa_api::vm::Vm, labels: Labels) {
+    pub(crate) fn load_vm(&self, row: Row) {
         let mut state = self.state.write().expect("no writer panics");
-        state.put_labels(agent, &vm.name, labels);
-        let key = (agent.clone(), vm.name.clone());
-        state.put_vm(agent, vm);
-        state.unsaved.remove(&key);
+        state.load_vm(row);
+    }
+
+    /// Forgets a VM, if it is still missing.
+    pub(crate) fn dismiss_vm(&self, agent: &AgentId, name: &VmName) {
+        self.write(|state| {
+            let missing = state
+                .vms
+                .get(agent, name)
+                .is_some_and(|row| row.missing_since.is_some());
+            let removed = missing.then(|| state.remove_vm(agent, name)).flatten();
+            removed.into_iter().collect()
+        });
+    }
+
+    /// Changes of an agent's link that are not written down yet, the newest first.
+    pub(crate) fn unsaved_links(&self, agent: &AgentId) -> Vec<LinkChange> {
+        self.read(|state| {
+            let changes = state.link_changes.iter().rev();
+            changes
+                .filter(|(id, _)| id == agent)
+                .map(|(_, change)| change.clone())
+                .collect()
+        })
+    }
+
+    /// Changes of links to be written down, the oldest first; [`Self::links_saved`] says that they were.
+    pub(crate) fn links_to_save(&self) -> Vec<(AgentId, LinkChange)> {
+        self.read(|state| state.link_changes.iter().cloned().collect())
+    }
+
+    /// Says that these are written down.
+    pub(crate) fn links_saved(&self, saved: &[(AgentId, LinkChange)]) {
+        let mut state = self.state.write().expect("no writer panics");
+        for change in saved {
+            // The oldest may have been dropped meanwhile.
+            if state.link_changes.front() == Some(change) {
+                state.link_changes.pop_front();
+            }
+        }
+    }
+
+    /// Takes who opened which session from the store.
+    pub(crate) fn load_openers(&self, openers: Vec<(batwa_api::id::TerminalId, String)>) {
+        let mut state = self.state.write().expect("no writer panics");
+        state.openers.extend(openers);
+    }
+
+    /// Terminal sessions that are there, and those whose agents may still tell of them.
+    pub(crate) fn known_terminals(&self) -> BTreeSet<batwa_api::id::TerminalId> {
+        self.read(|state| state.openers.keys().copied().collect())
     }
 
     /// Sets the labels of a VM that is there or about to be made.
@@ -458,7 +509,7 @@ impl Fleet {
         std::mem::take(&mut state.unsaved)
             .into_iter()
             .map(|key| {
-                let row = state.by_agent.get(&key).cloned();
+                let row = state.vms.get(&key.0, &key.1).cloned();
                 (key, row)
             })
             .collect()

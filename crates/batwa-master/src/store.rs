@@ -9,7 +9,9 @@ pub(crate) mod agents;
 pub(crate) mod audit;
 mod error;
 pub(crate) mod join_tokens;
+pub(crate) mod links;
 mod open;
+mod openers;
 pub(crate) mod operations;
 #[cfg(test)]
 mod postgres;

@@ -295,7 +295,7 @@ impl FakeDriver {
         self.folder.join("homes").join(vm.as_str())
     }
 
-    fn observed(name: &VmName, fake: &FakeVm) -> ObservedVm {
+    fn observed(&self, name: &VmName, fake: &FakeVm) -> ObservedVm {
         let runs = fake.state == VmState::Running;
         ObservedVm {
             readiness: runs.then_some(Readiness::Ready),
@@ -311,6 +311,7 @@ impl FakeDriver {
             disk: Some(fake.disk),
             acceleration: Some("none".to_owned()),
             created_at: Some(fake.created_at),
+            location: Some(self.home(name).display().to_string()),
             started_at: fake.started_at.filter(|_| runs),
             ..ObservedVm::new(name.clone(), fake.state)
         }
@@ -371,7 +372,7 @@ impl Driver for FakeDriver {
         Ok(self
             .vms()
             .iter()
-            .map(|(name, vm)| Self::observed(name, vm))
+            .map(|(name, vm)| self.observed(name, vm))
             .collect())
     }
 
@@ -382,7 +383,7 @@ impl Driver for FakeDriver {
             .get(vm)
             .cloned()
             .ok_or_else(|| DriverError::NotFound(vm.clone()))?;
-        let mut observed = Self::observed(vm, &fake);
+        let mut observed = self.observed(vm, &fake);
         if fake.state == VmState::Running {
             observed.usage = Some(VmUsage {
                 cpu_percent: Some(1.5),

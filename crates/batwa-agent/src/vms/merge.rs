@@ -95,6 +95,7 @@ fn shown(observed: &ObservedVm, at: Timestamp, source: &Source<'_>, busy: Option
         shutdown_at: observed
             .shutdown_at
             .or_else(|| running.and_then(|running| running.shutdown_at)),
+        location: observed.location.clone(),
         observed_at: at,
         actions: Actions::of(state, &source.capabilities),
         operations: busy.map_or_else(Vec::new, |busy| busy.operations.clone()),
@@ -128,6 +129,7 @@ fn to_be(
         created_at: None,
         started_at: None,
         shutdown_at: None,
+        location: None,
         observed_at: now,
         actions: Actions::of(VmState::Creating, capabilities),
         operations: busy.operations.clone(),

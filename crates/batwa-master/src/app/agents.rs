@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use batwa_api::{
     Timestamp,
-    agent::{Agent, AgentKey, AgentStatus, CreateAgentKey, CreatedAgentKey, UpdateAgent},
+    agent::{Agent, AgentKey, CreateAgentKey, CreatedAgentKey, UpdateAgent},
     certificate::CertificateHash,
     id::{AgentId, AgentKeyId},
-    list::{AgentCounts, AgentList},
     problem::{FieldError, Problem, ProblemCode},
     vm::label_is_good,
 };
@@ -36,19 +35,6 @@ const MAX_NAME: usize = 255;
 /// Longest notes on a machine, in characters.
 const MAX_NOTES: usize = 4000;
 
-/// Which agents to list.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct AgentQuery {
-    /// Words that all must be found in id, name, address or labels, in lower case.
-    pub(crate) words: Vec<String>,
-    /// Statuses; empty means all.
-    pub(crate) statuses: Vec<AgentStatus>,
-    /// Most items of the page.
-    pub(crate) limit: usize,
-    /// After which agent the page begins.
-    pub(crate) after: Option<AgentId>,
-}
-
 /// What an agent gives when it registers the old way, not checked yet.
 #[derive(Clone)]
 pub(crate) struct RegisterAgent {
@@ -67,62 +53,10 @@ pub(crate) struct RegisterAgent {
 }
 
 impl App {
-    /// One page of agents.
-    pub(crate) fn list_agents(&self, caller: &Caller, query: &AgentQuery) -> AgentList {
-        self.fleet().look();
-        self.fleet().read(|state| {
-            let matching = |id: &AgentId| {
-                let entry = &state.agents[id];
-                let mut text = format!("{id}\n{}", entry.name());
-                if let Some(record) = &entry.record {
-                    text.push('\n');
-                    text.push_str(&record.api_url);
-                }
-                for (key, value) in entry.labels() {
-                    text.push_str(&format!("\n{key}={value}"));
-                }
-                let text = text.to_lowercase();
-                query.words.iter().all(|word| text.contains(word.as_str()))
-            };
-            let wanted =
-                |status: &AgentStatus| query.statuses.is_empty() || query.statuses.contains(status);
-            let mut statuses: BTreeMap<AgentStatus, u64> = BTreeMap::new();
-            let mut items = Vec::new();
-            let mut more = false;
-            for (id, entry) in &state.agents {
-                if !query.words.is_empty() && !matching(id) {
-                    continue;
-                }
-                let status = entry.standing.status;
-                *statuses.entry(status).or_default() += 1;
-                if !wanted(&status) || query.after.as_ref().is_some_and(|after| id <= after) {
-                    continue;
-                }
-                if items.len() == query.limit {
-                    more = true;
-                } else {
-                    items.push(for_caller(caller, entry.agent(id)));
-                }
-            }
-            let total = statuses
-                .iter()
-                .filter(|(status, _)| wanted(status))
-                .map(|(_, count)| count)
-                .sum();
-            AgentList {
-                next_cursor: more
-                    .then(|| items.last().map(|agent: &Agent| agent.id.to_string()))
-                    .flatten(),
-                items,
-                counts: AgentCounts { total, statuses },
-            }
-        })
-    }
-
     /// One agent.
     pub(crate) fn agent(&self, caller: &Caller, id: &AgentId) -> Result<Agent, Error> {
         self.fleet()
-            .read(|state| state.agents.get(id).map(|entry| entry.agent(id)))
+            .read(|state| state.agent(id))
             .map(|agent| for_caller(caller, agent))
             .ok_or_else(|| unknown(id))
     }
@@ -407,7 +341,7 @@ impl App {
         }
         self.fleet().heard_from(&id);
         self.fleet()
-            .read(|state| state.agents.get(&id).map(|entry| entry.agent(&id)))
+            .read(|state| state.agent(&id))
             .ok_or_else(|| unknown(&id))
     }
 
@@ -632,7 +566,7 @@ pub(crate) fn for_caller(caller: &Caller, mut agent: Agent) -> Agent {
     agent
 }
 
-fn refuse_local(id: &AgentId, what: &str) -> Result<(), Error> {
+pub(super) fn refuse_local(id: &AgentId, what: &str) -> Result<(), Error> {
     if id.is_local() {
         return Err(Error::Conflict(format!(
             "the master's own machine cannot be {what}"

@@ -21,6 +21,8 @@ const GATHER: Duration = Duration::from_millis(200);
 const SIGHTINGS_INTERVAL: Duration = Duration::from_secs(60);
 /// Between two rounds of tidying up.
 const TIDY_INTERVAL: Duration = Duration::from_secs(600);
+/// How long it is kept who opened a terminal session that no agent told of: its agent may be away for a while.
+const OPENERS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long finished operations are kept.
 const OPERATIONS_KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
@@ -86,9 +88,10 @@ async fn load(app: &App) -> Result<(), StoreError> {
         ids.push(agent.record.id.clone());
         fleet.load_agent(agent.record, agent.info, agent.legacy);
     }
-    for (agent, vm, labels) in vms {
-        fleet.load_vm(&agent, vm, labels);
+    for row in vms {
+        fleet.load_vm(row);
     }
+    fleet.load_openers(app.store().openers().await?);
     for row in waiting {
         let mut rows = fleet.pending_of(&row.id);
         rows.push(row);
@@ -112,13 +115,13 @@ async fn save(app: &App) -> Result<(), StoreError> {
         return Err(error);
     }
     fleet.forget_finished_operations();
+    let links = fleet.links_to_save();
+    app.store().save_links(&links).await?;
+    fleet.links_saved(&links);
     let vms = fleet.take_unsaved_vms();
     let changes: Vec<_> = vms
         .iter()
-        .map(|(key, row)| {
-            let vm = row.as_ref().map(|row| (row.vm.clone(), row.labels.clone()));
-            (key.clone(), vm)
-        })
+        .map(|(key, row)| (key.clone(), row.clone()))
         .collect();
     if let Err(error) = app.store().save_vms(&changes).await {
         fleet.vms_still_unsaved(vms.into_iter().map(|(key, _)| key));
@@ -151,6 +154,11 @@ async fn tidy_up(app: &App) -> Result<(), StoreError> {
     let now = Timestamp::now();
     let before = now - super::join_tokens::KEPT_AFTER_EXPIRY;
     app.store().prune_join_tokens(before).await?;
+    app.store().prune_links().await?;
+    let terminals = app.fleet().known_terminals();
+    app.store()
+        .prune_openers(now - OPENERS_KEPT, &terminals)
+        .await?;
     app.store().prune_operations(now - OPERATIONS_KEPT).await
 }
 

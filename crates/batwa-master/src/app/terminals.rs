@@ -38,7 +38,7 @@ use super::{
 };
 use crate::{
     client::{Attached, legacy::path_segment},
-    fleet::contact::Contact,
+    fleet::{contact::Contact, search::pattern::AgentPattern},
 };
 
 /// How long a session of an old agent waits for its viewer.
@@ -51,6 +51,15 @@ pub(crate) struct Attachment {
     how: How,
     /// The old agent's session that ends with its viewer.
     session: Option<TerminalId>,
+}
+
+/// Which terminal sessions to list.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TerminalQuery {
+    /// Of these agents; empty means all.
+    pub(crate) agents: Vec<AgentPattern>,
+    /// Only of VMs with this name.
+    pub(crate) vm: Option<VmName>,
 }
 
 /// How bytes get from one end to the other.
@@ -66,18 +75,20 @@ enum How {
 
 impl App {
     /// All terminal sessions.
-    pub(crate) fn list_terminals(&self) -> Vec<ListedTerminal> {
+    pub(crate) fn list_terminals(&self, query: &TerminalQuery) -> Vec<ListedTerminal> {
+        let wanted = |id: &AgentId| {
+            query.agents.is_empty() || query.agents.iter().any(|pattern| pattern.matches(id))
+        };
         self.fleet().read(|state| {
             state
                 .agents
                 .iter()
+                .filter(|(id, _)| wanted(id))
                 .flat_map(|(id, entry)| {
-                    entry.terminals.values().map(|terminal| ListedTerminal {
-                        agent_id: id.clone(),
-                        terminal: terminal.clone(),
-                        opened_by: state.openers.get(&terminal.id).cloned(),
-                    })
+                    entry.terminals.values().map(move |terminal| (id, terminal))
                 })
+                .filter(|(_, terminal)| query.vm.as_ref().is_none_or(|vm| terminal.vm == *vm))
+                .map(|(id, terminal)| state.listed_terminal(id, terminal.clone()))
                 .collect()
         })
     }
@@ -110,6 +121,9 @@ impl App {
         };
         self.audit(caller, record).await?;
         let terminal = opened?;
+        self.store()
+            .save_opener(terminal.id, &vm.agent, &caller.name, Timestamp::now())
+            .await?;
         self.fleet()
             .put_terminal(&vm.agent, terminal.clone(), &caller.name);
         Ok(ListedTerminal {

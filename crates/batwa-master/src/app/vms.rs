@@ -7,16 +7,21 @@ use batwa_api::{
     name::VmName,
     operation::{Operation, OperationRequest},
     problem::{FieldError, Problem, ProblemCode},
-    vm::{CreateVm, ListedVm},
+    vm::{CreateVm, ListedVm, VmDetails},
 };
 
 use super::{
     App, Error,
     agents::unknown,
+    audit::Record,
     auth::{Caller, Right},
     operations::{Ask, no_local_agent},
 };
-use crate::fleet::{Found, query::VmQuery};
+use crate::fleet::{Found, query::VmQuery, searching::TooManySearches};
+
+/// More searches wait than are done in time.
+pub(super) const TOO_MANY_SEARCHES: Error =
+    Error::Unavailable("too many searches at once: try again in a moment");
 
 /// A VM by agent and name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,16 +32,74 @@ pub(crate) struct VmRef {
     pub(crate) name: VmName,
 }
 
+fn no_such_vm(vm: &VmRef) -> Error {
+    let agent = App::agent_words(&vm.agent);
+    Error::NotFound(format!("VM `{}` on {agent}", vm.name))
+}
+
 impl App {
     /// One page of VMs.
-    pub(crate) fn list_vms(&self, query: &VmQuery) -> VmList {
-        self.fleet().list_vms(query)
+    pub(crate) async fn list_vms(&self, query: VmQuery) -> Result<VmList, Error> {
+        self.fleet()
+            .list_vms(query)
+            .await
+            .map_err(|TooManySearches| TOO_MANY_SEARCHES)
     }
 
-    /// One VM.
-    pub(crate) fn vm(&self, vm: &VmRef) -> Result<ListedVm, Error> {
+    /// One VM, with the health of everything that it depends on.
+    pub(crate) fn vm(&self, vm: &VmRef) -> Result<VmDetails, Error> {
         self.fleet().look();
-        Ok(self.found(vm)?.vm)
+        let found = self.found(vm)?.vm;
+        let health = self.fleet().read(|state| {
+            let entry = state.agents.get(&vm.agent)?;
+            let driver = entry.driver(&found.vm);
+            Some((entry.link(), driver.map(|driver| driver.health.clone())))
+        });
+        let (link, driver_health) = health.ok_or_else(|| unknown(&vm.agent))?;
+        Ok(VmDetails {
+            vm: found,
+            link,
+            driver_health,
+        })
+    }
+
+    /// One VM as callers from before v1 know them: a missing one is not there.
+    pub(crate) fn vm_of_old(&self, vm: &VmRef) -> Result<ListedVm, Error> {
+        self.fleet().look();
+        let found = self.found(vm)?.vm;
+        if found.missing_since.is_some() {
+            return Err(no_such_vm(vm));
+        }
+        Ok(found)
+    }
+
+    /// Takes a missing VM off the list.
+    pub(crate) async fn dismiss_vm(&self, caller: &Caller, vm: &VmRef) -> Result<(), Error> {
+        caller.require(Right::Manage)?;
+        let found = self.found(vm)?;
+        let target = format!("{}/{}", vm.agent, vm.name);
+        let Some(since) = found.vm.missing_since else {
+            return Err(Error::Problem(Box::new(Problem::new(
+                ProblemCode::IllegalState,
+                format!("VM `{target}` is not missing: purge it if it is to go"),
+            ))));
+        };
+        // Before it is gone: what cannot be written down is not done.
+        let record = Record {
+            detail: Some(format!(
+                "missing since {since}; its files were at {}",
+                found
+                    .vm
+                    .vm
+                    .location
+                    .as_deref()
+                    .unwrap_or("a place that is not known")
+            )),
+            ..Record::ok("vm.dismiss", target)
+        };
+        self.audit(caller, record).await?;
+        self.fleet().dismiss_vm(&vm.agent, &vm.name);
+        Ok(())
     }
 
     pub(crate) fn found(&self, vm: &VmRef) -> Result<Found, Error> {
@@ -46,11 +109,7 @@ impl App {
         match self.fleet().vm(&vm.agent, &vm.name) {
             Some(found) => Ok(found),
             None if self.fleet().status(&vm.agent).is_none() => Err(unknown(&vm.agent)),
-            None => Err(Error::NotFound(format!(
-                "VM `{}` on {}",
-                vm.name,
-                Self::agent_words(&vm.agent)
-            ))),
+            None => Err(no_such_vm(vm)),
         }
     }
 
@@ -137,7 +196,8 @@ impl App {
                 "{words} is cordoned: no new VM may be made there until an admin uncordons it"
             )));
         }
-        if self.fleet().vm(&ask.agent, &ask.vm).is_some()
+        let there = self.fleet().vm(&ask.agent, &ask.vm);
+        if there.is_some_and(|found| found.vm.missing_since.is_none())
             || self.fleet().is_being_created(&ask.agent, &ask.vm)
         {
             return Err(Error::NameTaken(format!("VM `{}` on {words}", ask.vm)));

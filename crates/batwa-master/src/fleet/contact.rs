@@ -28,7 +28,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{
-    Fleet, hygiene,
+    Fleet,
+    clock::Clock,
+    hygiene,
     operations::Heard,
     pulse::Pulse,
     record::{AgentRecord, Fingerprint},
@@ -310,9 +312,22 @@ impl Contact {
 }
 
 impl Fleet {
+    /// Takes what an agent's clock shows now; answers with what is known of it.
+    fn measure_clock(&self, id: &AgentId, shown: Timestamp, now: Timestamp) -> Clock {
+        let mut state = self.state.write().expect("no writer panics");
+        let Some(entry) = state.agents.get_mut(id) else {
+            return Clock::default();
+        };
+        entry.clock.measure(shown, now);
+        entry.clock
+    }
+
     /// Takes one event of an agent's watch.
     fn hear(self: &Arc<Self>, contact: &Contact, event: WatchEvent) -> Result<(), String> {
         let id = &contact.id;
+        let now = Timestamp::now();
+        let clock = self.read(|state| state.agents.get(id).map(|entry| entry.clock));
+        let clock = clock.unwrap_or_default();
         match event {
             WatchEvent::Snapshot {
                 agent,
@@ -328,16 +343,20 @@ impl Fleet {
                     ));
                 }
                 let vms = hygiene::vms(vms)?;
-                let now = Timestamp::now();
+                let explained = self.explained(id, &operations);
+                let clock = self.measure_clock(id, agent.clock, now);
                 self.write(|state| {
                     let mut events = state.set_legacy(id, false);
-                    events.extend(state.put_info(id, hygiene::info(agent)));
-                    events.extend(state.put_vms(id, vms));
-                    events.extend(state.put_terminals(id, hygiene::terminals(terminals)));
+                    events.extend(state.put_info(id, clock.info(hygiene::info(agent), now)));
+                    let vms = vms.into_iter().map(|vm| clock.vm(vm, now)).collect();
+                    events.extend(state.put_vms(id, vms, &explained, now));
+                    let terminals = hygiene::terminals(terminals).into_iter();
+                    let terminals = terminals.map(|terminal| clock.terminal(terminal, now));
+                    events.extend(state.put_terminals(id, terminals.collect()));
                     events
                 });
                 for operation in operations {
-                    let operation = hygiene::operation(operation);
+                    let operation = clock.operation(hygiene::operation(operation), now);
                     self.hear_operation(id, operation, Heard::InSnapshot);
                 }
                 self.write(|state| state.set_standing(id, AgentStatus::Online, None, now));
@@ -346,26 +365,30 @@ impl Fleet {
                 self.arrive(id);
             }
             WatchEvent::Agent { agent, .. } => {
-                self.write(|state| state.put_info(id, hygiene::info(agent)));
+                let clock = self.measure_clock(id, agent.clock, now);
+                self.write(|state| state.put_info(id, clock.info(hygiene::info(agent), now)));
             }
             WatchEvent::Vm { vm, .. } => {
                 let full = self.read(|state| {
-                    state.agents.get(id).is_some_and(|entry| {
-                        entry.vms.len() >= hygiene::MAX_VMS && !entry.vms.contains(&vm.name)
-                    })
+                    let there = state.vms.count_of(id) - state.vms.missing_of(id);
+                    there >= hygiene::MAX_VMS as u64 && state.vms.get(id, &vm.name).is_none()
                 });
                 if full {
                     return Err(format!("it claims more than {} VMs", hygiene::MAX_VMS));
                 }
-                self.write(|state| state.put_vm(id, hygiene::vm(vm)).into_iter().collect());
+                let vm = clock.vm(hygiene::vm(vm), now);
+                self.write(|state| state.put_vm(id, vm).into_iter().collect());
             }
             WatchEvent::VmRemoved { name, .. } => {
-                self.write(|state| state.remove_vm(id, &name).into_iter().collect());
+                let why = self.why_gone(id, &name);
+                self.write(|state| state.vm_gone(id, &name, why, now).into_iter().collect());
             }
             WatchEvent::Operation { operation, .. } => {
-                self.hear_operation(id, hygiene::operation(operation), Heard::AsChange);
+                let operation = clock.operation(hygiene::operation(operation), now);
+                self.hear_operation(id, operation, Heard::AsChange);
             }
             WatchEvent::Terminal { terminal, .. } => {
+                let terminal = clock.terminal(terminal, now);
                 self.write(|state| state.put_terminal(id, terminal).into_iter().collect());
             }
             WatchEvent::TerminalRemoved { id: terminal, .. } => {

@@ -3,9 +3,12 @@
 //! Numbers rise by one and start from the clock, so that a number from before a restart is always older than the
 //! oldest kept one: whoever asks from there is told to reload.
 
+pub(crate) mod filter;
+
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, OnceLock},
+    time::Instant,
 };
 
 use batwa_api::event::Event;
@@ -13,6 +16,8 @@ use tokio::sync::broadcast;
 
 /// Events kept for those who come back: some minutes of a busy fleet.
 const KEPT: usize = 4096;
+/// Most events a second about measurements alone, over the whole fleet; the newest of each thing is in the lists anyway.
+const MEASUREMENTS_PER_S: f64 = 100.0;
 /// How far a follower may fall behind before it is told to reload.
 const BACKLOG: usize = 1024;
 
@@ -46,6 +51,7 @@ impl Published {
             Event::AgentRemoved { .. } => "agent_removed",
             Event::Vm { .. } => "vm",
             Event::VmRemoved { .. } => "vm_removed",
+            Event::AgentVms { .. } => "agent_vms",
             Event::Operation { .. } => "operation",
             Event::Terminal { .. } => "terminal",
             Event::TerminalRemoved { .. } => "terminal_removed",
@@ -63,6 +69,8 @@ pub(crate) struct Events {
 struct Ring {
     kept: VecDeque<Arc<Published>>,
     last_id: u64,
+    /// How many measurements may be told now, and when that was reckoned.
+    measurements: (f64, Instant),
 }
 
 /// A follower's place in the events.
@@ -91,6 +99,7 @@ impl Events {
             ring: Mutex::new(Ring {
                 kept: VecDeque::new(),
                 last_id: first_id,
+                measurements: (MEASUREMENTS_PER_S, Instant::now()),
             }),
             sender: broadcast::Sender::new(BACKLOG),
         }
@@ -114,6 +123,25 @@ impl Events {
         let _ = self.sender.send(published);
     }
 
+    /// Publishes what tells of measurements alone, as long as there is not too much of it.
+    pub(crate) fn publish_measurements(&self, events: &mut Vec<Event>) {
+        for event in events.drain(..) {
+            if self.may_tell_measurement(Instant::now()) {
+                self.publish(event);
+            }
+        }
+    }
+
+    fn may_tell_measurement(&self, now: Instant) -> bool {
+        let mut ring = self.ring.lock().expect("no holder panics");
+        let (left, since) = ring.measurements;
+        let more = now.saturating_duration_since(since).as_secs_f64() * MEASUREMENTS_PER_S;
+        let left = (left + more).min(MEASUREMENTS_PER_S);
+        let may = left >= 1.0;
+        ring.measurements = (if may { left - 1.0 } else { left }, now);
+        may
+    }
+
     /// Follows from after `last_seen`; from now on when there is none.
     #[must_use]
     pub(crate) fn subscribe(&self, last_seen: Option<u64>) -> Subscription {
@@ -133,10 +161,14 @@ impl Events {
                 missed.extend(ring.kept.iter().skip(skip).cloned());
             }
         }
+        let last_id = match missed.is_empty() {
+            true => ring.last_id,
+            false => last_seen.unwrap_or(ring.last_id),
+        };
         Subscription {
             missed,
             receiver,
-            last_id: ring.last_id,
+            last_id,
         }
     }
 }
@@ -148,9 +180,16 @@ impl Subscription {
         self.last_id
     }
 
+    /// The number of the newest event that was given out, or passed by.
+    #[must_use]
+    pub(crate) fn last_id(&self) -> u64 {
+        self.last_id
+    }
+
     /// Waits for what comes next. Safe to cancel.
     pub(crate) async fn next(&mut self) -> Followed {
         if let Some(event) = self.missed.pop_front() {
+            self.last_id = event.id;
             return Followed::Event(event);
         }
         match self.receiver.recv().await {
@@ -217,6 +256,21 @@ mod tests {
                 "{stale}"
             );
         }
+    }
+
+    #[test]
+    fn measurements_of_ten_thousand_machines_do_not_drown_what_matters() {
+        let events = Events::starting_at(0);
+        let began = Instant::now();
+        let told = |after_ms: u64| {
+            let now = began + std::time::Duration::from_millis(after_ms);
+            (0..10_000)
+                .filter(|_| events.may_tell_measurement(now))
+                .count()
+        };
+        assert_eq!(told(10), 100);
+        assert_eq!(told(510), 50);
+        assert_eq!(told(60_000), 100);
     }
 
     #[tokio::test]

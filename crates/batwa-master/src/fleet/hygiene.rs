@@ -46,6 +46,7 @@ pub(crate) fn vm(mut vm: Vm) -> Vm {
     word(&mut vm.image);
     word(&mut vm.release);
     word(&mut vm.acceleration);
+    message(&mut vm.location);
     vm.ipv4.truncate(MAX_LIST);
     for address in &mut vm.ipv4 {
         shorten(address, MAX_LIST);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use batwa_api::agent::LabelSource;
 
-use super::{record::AgentRecord, state::Labels};
+use super::{record::AgentRecord, row::Labels};
 
 /// A label's value and who set it, by its key.
 pub(crate) type Labelled = BTreeMap<String, (String, LabelSource)>;

@@ -48,9 +48,11 @@ impl OldListCache {
 
 /// The master's own VMs first, then the others by agent and name.
 fn old_list(state: &State) -> Vec<u8> {
-    let (own, others): (Vec<_>, Vec<_>) = state
-        .by_agent
-        .values()
+    let rows = state.vms.by_agent().values().flatten();
+    let (own, others): (Vec<_>, Vec<_>) = rows
+        .map(|(_, slot)| state.vms.row(*slot))
+        // Here gone is gone: nobody who reads this list knows of missing VMs.
+        .filter(|row| row.missing_since.is_none())
         .partition(|row| row.agent.is_local());
     let vms = own
         .into_iter()

@@ -12,7 +12,7 @@ use batwa_api::{
 };
 use tokio::{sync::watch, time::timeout};
 
-use super::Fleet;
+use super::{Fleet, state::Gone};
 
 /// Finished operations kept in memory; the store has all.
 const FINISHED_KEPT: usize = 1000;
@@ -68,6 +68,35 @@ impl Fleet {
                 && operation.agent_id == *agent
                 && operation.vm == *vm
         })
+    }
+
+    /// The VMs of an agent whose end an operation explains: one that is under way, or of those that the agent tells of.
+    pub(crate) fn explained(&self, agent: &AgentId, told: &[Operation]) -> BTreeSet<VmName> {
+        let explains = |operation: &Operation| {
+            matches!(
+                operation.kind,
+                OperationKind::Create | OperationKind::Delete | OperationKind::Purge
+            )
+        };
+        let operations = self.operations.lock().expect("no holder panics");
+        let live = operations.values().filter_map(|live| {
+            let operation = live.operation.borrow();
+            let counts = operation.agent_id == *agent
+                && !operation.state.is_finished()
+                && explains(&operation);
+            counts.then(|| operation.vm.clone())
+        });
+        let told = told.iter().filter(|operation| explains(operation));
+        live.chain(told.map(|operation| operation.vm.clone()))
+            .collect()
+    }
+
+    /// Whether an operation is why a VM is not there any more.
+    pub(crate) fn why_gone(&self, agent: &AgentId, vm: &VmName) -> Gone {
+        match self.explained(agent, &[]).contains(vm) {
+            true => Gone::Asked,
+            false => Gone::Unexplained,
+        }
     }
 
     fn any_unfinished(&self, wanted: impl Fn(&Operation) -> bool) -> bool {
@@ -160,7 +189,7 @@ impl Fleet {
                 OperationState::Failed | OperationState::Cancelled
             );
         if failed_create && self.vm(agent, &operation.vm).is_none() {
-            self.put_labels(agent, &operation.vm, super::Labels::new());
+            self.put_labels(agent, &operation.vm, super::row::Labels::new());
         }
     }
 

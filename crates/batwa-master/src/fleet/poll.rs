@@ -74,18 +74,18 @@ impl Fleet {
         contact.seen(self);
         let id = &contact.id;
         let now = Timestamp::now();
+        let explained = self.explained(id, &[]);
         self.write(|state| {
             let known: HashMap<VmName, Vm> = state
-                .by_agent
-                .range((id.clone(), super::state::first_name())..)
-                .take_while(|((agent, _), _)| agent == id)
-                .map(|((_, name), row)| (name.clone(), row.vm.clone()))
+                .vms
+                .of_agent(id)
+                .map(|row| (row.vm.name.clone(), row.vm.clone()))
                 .collect();
             let (vms, unusable) = observe(list, &known, now);
             let message = (unusable > 0)
                 .then(|| format!("{unusable} of its VMs have names that cannot be used"));
             let mut events = state.set_legacy(id, true);
-            events.extend(state.put_vms(id, vms));
+            events.extend(state.put_vms(id, vms, &explained, now));
             events.extend(state.set_standing(id, AgentStatus::Online, message, now));
             events
         });
@@ -148,6 +148,7 @@ fn new_vm(name: VmName, state: VmState, listed: ListedByOld, now: Timestamp) -> 
         created_at: None,
         started_at: None,
         shutdown_at: None,
+        location: None,
         observed_at: now,
         actions: Actions::default(),
         operations: Vec::new(),

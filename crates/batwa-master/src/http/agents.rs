@@ -1,10 +1,14 @@
 //! Agents.
 
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use batwa_api::{
-    agent::{Agent, AgentStatus, ApproveAgent, UpdateAgent},
+    agent::{Agent, AgentStatus, ApproveAgent, LinkChange, Removal, UpdateAgent},
     id::AgentId,
-    list::AgentList,
+    list::{AgentList, Items},
 };
 use http::StatusCode;
 use serde::Deserialize;
@@ -13,45 +17,61 @@ use utoipa::IntoParams;
 use super::{
     ApiResult,
     extract::{Body, OptionalBody, Path, Query},
-    list::{ListParams, words, words_of},
+    list::{ListParams, bad_search, cursor, sort, words_of},
 };
-use crate::app::{App, Error, agents::AgentQuery, auth::Caller};
+use crate::{
+    app::{App, Error, auth::Caller},
+    fleet::{
+        agent_list::{AgentCursor, AgentQuery, AgentSort},
+        search::{self, Term, agents::AgentTest},
+    },
+};
 
 /// Which agents.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct AgentParams {
-    /// Words that must all be found in id, name, address or labels.
+    /// A search: words, and fields as in `status:offline label:site=a -is:cordoned vms>10`.
     q: Option<String>,
     /// Statuses, separated by commas.
     status: Option<String>,
+    /// `id`, `name`, `status`, `vms` or `seen`; with `-` in front the other way round.
+    sort: Option<String>,
     /// Most items, 1 to 1000; 100 when absent.
     limit: Option<usize>,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
 }
 
-/// The machines, by id.
+impl AgentParams {
+    fn query(&self) -> Result<AgentQuery, Error> {
+        let q = self.q.as_deref().unwrap_or_default();
+        let mut terms = search::agents::parse(q).map_err(|error| bad_search(&error))?;
+        let statuses = words_of::<AgentStatus>("status", self.status.as_deref())?;
+        if !statuses.is_empty() {
+            terms.push(Term::wanted(AgentTest::Status(statuses)));
+        }
+        let (sort, direction) = sort(self.sort.as_deref(), &AgentSort::ALL)?;
+        Ok(AgentQuery {
+            terms,
+            sort,
+            direction,
+            limit: ListParams::limit(self.limit)?,
+            after: cursor(self.cursor.as_deref(), AgentCursor::decode, |cursor| {
+                cursor.fits(sort, direction)
+            })?,
+        })
+    }
+}
+
+/// The machines.
 #[utoipa::path(get, path = "/api/v1/agents", tag = "agents", params(AgentParams), responses((status = 200, body = AgentList)))]
 pub(crate) async fn list(
     State(app): State<App>,
     caller: Caller,
     Query(params): Query<AgentParams>,
 ) -> ApiResult<Json<AgentList>> {
-    let after = params
-        .cursor
-        .map(|cursor| {
-            AgentId::parse(&cursor)
-                .map_err(|_| Error::invalid("cursor", "give the `next_cursor` of a page"))
-        })
-        .transpose()?;
-    let query = AgentQuery {
-        words: words(params.q.as_deref()),
-        statuses: words_of::<AgentStatus>("status", params.status.as_deref())?,
-        limit: ListParams::limit(params.limit)?,
-        after,
-    };
-    Ok(Json(app.list_agents(&caller, &query)))
+    Ok(Json(app.list_agents(&caller, params.query()?).await?))
 }
 
 /// One machine.
@@ -77,16 +97,40 @@ pub(crate) async fn update(
     Ok(Json(app.update_agent(&caller, &agent, body).await?))
 }
 
+/// How to remove a machine.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DeleteParams {
+    /// Only say what it would take away.
+    #[serde(default)]
+    dry_run: bool,
+}
+
 /// Remove a machine from the list; its VMs are not touched.
 #[utoipa::path(delete, path = "/api/v1/agents/{agent}", tag = "agents",
-    params(("agent" = AgentId, Path, description = "the agent's id")), responses((status = 204)))]
+    params(("agent" = AgentId, Path, description = "the agent's id"), DeleteParams),
+    responses((status = 204), (status = 200, body = Removal, description = "with `dry_run`: nothing was done")))]
 pub(crate) async fn delete(
     State(app): State<App>,
     caller: Caller,
     Path(agent): Path<AgentId>,
-) -> ApiResult<StatusCode> {
+    Query(params): Query<DeleteParams>,
+) -> ApiResult<Response> {
+    if params.dry_run {
+        return Ok(Json(app.agent_removal(&caller, &agent)?).into_response());
+    }
     app.delete_agent(&caller, &agent).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// The last changes of a machine's link, the newest first.
+#[utoipa::path(get, path = "/api/v1/agents/{agent}/links", tag = "agents",
+    params(("agent" = AgentId, Path, description = "the agent's id")), responses((status = 200, body = Items<LinkChange>)))]
+pub(crate) async fn links(
+    State(app): State<App>,
+    Path(agent): Path<AgentId>,
+) -> ApiResult<Json<Items<LinkChange>>> {
+    Ok(Json(app.agent_links(&agent).await?.into()))
 }
 
 /// Let a waiting machine in.

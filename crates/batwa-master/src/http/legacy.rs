@@ -31,12 +31,16 @@ use super::{
 use crate::{
     app::{
         App, Error,
-        agents::{AgentQuery, RegisterAgent, unknown},
+        agents::{RegisterAgent, unknown},
         auth::Caller,
         operations::outcome,
         vms::VmRef,
     },
-    fleet::{enrolment::one_key, query::MAX_LIMIT},
+    fleet::{
+        agent_list::{AgentCursor, AgentQuery},
+        enrolment::one_key,
+        query::MAX_LIMIT,
+    },
 };
 
 mod info;
@@ -93,19 +97,22 @@ fn key(headers: &HeaderMap, body: Option<&str>) -> Result<Option<SecretString>, 
 
 /// The agents, as a bare array; the master's own machine is not one of them.
 #[utoipa::path(get, path = "/api/agent/list", tag = "before v1", responses((status = 200, body = Vec<LegacyAgent>)))]
-pub(crate) async fn agents(State(app): State<App>, caller: Caller) -> Json<Vec<LegacyAgent>> {
+pub(crate) async fn agents(
+    State(app): State<App>,
+    caller: Caller,
+) -> ApiResult<Json<Vec<LegacyAgent>>> {
     let mut agents = Vec::new();
     let mut query = AgentQuery {
         limit: MAX_LIMIT,
         ..AgentQuery::default()
     };
     loop {
-        let page = app.list_agents(&caller, &query);
+        let page = app.list_agents(&caller, query.clone()).await?;
         let remote = page.items.into_iter().filter(|agent| !agent.id.is_local());
         agents.extend(remote.map(old_agent));
-        match page.next_cursor.and_then(|id| AgentId::parse(&id).ok()) {
-            Some(after) => query.after = Some(after),
-            None => return Json(agents),
+        query.after = page.next_cursor.as_deref().and_then(AgentCursor::decode);
+        if query.after.is_none() {
+            return Ok(Json(agents));
         }
     }
 }
@@ -182,7 +189,7 @@ pub(crate) async fn info(
     Query(params): Query<InfoParams>,
 ) -> ApiResult<Json<Map<String, Value>>> {
     let vm = vm_ref(&app, &name, params.agent_id.as_deref())?;
-    let listed = app.vm(&vm)?;
+    let listed = app.vm_of_old(&vm)?;
     let printed = match app.old_agent_online(&vm.agent) {
         Some(contact) => app.old_info(&contact, &vm.name).await.ok(),
         None => None,
@@ -267,7 +274,7 @@ async fn act(
 ) -> Result<(), Error> {
     let vm = vm_ref(app, &body.name, body.agent_id.as_deref())?;
     app.online_for_old(&vm.agent)?;
-    let listed = app.vm(&vm)?;
+    let listed = app.vm_of_old(&vm)?;
     let idle =
         listed.vm.operations.is_empty() && !app.fleet().has_operation_for(&vm.agent, &vm.name);
     if Some(listed.vm.state) == done && idle && !listed.stale {

@@ -1,4 +1,4 @@
-//! What list parameters have in common: words, comma-separated values, limits, durations.
+//! What list parameters have in common: searches, orders, cursors, comma-separated values, limits, durations.
 
 use std::time::Duration;
 
@@ -6,13 +6,14 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     app::Error,
-    fleet::query::{DEFAULT_LIMIT, MAX_LIMIT},
+    fleet::{
+        query::{DEFAULT_LIMIT, Direction, MAX_LIMIT},
+        search::syntax::SearchError,
+    },
 };
 
 /// Longest time that a caller may ask to wait for an operation.
 const MAX_WAIT: Duration = Duration::from_secs(15 * 60);
-/// Most words of a search: each is looked for in every row.
-const MAX_WORDS: usize = 16;
 
 /// Reads parameters that several lists have.
 pub(crate) struct ListParams;
@@ -31,13 +32,58 @@ impl ListParams {
     }
 }
 
-/// The words of a search, in lower case.
-pub(crate) fn words(q: Option<&str>) -> Vec<String> {
-    q.unwrap_or_default()
-        .split_whitespace()
-        .take(MAX_WORDS)
-        .map(str::to_lowercase)
-        .collect()
+/// The values of a comma-separated list.
+pub(crate) fn split(list: Option<&str>) -> impl Iterator<Item = &str> {
+    list.unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+}
+
+/// An order by its name, with `-` in front for the other way round.
+pub(crate) fn sort<T: Copy + Default>(
+    text: Option<&str>,
+    known: &[(&'static str, T)],
+) -> Result<(T, Direction), Error> {
+    let Some(text) = text else {
+        return Ok((T::default(), Direction::Up));
+    };
+    let (name, direction) = match text.strip_prefix('-') {
+        Some(name) => (name, Direction::Down),
+        None => (text, Direction::Up),
+    };
+    match known.iter().find(|(known, _)| *known == name) {
+        Some((_, sort)) => Ok((*sort, direction)),
+        None => {
+            let names: Vec<_> = known.iter().map(|(name, _)| format!("`{name}`")).collect();
+            Err(Error::invalid(
+                "sort",
+                format!(
+                    "sort by one of {}, with `-` in front for the other way round",
+                    names.join(", ")
+                ),
+            ))
+        }
+    }
+}
+
+/// A page that begins where another ended.
+pub(crate) fn cursor<C>(
+    text: Option<&str>,
+    decode: impl FnOnce(&str) -> Option<C>,
+    fits: impl FnOnce(&C) -> bool,
+) -> Result<Option<C>, Error> {
+    text.map(|text| {
+        decode(text).filter(fits).ok_or_else(|| {
+            Error::invalid("cursor", "give the `next_cursor` of a page in this order")
+        })
+    })
+    .transpose()
+}
+
+/// What is wrong with a search, where.
+pub(crate) fn bad_search(error: &SearchError) -> Error {
+    Error::invalid("q", error.to_string())
 }
 
 /// The values of a comma-separated list, each one of v1's own words.
@@ -45,10 +91,7 @@ pub(crate) fn words_of<T: DeserializeOwned>(
     field: &'static str,
     list: Option<&str>,
 ) -> Result<Vec<T>, Error> {
-    list.unwrap_or_default()
-        .split(',')
-        .map(str::trim)
-        .filter(|word| !word.is_empty())
+    split(list)
         .map(|word| {
             serde_json::from_value(serde_json::Value::String(word.to_owned()))
                 .map_err(|error| Error::invalid(field, error.to_string()))

@@ -16,21 +16,40 @@ use super::{
     ApiResult,
     extract::{Body, Path, Query},
     upgrade::Upgrade,
+    vms::agent_patterns,
 };
 use crate::app::{
     App, Error,
     auth::Caller,
-    terminals::{Attachment, frames::Ending, old_refusal, refusal},
+    terminals::{Attachment, TerminalQuery, frames::Ending, old_refusal, refusal},
     vms::VmRef,
 };
 
 /// How long a viewer that is turned away may take to answer the Close.
 const FAREWELL: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// Which terminal sessions.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct TerminalParams {
+    /// Machines by id, separated by commas; a star at the end stands for any rest.
+    agent: Option<String>,
+    /// Only sessions of VMs with this name.
+    vm: Option<VmName>,
+}
+
 /// All terminal sessions.
-#[utoipa::path(get, path = "/api/v1/terminals", tag = "terminals", responses((status = 200, body = Items<ListedTerminal>)))]
-pub(crate) async fn list(State(app): State<App>) -> Json<Items<ListedTerminal>> {
-    Json(app.list_terminals().into())
+#[utoipa::path(get, path = "/api/v1/terminals", tag = "terminals", params(TerminalParams),
+    responses((status = 200, body = Items<ListedTerminal>)))]
+pub(crate) async fn list(
+    State(app): State<App>,
+    Query(params): Query<TerminalParams>,
+) -> ApiResult<Json<Items<ListedTerminal>>> {
+    let query = TerminalQuery {
+        agents: agent_patterns(params.agent.as_deref())?,
+        vm: params.vm,
+    };
+    Ok(Json(app.list_terminals(&query).into()))
 }
 
 /// Open a terminal session in a VM that runs.

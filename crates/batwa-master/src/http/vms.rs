@@ -10,7 +10,7 @@ use batwa_api::{
     list::VmList,
     name::VmName,
     operation::{Operation, OperationRequest, StopOptions},
-    vm::{CreateVm, ListedVm, VmAction},
+    vm::{CreateVm, VmAction, VmDetails},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 use serde::Deserialize;
@@ -20,18 +20,25 @@ use utoipa::IntoParams;
 use super::{
     ApiError, ApiResult,
     extract::{Body, OptionalBody, Path, Query},
-    list::{ListParams, wait, words, words_of},
+    list::{ListParams, bad_search, cursor, sort, split, wait, words_of},
 };
 use crate::{
     app::{App, Error, auth::Caller, vms::VmRef},
-    fleet::query::{AgentPattern, Cursor, Direction, Sort, VmQuery},
+    fleet::{
+        query::{Counted, Cursor, Sort, VmQuery},
+        search::{
+            self, Term,
+            pattern::{AgentPattern, LabelPattern},
+            vms::VmTest,
+        },
+    },
 };
 
 /// Which VMs.
 #[derive(Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct VmParams {
-    /// Words that must all be found in name, machine, addresses, image or labels.
+    /// A search: words, and fields as in `state:running agent:lab-* label:env=prod -label:old memory>4G`.
     q: Option<String>,
     /// Machines by id, separated by commas; a star at the end stands for any rest.
     agent: Option<String>,
@@ -39,70 +46,76 @@ pub(crate) struct VmParams {
     state: Option<String>,
     /// Labels that must be there, as `key` or `key=value`, separated by commas.
     label: Option<String>,
-    /// `name`, `agent` or `state`; with `-` in front the other way round.
+    /// `name`, `agent`, `state`, `cpus`, `memory`, `disk`, `created` or `changed`; with `-` in front the other way round.
     sort: Option<String>,
     /// Most items, 1 to 1000; 100 when absent.
     limit: Option<usize>,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
+    /// Which counts beside those by state: `agents`, `labels`, or both separated by a comma.
+    counts: Option<String>,
 }
 
 impl VmParams {
     fn query(&self) -> Result<VmQuery, Error> {
-        let (sort, direction) = match self.sort.as_deref().unwrap_or("name") {
-            "name" => (Sort::Name, Direction::Up),
-            "-name" => (Sort::Name, Direction::Down),
-            "agent" => (Sort::Agent, Direction::Up),
-            "-agent" => (Sort::Agent, Direction::Down),
-            "state" => (Sort::State, Direction::Up),
-            "-state" => (Sort::State, Direction::Down),
-            _ => {
-                return Err(Error::invalid(
-                    "sort",
-                    "sort by `name`, `agent` or `state`, with `-` in front for the other way round",
-                ));
-            }
-        };
-        let after = self
-            .cursor
-            .as_deref()
-            .map(|cursor| {
-                Cursor::decode(cursor)
-                    .filter(|cursor| cursor.fits(sort, direction))
-                    .ok_or_else(|| {
-                        Error::invalid("cursor", "give the `next_cursor` of a page in this order")
-                    })
-            })
-            .transpose()?;
+        let (sort, direction) = sort(self.sort.as_deref(), &Sort::ALL)?;
         Ok(VmQuery {
-            words: words(self.q.as_deref()),
-            agents: split(self.agent.as_deref())
-                .map(|agent| {
-                    AgentPattern::parse(agent).ok_or_else(|| {
-                        Error::invalid("agent", format!("`{agent}` can be no agent's id"))
-                    })
-                })
-                .collect::<Result<_, _>>()?,
-            states: words_of("state", self.state.as_deref())?,
-            labels: split(self.label.as_deref())
-                .map(|label| match label.split_once('=') {
-                    Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
-                    None => (label.to_owned(), None),
-                })
-                .collect(),
+            terms: self.terms()?,
             sort,
             direction,
             limit: ListParams::limit(self.limit)?,
-            after,
+            after: cursor(self.cursor.as_deref(), Cursor::decode, |cursor| {
+                cursor.fits(sort, direction)
+            })?,
+            counted: self.counted()?,
         })
+    }
+
+    fn terms(&self) -> Result<Vec<Term<VmTest>>, Error> {
+        let q = self.q.as_deref().unwrap_or_default();
+        let mut terms = search::vms::parse(q).map_err(|error| bad_search(&error))?;
+        let agents = agent_patterns(self.agent.as_deref())?;
+        if !agents.is_empty() {
+            terms.push(Term::wanted(VmTest::AgentId(agents)));
+        }
+        let states = words_of("state", self.state.as_deref())?;
+        if !states.is_empty() {
+            terms.push(Term::wanted(VmTest::State(states)));
+        }
+        for label in split(self.label.as_deref()) {
+            let pattern = LabelPattern::exactly(label)
+                .ok_or_else(|| Error::invalid("label", format!("`{label}` can be no label")))?;
+            terms.push(Term::wanted(VmTest::Label(vec![pattern])));
+        }
+        Ok(terms)
+    }
+
+    fn counted(&self) -> Result<Counted, Error> {
+        let mut counted = Counted::default();
+        for word in split(self.counts.as_deref()) {
+            match word {
+                "agents" => counted.agents = true,
+                "labels" => counted.labels = true,
+                _ => {
+                    return Err(Error::invalid(
+                        "counts",
+                        "one of `agents`, `labels`, or both",
+                    ));
+                }
+            }
+        }
+        Ok(counted)
     }
 }
 
-fn split(list: Option<&str>) -> impl Iterator<Item = &str> {
-    list.unwrap_or_default()
-        .split(',')
-        .map(str::trim)
-        .filter(|word| !word.is_empty())
+/// Machines by id, separated by commas; a star at the end stands for any rest.
+pub(crate) fn agent_patterns(list: Option<&str>) -> Result<Vec<AgentPattern>, Error> {
+    split(list)
+        .map(|agent| {
+            AgentPattern::parse(agent)
+                .ok_or_else(|| Error::invalid("agent", format!("`{agent}` can be no agent's id")))
+        })
+        .collect()
 }
 
 /// The VMs of all machines.
@@ -111,17 +124,29 @@ pub(crate) async fn list(
     State(app): State<App>,
     Query(params): Query<VmParams>,
 ) -> ApiResult<Json<VmList>> {
-    Ok(Json(app.list_vms(&params.query()?)))
+    Ok(Json(app.list_vms(params.query()?).await?))
 }
 
-/// One VM.
-#[utoipa::path(get, path = "/api/v1/agents/{agent}/vms/{vm}", tag = "vms", responses((status = 200, body = ListedVm)),
+/// One VM, with the health of its machine's link and of its driver.
+#[utoipa::path(get, path = "/api/v1/agents/{agent}/vms/{vm}", tag = "vms", responses((status = 200, body = VmDetails)),
     params(("agent" = AgentId, Path, description = "the agent's id"), ("vm" = VmName, Path, description = "the VM's name")))]
 pub(crate) async fn get(
     State(app): State<App>,
     Path((agent, name)): Path<(AgentId, VmName)>,
-) -> ApiResult<Json<ListedVm>> {
+) -> ApiResult<Json<VmDetails>> {
     Ok(Json(app.vm(&VmRef { agent, name })?))
+}
+
+/// Take a missing VM off the list. Nothing is done on its machine; should the VM come back there, it is listed again.
+#[utoipa::path(post, path = "/api/v1/agents/{agent}/vms/{vm}/dismiss", tag = "vms", responses((status = 204)),
+    params(("agent" = AgentId, Path, description = "the agent's id"), ("vm" = VmName, Path, description = "the VM's name")))]
+pub(crate) async fn dismiss(
+    State(app): State<App>,
+    caller: Caller,
+    Path((agent, name)): Path<(AgentId, VmName)>,
+) -> ApiResult<StatusCode> {
+    app.dismiss_vm(&caller, &VmRef { agent, name }).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// How a slow call is answered.

@@ -101,7 +101,7 @@ fn public_key(bytes: &[u8]) -> Result<PublicKey, StoreError> {
     })
 }
 
-fn link_text(link: LinkKind) -> &'static str {
+pub(super) fn link_text(link: LinkKind) -> &'static str {
     match link {
         LinkKind::InProcess => "in_process",
         LinkKind::Direct => "direct",
@@ -109,7 +109,7 @@ fn link_text(link: LinkKind) -> &'static str {
     }
 }
 
-fn link_from_text(text: &str) -> Result<LinkKind, StoreError> {
+pub(super) fn link_from_text(text: &str) -> Result<LinkKind, StoreError> {
     [LinkKind::InProcess, LinkKind::Direct, LinkKind::Tunnel]
         .into_iter()
         .find(|link| link_text(*link) == text)
@@ -199,6 +199,8 @@ impl Store {
         let mut tx = self.begin().await?;
         for sql in [
             "DELETE FROM vms WHERE agent_id = $1",
+            "DELETE FROM agent_links WHERE agent_id = $1",
+            "DELETE FROM terminal_openers WHERE agent_id = $1",
             "DELETE FROM agents WHERE id = $1",
         ] {
             on!(&mut tx, tx => {

@@ -1,6 +1,6 @@
 //! The last known state of each VM: what is shown of an agent that was not reached since the master started.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use batwa_api::{
     id::AgentId,
@@ -8,28 +8,26 @@ use batwa_api::{
     vm::{Actions, Vm},
 };
 
-use super::{Store, StoreError, on, to_json};
-
-/// One VM as the store holds it.
-pub(crate) type StoredVm = (AgentId, Vm, BTreeMap<String, String>);
+use super::{Store, StoreError, from_ms, on, to_json, to_ms};
+use crate::fleet::row::Row;
 
 /// What to write of one VM; nothing when it is gone.
-pub(crate) type VmChange = ((AgentId, VmName), Option<(Vm, BTreeMap<String, String>)>);
+pub(crate) type VmChange = ((AgentId, VmName), Option<Arc<Row>>);
 
 impl Store {
     /// All VMs. Rows that this version cannot read are left out: agents tell again.
-    pub(crate) async fn vms(&self) -> Result<Vec<StoredVm>, StoreError> {
-        let sql = "SELECT agent_id, vm, labels FROM vms";
-        let rows: Vec<(String, String, String)> =
+    pub(crate) async fn vms(&self) -> Result<Vec<Row>, StoreError> {
+        let sql = "SELECT agent_id, vm, labels, missing_since FROM vms";
+        let rows: Vec<(String, String, String, Option<i64>)> =
             on!(self.db(), db => sqlx::query_as(sql).fetch_all(db).await)?;
         Ok(rows
             .into_iter()
-            .filter_map(|(agent, vm, labels)| {
-                Some((
-                    agent.parse().ok()?,
-                    serde_json::from_str(&vm).ok()?,
-                    serde_json::from_str(&labels).ok()?,
-                ))
+            .filter_map(|(agent, vm, labels, missing_since)| {
+                let vm = serde_json::from_str(&vm).ok()?;
+                let labels = serde_json::from_str(&labels).ok()?;
+                let mut row = Row::new(agent.parse().ok()?, vm, labels);
+                row.missing_since = missing_since.and_then(|ms| from_ms(ms).ok());
+                Some(row)
             })
             .collect())
     }
@@ -40,23 +38,25 @@ impl Store {
             return Ok(());
         }
         let mut tx = self.begin().await?;
-        let put = "INSERT INTO vms (agent_id, name, vm, labels) VALUES ($1, $2, $3, $4) \
-                   ON CONFLICT (agent_id, name) DO UPDATE SET vm = excluded.vm, labels = excluded.labels";
+        let put = "INSERT INTO vms (agent_id, name, vm, labels, missing_since) VALUES ($1, $2, $3, $4, $5) \
+                   ON CONFLICT (agent_id, name) DO UPDATE SET vm = excluded.vm, labels = excluded.labels, \
+                   missing_since = excluded.missing_since";
         let remove = "DELETE FROM vms WHERE agent_id = $1 AND name = $2";
         for ((agent, name), change) in changes {
             match change {
-                Some((vm, labels)) => {
+                Some(row) => {
                     let vm = Vm {
                         actions: Actions::default(),
                         usage: None,
-                        ..vm.clone()
+                        ..row.vm.clone()
                     };
                     on!(&mut tx, tx => {
                         sqlx::query(put)
                             .bind(agent.as_str())
                             .bind(name.as_str())
                             .bind(to_json(&vm))
-                            .bind(to_json(labels))
+                            .bind(to_json(&row.labels))
+                            .bind(row.missing_since.map(to_ms))
                             .execute(&mut **tx)
                             .await
                             .map(drop)

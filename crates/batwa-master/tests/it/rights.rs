@@ -46,6 +46,7 @@ const TABLE: &[(&str, &str, Need)] = &[
     // Machines.
     ("GET", "/api/v1/agents", Read),
     ("GET", "/api/v1/agents/{agent}", Read),
+    ("GET", "/api/v1/agents/{agent}/links", Read),
     ("PATCH", "/api/v1/agents/{agent}", Administer),
     ("DELETE", "/api/v1/agents/{agent}", Administer),
     ("POST", "/api/v1/agents/{agent}/approve", Administer),
@@ -68,6 +69,7 @@ const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/agents/{agent}/vms/{vm}", Read),
     ("DELETE", "/api/v1/agents/{agent}/vms/{vm}", Manage),
     ("POST", "/api/v1/agents/{agent}/vms/{vm}/{action}", Manage),
+    ("POST", "/api/v1/agents/{agent}/vms/{vm}/dismiss", Manage),
     ("GET", "/api/v1/operations", Read),
     ("GET", "/api/v1/operations/{operation}", Read),
     ("POST", "/api/v1/operations/{operation}/cancel", Manage),

@@ -182,7 +182,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The machines, by id. */
+        /** The machines. */
         get: operations["agents_list"];
         put?: never;
         post?: never;
@@ -245,6 +245,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/agents/{agent}/links": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The last changes of a machine's link, the newest first. */
+        get: operations["agents_links"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/agents/{agent}/revoke": {
         parameters: {
             query?: never;
@@ -256,6 +273,23 @@ export interface paths {
         put?: never;
         /** Shut a machine out: it is not contacted, and may not register again. */
         post: operations["agents_revoke"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/agents/{agent}/rotate-key": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Have a machine that joined with a token change its key. */
+        post: operations["agents_rotate_key"];
         delete?: never;
         options?: never;
         head?: never;
@@ -303,12 +337,29 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** One VM. */
+        /** One VM, with the health of its machine's link and of its driver. */
         get: operations["vms_get"];
         put?: never;
         post?: never;
         /** Move a VM to the trash, or remove it for good. */
         delete: operations["vms_delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/agents/{agent}/vms/{vm}/dismiss": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Take a missing VM off the list. Nothing is done on its machine; should the VM come back there, it is listed again. */
+        post: operations["vms_dismiss"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -351,6 +402,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/download/{file}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** This master's own program, or with `.sha256` at its end the checksum of it. */
+        get: operations["join_tokens_download"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/events": {
         parameters: {
             query?: never;
@@ -380,6 +448,41 @@ export interface paths {
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/join-tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All tokens, the newest first, and who joined with each. */
+        get: operations["join_tokens_list"];
+        put?: never;
+        /** Make a token; the only time it is shown. */
+        post: operations["join_tokens_create"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/join-tokens/{token}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Take a token back: nobody joins with it any more; machines that did stay. */
+        delete: operations["join_tokens_revoke"];
         options?: never;
         head?: never;
         patch?: never;
@@ -645,6 +748,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/tunnel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Dial in as an agent: the identity is proven inside, see `docs/protocol.md`. */
+        get: operations["agents_dial_in"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/users": {
         parameters: {
             query?: never;
@@ -817,6 +937,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/join.sh": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A script that installs Batwa on the machine it runs on and joins it to this master. */
+        get: operations["join_tokens_script"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/ready": {
         parameters: {
             query?: never;
@@ -868,10 +1005,19 @@ export interface components {
         };
         /** @description One agent as the master knows it. */
         Agent: {
+            /** @description What somebody should look at although everything seems to work. */
+            alerts?: components["schemas"]["Alert"][];
             /** @description Where it is reached. */
             api_url: string;
+            /**
+             * Format: int64
+             * @description How far its clock is ahead of the master's, in milliseconds; negative when it is behind.
+             */
+            clock_ahead_ms?: number | null;
             /** @description Whether no new VM may be made there. */
             cordoned: boolean;
+            /** @description SHA-256 of its key, the first 16 hex digits; `None` when it has no key. */
+            fingerprint?: string | null;
             /** @description Its id. */
             id: components["schemas"]["AgentId"];
             info?: components["schemas"]["AgentInfo"] | null;
@@ -894,6 +1040,11 @@ export interface components {
             link: components["schemas"]["LinkKind"];
             /** @description Why, when there is something to say: what failed and the fix. */
             message?: string | null;
+            /**
+             * Format: int64
+             * @description VMs that were there, are gone without an operation, and are not dismissed yet; not in `vm_count`.
+             */
+            missing_count?: number;
             /** @description What people call it: a display name, else the host name. */
             name: string;
             /** @description What admins wrote down about it. */
@@ -907,11 +1058,14 @@ export interface components {
              * @description Since when it stands so.
              */
             status_since: string;
+            tunnel?: components["schemas"]["Tunnel"] | null;
             /**
              * Format: int64
              * @description VMs that the master knows there.
              */
             vm_count: number;
+            /** @description What somebody should look at, for people. */
+            warnings?: string[];
         };
         /** @description How many agents the filters match. */
         AgentCounts: {
@@ -992,6 +1146,35 @@ export interface components {
          * @enum {string}
          */
         AgentStatus: "online" | "offline" | "error" | "pending" | "revoked";
+        /** @description How many VMs the filters match on one agent. */
+        AgentVmCount: {
+            /**
+             * Format: int64
+             * @description How many.
+             */
+            count: number;
+            /** @description The agent. */
+            id: components["schemas"]["AgentId"];
+            /** @description What people call it. */
+            name: string;
+        };
+        /** @description Something about an agent that somebody should look at. */
+        Alert: {
+            /** @description What kind. */
+            code: components["schemas"]["AlertCode"];
+            /** @description What was seen and what to do. */
+            message: string;
+            /**
+             * Format: date-time
+             * @description When it was first seen.
+             */
+            since: string;
+        };
+        /**
+         * @description What kind of alert.
+         * @enum {string}
+         */
+        AlertCode: "shared_key";
         /** @description Body of `POST /api/v1/agents/{agent}/approve`. */
         ApproveAgent: {
             /** @description Which registration, when there are several under the id, and proof that it has not changed. */
@@ -1096,6 +1279,33 @@ export interface components {
             /** @description What people call the key. */
             name: string;
         };
+        /** @description Body of `POST /api/v1/join-tokens`. */
+        CreateJoinToken: {
+            /**
+             * @description Whether they are let in at once; else they wait for an admin.
+             * @default true
+             */
+            approve: boolean;
+            /**
+             * Format: int64
+             * @description For how long, in seconds.
+             * @default 3600
+             */
+            expires_in_s: number;
+            /**
+             * @description Labels that those machines get.
+             * @default {}
+             */
+            labels: {
+                [key: string]: string;
+            };
+            /**
+             * Format: int32
+             * @description How many machines may join with it.
+             * @default 1
+             */
+            uses: number;
+        };
         /** @description Body of `POST /api/v1/tokens`. */
         CreateToken: {
             /**
@@ -1142,6 +1352,20 @@ export interface components {
             id: components["schemas"]["AgentKeyId"];
             /** @description What the agent gives as `--api-key`. */
             key: string;
+        };
+        /** @description Answer to `POST /api/v1/join-tokens`: the only time the token is shown. */
+        CreatedJoinToken: {
+            /** @description One line to paste on the machine that is to join: it installs Batwa and joins. */
+            command: string;
+            /**
+             * Format: date-time
+             * @description When it expires.
+             */
+            expires_at: string;
+            /** @description Its id. */
+            id: components["schemas"]["JoinTokenId"];
+            /** @description What is given to `batwa agent join`. */
+            token: string;
         };
         /** @description Answer to `POST /api/v1/tokens`: the only time the token is shown. */
         CreatedToken: {
@@ -1208,6 +1432,16 @@ export interface components {
             name: components["schemas"]["VmName"];
             /** @enum {string} */
             type: "vm_removed";
+        } | {
+            /** @description The agent. */
+            agent_id: components["schemas"]["AgentId"];
+            /**
+             * @description Why all of them may be out of date now, and why nothing can be done with them; `null`: they are as the
+             *     lists show them, load those that matter again.
+             */
+            stale?: string | null;
+            /** @enum {string} */
+            type: "agent_vms";
         } | {
             /** @description The operation. */
             operation: components["schemas"]["Operation"];
@@ -1329,6 +1563,63 @@ export interface components {
             }[];
         };
         /** @description A list that is short enough to come whole. */
+        Items_JoinTokenInfo: {
+            /** @description All of them. */
+            items: {
+                /** @description The machines that joined with it, in order. */
+                agents: components["schemas"]["AgentId"][];
+                /** @description Whether they are let in at once. */
+                approve: boolean;
+                /**
+                 * Format: date-time
+                 * @description When it was made.
+                 */
+                created_at: string;
+                /** @description Who made it. */
+                created_by: string;
+                /**
+                 * Format: date-time
+                 * @description When it expires.
+                 */
+                expires_at: string;
+                /** @description Its id. */
+                id: components["schemas"]["JoinTokenId"];
+                /** @description Labels that those machines get. */
+                labels: {
+                    [key: string]: string;
+                };
+                /** @description How it stands. */
+                status: components["schemas"]["JoinTokenStatus"];
+                /**
+                 * Format: int32
+                 * @description How many have.
+                 */
+                used: number;
+                /**
+                 * Format: int32
+                 * @description How many machines may join with it.
+                 */
+                uses: number;
+            }[];
+        };
+        /** @description A list that is short enough to come whole. */
+        Items_LinkChange: {
+            /** @description All of them. */
+            items: {
+                /**
+                 * Format: date-time
+                 * @description When, by the master's clock.
+                 */
+                at: string;
+                /** @description How it was reached. */
+                link: components["schemas"]["LinkKind"];
+                /** @description Why, when there was something to say. */
+                reason?: string | null;
+                /** @description How the agent stood from then on. */
+                status: components["schemas"]["AgentStatus"];
+            }[];
+        };
+        /** @description A list that is short enough to come whole. */
         Items_ListedImage: {
             /** @description All of them. */
             items: (components["schemas"]["Image"] & {
@@ -1441,6 +1732,62 @@ export interface components {
                 terminal: boolean;
             }[];
         };
+        /** Format: uuid */
+        JoinTokenId: string;
+        /** @description One join token, without its secret. */
+        JoinTokenInfo: {
+            /** @description The machines that joined with it, in order. */
+            agents: components["schemas"]["AgentId"][];
+            /** @description Whether they are let in at once. */
+            approve: boolean;
+            /**
+             * Format: date-time
+             * @description When it was made.
+             */
+            created_at: string;
+            /** @description Who made it. */
+            created_by: string;
+            /**
+             * Format: date-time
+             * @description When it expires.
+             */
+            expires_at: string;
+            /** @description Its id. */
+            id: components["schemas"]["JoinTokenId"];
+            /** @description Labels that those machines get. */
+            labels: {
+                [key: string]: string;
+            };
+            /** @description How it stands. */
+            status: components["schemas"]["JoinTokenStatus"];
+            /**
+             * Format: int32
+             * @description How many have.
+             */
+            used: number;
+            /**
+             * Format: int32
+             * @description How many machines may join with it.
+             */
+            uses: number;
+        };
+        /**
+         * @description How a join token stands.
+         * @enum {string}
+         */
+        JoinTokenStatus: "active" | "used_up" | "expired" | "revoked";
+        /** @description How many VMs the filters match with one label. */
+        LabelCount: {
+            /**
+             * Format: int64
+             * @description How many.
+             */
+            count: number;
+            /** @description The label's key. */
+            key: string;
+            /** @description Its value. */
+            value: string;
+        };
         /**
          * @description Who set a label of an agent. Of two who set the same one, the later in this list wins.
          * @enum {string}
@@ -1467,6 +1814,37 @@ export interface components {
              * @description VMs that the master knows there.
              */
             vm_count: number;
+        };
+        /** @description One change of an agent's link. */
+        LinkChange: {
+            /**
+             * Format: date-time
+             * @description When, by the master's clock.
+             */
+            at: string;
+            /** @description How it was reached. */
+            link: components["schemas"]["LinkKind"];
+            /** @description Why, when there was something to say. */
+            reason?: string | null;
+            /** @description How the agent stood from then on. */
+            status: components["schemas"]["AgentStatus"];
+        };
+        /** @description How the link to an agent is. */
+        LinkHealth: {
+            /**
+             * Format: date-time
+             * @description When the master last heard of it.
+             */
+            last_seen?: string | null;
+            /** @description Why, when there is something to say. */
+            message?: string | null;
+            /**
+             * Format: date-time
+             * @description Since when it stands so.
+             */
+            since: string;
+            /** @description How the agent stands. */
+            status: components["schemas"]["AgentStatus"];
         };
         /**
          * @description How the master gets a byte stream to an agent.
@@ -1495,6 +1873,12 @@ export interface components {
             labels?: {
                 [key: string]: string;
             };
+            /**
+             * Format: date-time
+             * @description Since when the agent does not know it any more, although nobody asked for its end through Batwa; everything
+             *     else is how it was last seen. It stays listed until it is dismissed or comes back.
+             */
+            missing_since?: string | null;
             /** @description Whether the agent or its driver has been silent since, so that this may be out of date. */
             stale: boolean;
         };
@@ -1650,7 +2034,7 @@ export interface components {
                 [key: string]: string;
             } | null;
         };
-        /** @description One old-way registration that waits for an admin. */
+        /** @description One registration that waits for an admin. */
         Registration: {
             /** @description Where the request came from. */
             address: string;
@@ -1658,6 +2042,8 @@ export interface components {
             api_url: string;
             /** @description SHA-256 of the certificate that its port shows over TLS, in hex; the master takes no other from it. */
             certificate?: string | null;
+            /** @description Whether its tunnel is open now. */
+            connected?: boolean;
             /** @description SHA-256 of its key, the first 16 hex digits; `None` when it gave no key. */
             fingerprint?: string | null;
             /**
@@ -1672,6 +2058,38 @@ export interface components {
              * @description When it last asked.
              */
             last_seen: string;
+            /** @description How it would be reached. */
+            link?: components["schemas"]["LinkKind"];
+        };
+        /** @description Answer to `DELETE /api/v1/agents/{agent}?dry_run=true`: what removing a machine takes away and what it leaves. */
+        Removal: {
+            /**
+             * Format: int64
+             * @description Records of missing VMs that go.
+             */
+            missing_vms: number;
+            /**
+             * Format: int64
+             * @description Operations under way, which go on there without being followed.
+             */
+            operations: number;
+            /**
+             * Format: int64
+             * @description Registrations that wait under its id and are refused.
+             */
+            registrations: number;
+            /** @description All that in sentences. */
+            says: string[];
+            /**
+             * Format: int64
+             * @description Terminal sessions that nobody reaches any more from here; their shells go on until their time is over.
+             */
+            terminals: number;
+            /**
+             * Format: int64
+             * @description Records of VMs that go; the VMs themselves go on running.
+             */
+            vms: number;
         };
         /**
          * @description What an account may do; each includes those before it.
@@ -1863,6 +2281,23 @@ export interface components {
         };
         /** Format: uuid */
         TokenId: string;
+        /** @description An open tunnel of an agent. */
+        Tunnel: {
+            /** @description Where the agent dials in from, as far as the connection tells. */
+            address: string;
+            /**
+             * Format: int32
+             * @description The protocol that both ends agreed on.
+             */
+            protocol: number;
+            /**
+             * Format: date-time
+             * @description Since when.
+             */
+            since: string;
+            /** @description The agent's version of Batwa. */
+            version: string;
+        };
         /** @description Body of `PATCH /api/v1/agents/{agent}`; absent fields stay as they are. */
         UpdateAgent: {
             /** @description All its labels; those that its agent or join token brought and that are not named are hidden. */
@@ -1928,6 +2363,8 @@ export interface components {
             image?: string | null;
             /** @description Addresses, most useful first. */
             ipv4?: string[];
+            /** @description Where on its machine its disk and other files are, where the driver knows. */
+            location?: string | null;
             memory?: components["schemas"]["ByteSize"] | null;
             /** @description Why it is in that state, when there is something to say: how it failed, why it stopped. */
             message?: string | null;
@@ -1969,6 +2406,13 @@ export interface components {
         VmAction: "start" | "stop" | "restart" | "suspend" | "resume" | "delete" | "recover" | "purge" | "shell" | "console";
         /** @description How many VMs the filters match. */
         VmCounts: {
+            /**
+             * @description On each agent, whatever the search asks of agents; those with most first, at most 100. Only when asked for by
+             *     `counts=agents`.
+             */
+            agents?: components["schemas"]["AgentVmCount"][] | null;
+            /** @description With each label; those that most VMs have first, of the 200 commonest. Only when asked for by `counts=labels`. */
+            labels?: components["schemas"]["LabelCount"][] | null;
             /** @description In each state, whatever `state` asks for; states with none are absent. */
             states: {
                 [key: string]: number;
@@ -1978,6 +2422,12 @@ export interface components {
              * @description All that the filters match.
              */
             total: number;
+        };
+        /** @description One VM with the health of everything that it depends on: the link to its machine, the driver there, itself. */
+        VmDetails: components["schemas"]["ListedVm"] & {
+            driver_health?: components["schemas"]["Health"] | null;
+            /** @description The link to its machine. */
+            link: components["schemas"]["LinkHealth"];
         };
         /** @description Answer to the master's `GET /api/v1/vms`. */
         VmList: {
@@ -2382,10 +2832,12 @@ export interface operations {
     agents_list: {
         parameters: {
             query?: {
-                /** @description Words that must all be found in id, name, address or labels. */
+                /** @description A search: words, and fields as in `status:offline label:site=a -is:cordoned vms>10`. */
                 q?: string;
                 /** @description Statuses, separated by commas. */
                 status?: string;
+                /** @description `id`, `name`, `status`, `vms` or `seen`; with `-` in front the other way round. */
+                sort?: string;
                 /** @description Most items, 1 to 1000; 100 when absent. */
                 limit?: number;
                 /** @description The `next_cursor` of the page before. */
@@ -2449,7 +2901,10 @@ export interface operations {
     };
     agents_delete: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only say what it would take away. */
+                dry_run?: boolean;
+            };
             header?: never;
             path: {
                 /** @description the agent's id */
@@ -2459,6 +2914,15 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description with `dry_run`: nothing was done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Removal"];
+                };
+            };
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -2577,7 +3041,69 @@ export interface operations {
             };
         };
     };
+    agents_links: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Items_LinkChange"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     agents_revoke: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Agent"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    agents_rotate_key: {
         parameters: {
             query?: never;
             header?: never;
@@ -2705,7 +3231,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ListedVm"];
+                    "application/json": components["schemas"]["VmDetails"];
                 };
             };
             /** @description what went wrong */
@@ -2754,6 +3280,37 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Operation"];
                 };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    vms_dismiss: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the VM's name */
+                vm: components["schemas"]["VmName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description what went wrong */
             default: {
@@ -2850,9 +3407,47 @@ export interface operations {
             };
         };
     };
-    events_follow: {
+    join_tokens_download: {
         parameters: {
             query?: never;
+            header?: never;
+            path: {
+                /** @description `batwa-linux-x86_64`, or with `.sha256` at its end */
+                file: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": unknown;
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    events_follow: {
+        parameters: {
+            query?: {
+                /** @description `agents`, `vms`, `operations`, `terminals`, separated by commas; all of them when absent. */
+                kinds?: string;
+                /** @description Machines by id, separated by commas; a star at the end stands for any rest. */
+                agent?: string;
+                /** @description VMs as `agent/name` or `name`, separated by commas. */
+                vm?: string;
+            };
             header?: {
                 /** @description the last event's id that was seen */
                 "Last-Event-ID"?: string | null;
@@ -2900,6 +3495,95 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Items_ListedImage"];
                 };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    join_tokens_list: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Items_JoinTokenInfo"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    join_tokens_create: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateJoinToken"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CreatedJoinToken"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    join_tokens_revoke: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the token's id */
+                token: components["schemas"]["JoinTokenId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description what went wrong */
             default: {
@@ -3308,7 +3992,12 @@ export interface operations {
     };
     terminals_list: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Machines by id, separated by commas; a star at the end stands for any rest. */
+                agent?: string;
+                /** @description Only sessions of VMs with this name. */
+                vm?: components["schemas"]["VmName"];
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -3517,6 +4206,33 @@ export interface operations {
             };
         };
     };
+    agents_dial_in: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description text frames of the handshake, then binary frames of streams */
+            101: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     users_list: {
         parameters: {
             query?: never;
@@ -3644,7 +4360,7 @@ export interface operations {
     vms_list: {
         parameters: {
             query?: {
-                /** @description Words that must all be found in name, machine, addresses, image or labels. */
+                /** @description A search: words, and fields as in `state:running agent:lab-* label:env=prod -label:old memory>4G`. */
                 q?: string;
                 /** @description Machines by id, separated by commas; a star at the end stands for any rest. */
                 agent?: string;
@@ -3652,12 +4368,14 @@ export interface operations {
                 state?: string;
                 /** @description Labels that must be there, as `key` or `key=value`, separated by commas. */
                 label?: string;
-                /** @description `name`, `agent` or `state`; with `-` in front the other way round. */
+                /** @description `name`, `agent`, `state`, `cpus`, `memory`, `disk`, `created` or `changed`; with `-` in front the other way round. */
                 sort?: string;
                 /** @description Most items, 1 to 1000; 100 when absent. */
                 limit?: number;
                 /** @description The `next_cursor` of the page before. */
                 cursor?: string;
+                /** @description Which counts beside those by state: `agents`, `labels`, or both separated by a comma. */
+                counts?: string;
             };
             header?: never;
             path?: never;
@@ -3889,6 +4607,34 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Health"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    join_tokens_script: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/x-shellscript": string;
                 };
             };
             /** @description what went wrong */

@@ -9,6 +9,7 @@ const TYPES: Event['type'][] = [
 	'agent_removed',
 	'vm',
 	'vm_removed',
+	'agent_vms',
 	'operation',
 	'terminal',
 	'terminal_removed',

@@ -38,8 +38,8 @@ export class VmListing {
 		this.#unsubscribe = events.subscribe((event) => {
 			if (event.type === 'vm') this.#note(keyOf(event.vm), event.vm);
 			else if (event.type === 'vm_removed') this.#note(`${event.agent_id}/${event.name}`, null);
-			else if (event.type === 'agent' || event.type === 'agent_removed' || event.type === 'reload')
-				this.#refreshSoon();
+			else if (event.type === 'agent_vms') this.#noteAgent(event.agent_id, event.stale ?? null);
+			else if (event.type === 'agent_removed' || event.type === 'reload') this.#refreshSoon();
 		});
 		return () => {
 			this.#unsubscribe?.();
@@ -123,6 +123,16 @@ export class VmListing {
 			});
 	}
 
+	/** One event for all VMs of a machine: that they are stale can be shown at once, what is new must be fetched. */
+	#noteAgent(agent: string, stale: string | null): void {
+		if (stale === null) {
+			this.#refreshSoon();
+			return;
+		}
+		for (const vm of this.items) if (vm.agent_id === agent) this.#note(keyOf(vm), asStale(this.#pending.get(keyOf(vm)) ?? vm, stale));
+		if (this.#query.includes('stale')) this.#refreshSoon();
+	}
+
 	/** Puts what came since the last frame in place: known rows stay where they are, others need the master. */
 	#apply(): void {
 		const { filter } = parseQuery(this.#query);
@@ -177,7 +187,7 @@ export class WatchedVm {
 				this.problem = null;
 			} else if (event.type === 'vm_removed' && event.agent_id === agent && event.name === name) {
 				this.problem = gone(agent, name);
-			} else if (event.type === 'reload' || (event.type === 'agent' && event.agent.id === agent)) void this.load();
+			} else if (event.type === 'reload' || (event.type === 'agent_vms' && event.agent_id === agent)) void this.load();
 		});
 	}
 
@@ -195,6 +205,12 @@ export class WatchedVm {
 	stop(): void {
 		this.#unsubscribe();
 	}
+}
+
+/** The VM as lists show it once its machine cannot be reached. */
+export function asStale(vm: Vm, reason: string): Vm {
+	const actions = Object.fromEntries(Object.keys(vm.actions ?? {}).map((action) => [action, vm.missing_since ? (vm.actions?.[action] ?? reason) : reason]));
+	return { ...vm, stale: true, actions };
 }
 
 function gone(agent: string, name: string): Problem {

@@ -233,8 +233,21 @@ impl Held {
         observed.memory = known.sizes.memory;
         observed.disk = known.sizes.disk;
         observed.usage.clone_from(&known.usage);
+        observed.location = folder(&vm.name);
         observed
     }
+}
+
+/// Where Multipass keeps an instance's disk; only its daemon may look there.
+fn folder(vm: &VmName) -> Option<String> {
+    let vaults = if cfg!(target_os = "linux") {
+        "/var/snap/multipass/common/data/multipassd/vault/instances"
+    } else if cfg!(target_os = "macos") {
+        "/var/root/Library/Application Support/multipassd/qemu/vault/instances"
+    } else {
+        return None;
+    };
+    Some(format!("{vaults}/{vm}"))
 }
 
 impl Mark<'_> {

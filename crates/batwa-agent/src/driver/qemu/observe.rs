@@ -72,6 +72,7 @@ impl Vms {
         let (state, message) = state(&record, process.is_some(), health.as_ref(), being_made);
         observed.state = state;
         observed.message = message;
+        observed.location = Some(vm.dir.path().display().to_string());
         if process.is_some() {
             observed.readiness = Some(
                 health

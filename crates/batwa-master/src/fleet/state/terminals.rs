@@ -1,0 +1,64 @@
+//! Terminal sessions: what agents tell of them, and who opened which.
+
+use std::collections::BTreeSet;
+
+use batwa_api::{
+    event::Event,
+    id::{AgentId, TerminalId},
+    terminal::{ListedTerminal, Terminal},
+};
+
+use super::State;
+
+impl State {
+    /// Takes all terminal sessions of an agent.
+    pub(crate) fn put_terminals(&mut self, id: &AgentId, terminals: Vec<Terminal>) -> Vec<Event> {
+        let Some(entry) = self.agents.get(id) else {
+            return Vec::new();
+        };
+        let there: BTreeSet<TerminalId> = terminals.iter().map(|terminal| terminal.id).collect();
+        let gone: Vec<_> = entry
+            .terminals
+            .keys()
+            .filter(|id| !there.contains(id))
+            .copied()
+            .collect();
+        let mut events = Vec::new();
+        for terminal in gone {
+            events.extend(self.remove_terminal(id, terminal));
+        }
+        for terminal in terminals {
+            events.extend(self.put_terminal(id, terminal));
+        }
+        events
+    }
+
+    /// Takes one terminal session; `None` when nothing changed.
+    pub(crate) fn put_terminal(&mut self, id: &AgentId, terminal: Terminal) -> Option<Event> {
+        let entry = self.agents.get_mut(id)?;
+        entry.record.as_ref()?;
+        let before = entry.terminals.insert(terminal.id, terminal.clone());
+        (before.as_ref() != Some(&terminal)).then(|| Event::Terminal {
+            terminal: self.listed_terminal(id, terminal),
+        })
+    }
+
+    /// Forgets one terminal session.
+    pub(crate) fn remove_terminal(&mut self, id: &AgentId, terminal: TerminalId) -> Option<Event> {
+        self.openers.remove(&terminal);
+        self.agents
+            .get_mut(id)?
+            .terminals
+            .remove(&terminal)
+            .map(|_| Event::TerminalRemoved { id: terminal })
+    }
+
+    /// A terminal session as readers see it.
+    pub(crate) fn listed_terminal(&self, id: &AgentId, terminal: Terminal) -> ListedTerminal {
+        ListedTerminal {
+            agent_id: id.clone(),
+            opened_by: self.openers.get(&terminal.id).cloned(),
+            terminal,
+        }
+    }
+}
