@@ -167,7 +167,7 @@ impl ProtocolRange {
 pub enum Purpose {
     /// To be reached, with the identity it joined with.
     Tunnel,
-    /// To become known, by a join token.
+    /// To become known, by a join token; nothing runs in this tunnel.
     Join {
         /// Which token; its secret is proven, never sent.
         token_id: JoinTokenId,

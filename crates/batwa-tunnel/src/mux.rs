@@ -20,9 +20,9 @@ use tokio::{
     time::timeout,
 };
 use tokio_tungstenite::WebSocketStream;
-use yamux::{Config, Connection, ConnectionError, Mode};
+use yamux::{Config, Connection, ConnectionError, FrameDecodeError, Mode};
 
-use crate::socket::{Closed, Ending, Socket, Timing};
+use crate::socket::{Closed, Ending, Failure, Socket, Timing};
 
 /// Streams that a master has open in one tunnel at a time; whoever wants one more waits.
 pub const MAX_STREAMS: usize = 256;
@@ -180,12 +180,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Mux<S> {
     }
 
     async fn end(mut self, over: Option<Ended>) -> Ended {
+        let failed = self.ending.failed();
         let ended = if let Some(closed) = self.ending.received() {
             Ended::ByPeer(Some(closed))
         } else if self.ending.was_asked() {
             Ended::ByUs
         } else {
-            over.unwrap_or(Ended::ByPeer(None))
+            match failed {
+                Some(Failure::Broken(why)) => Ended::Broken(why),
+                Some(Failure::Violation(what)) => Ended::Violation(what),
+                None => over.unwrap_or(Ended::ByPeer(None)),
+            }
         };
         if let Ended::Violation(what) = &ended {
             self.ending
@@ -200,10 +205,9 @@ impl From<ConnectionError> for Ended {
     fn from(error: ConnectionError) -> Self {
         match error {
             ConnectionError::Closed => Self::ByPeer(None),
-            ConnectionError::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
-                Self::Violation(error.to_string())
+            ConnectionError::Io(error) | ConnectionError::Decode(FrameDecodeError::Io(error)) => {
+                Self::Broken(error.to_string())
             }
-            ConnectionError::Io(error) => Self::Broken(error.to_string()),
             other => Self::Violation(other.to_string()),
         }
     }
@@ -277,3 +281,6 @@ impl AsyncWrite for Stream {
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,9 @@
 //! taken nothing of what we write, for three of them.
 
 use std::{
-    fmt, io,
+    fmt,
+    future::Future as _,
+    io,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker},
@@ -16,7 +18,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{AsyncRead, AsyncWrite, Sink, Stream, ready};
 use tokio::{
     io::{AsyncRead as TokioRead, AsyncWrite as TokioWrite},
-    time::{Instant, Interval, MissedTickBehavior, interval_at},
+    time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -28,6 +30,8 @@ use tokio_tungstenite::{
 
 /// Longest message that we send.
 pub(crate) const MAX_MESSAGE: usize = 64 << 10;
+/// How long the other side may take to answer a close.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Longest reason of a close: a control frame holds 125 bytes, two of them the code.
 const CLOSE_REASON_BYTES: usize = 120;
 
@@ -112,7 +116,17 @@ pub(crate) struct Ending(Arc<Mutex<EndingState>>);
 struct EndingState {
     asked: Option<Closed>,
     received: Option<Closed>,
+    failed: Option<Failure>,
     waker: Option<Waker>,
+}
+
+/// Why a socket failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The connection did.
+    Broken(String),
+    /// The other side sent what cannot be.
+    Violation(String),
 }
 
 impl Ending {
@@ -137,6 +151,34 @@ impl Ending {
         state.received.clone()
     }
 
+    /// Why the socket failed, if it did.
+    pub(crate) fn failed(&self) -> Option<Failure> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.failed.clone()
+    }
+
+    /// Keeps why the socket failed, and makes of it what the multiplexer takes: to that all failures are alike.
+    fn fail(&self, failure: Failure) -> io::Error {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.failed.get_or_insert(failure);
+        io::ErrorKind::ConnectionAborted.into()
+    }
+
+    fn fail_with(&self, error: tungstenite::Error) -> io::Error {
+        use tungstenite::error::ProtocolError;
+        self.fail(match error {
+            tungstenite::Error::Io(error) => Failure::Broken(error.to_string()),
+            tungstenite::Error::ConnectionClosed
+            | tungstenite::Error::AlreadyClosed
+            | tungstenite::Error::Protocol(
+                ProtocolError::ResetWithoutClosingHandshake
+                | ProtocolError::SendAfterClosing
+                | ProtocolError::ReceivedAfterClosing,
+            ) => Failure::Broken("the connection was cut".to_owned()),
+            other => Failure::Violation(other.to_string()),
+        })
+    }
+
     fn poll_asked(&self, cx: &mut Context<'_>) -> Option<Closed> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.asked.is_none() {
@@ -152,7 +194,8 @@ pub(crate) struct Socket<S> {
     incoming: Bytes,
     outgoing: BytesMut,
     control: Option<Message>,
-    closing: bool,
+    /// When the last words end, once the close is on its way.
+    closing: Option<Pin<Box<Sleep>>>,
     ending: Ending,
     timing: Timing,
     pings: Interval,
@@ -172,7 +215,7 @@ impl<S: TokioRead + TokioWrite + Unpin> Socket<S> {
             incoming: Bytes::new(),
             outgoing: BytesMut::new(),
             control: None,
-            closing: false,
+            closing: None,
             ending,
             timing,
             pings,
@@ -191,20 +234,19 @@ impl<S: TokioRead + TokioWrite + Unpin> Socket<S> {
                 .is_some_and(|since| since.elapsed() >= patience);
             if silent || stalled {
                 let what = if silent { "said" } else { "taken" };
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!(
-                        "the other side has {what} nothing for {} s",
-                        patience.as_secs_f64()
-                    ),
-                ));
+                return Err(self.ending.fail(Failure::Broken(format!(
+                    "the other side has {what} nothing for {} s",
+                    patience.as_secs_f64()
+                ))));
             }
             self.control = Some(Message::Ping(Bytes::new()));
         }
         if let Some(close) = self.ending.poll_asked(cx)
-            && !self.closing
+            && self.closing.is_none()
         {
-            self.closing = true;
+            self.closing = Some(Box::pin(sleep(LAST_WORDS)));
+            // What was to be said before is not said any more.
+            self.outgoing.clear();
             self.control = Some(Message::Close(Some(CloseFrame {
                 code: CloseCode::from(close.code),
                 reason: close.reason.into(),
@@ -226,17 +268,23 @@ impl<S: TokioRead + TokioWrite + Unpin> Socket<S> {
     }
 
     fn poll_send_inner(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.control.is_some() || !self.outgoing.is_empty() {
-            ready!(Pin::new(&mut self.inner).poll_ready(cx)).map_err(to_io)?;
-            let message = match self.control.take() {
+        let Self {
+            inner,
+            outgoing,
+            control,
+            ending,
+            ..
+        } = self;
+        let failed = |error| ending.fail_with(error);
+        while control.is_some() || !outgoing.is_empty() {
+            ready!(Pin::new(&mut *inner).poll_ready(cx)).map_err(failed)?;
+            let message = match control.take() {
                 Some(control) => control,
-                None => Message::Binary(self.outgoing.split().freeze()),
+                None => Message::Binary(outgoing.split().freeze()),
             };
-            Pin::new(&mut self.inner)
-                .start_send(message)
-                .map_err(to_io)?;
+            Pin::new(&mut *inner).start_send(message).map_err(failed)?;
         }
-        Pin::new(&mut self.inner).poll_flush(cx).map_err(to_io)
+        Pin::new(inner).poll_flush(cx).map_err(failed)
     }
 }
 
@@ -253,9 +301,18 @@ impl<S: TokioRead + TokioWrite + Unpin> AsyncRead for Socket<S> {
         {
             return Poll::Ready(Err(error));
         }
-        if this.closing && this.control.is_none() {
-            // The reason is on its way; nothing that comes now matters.
-            return Poll::Ready(Ok(0));
+        if let Some(last_words) = &mut this.closing {
+            // The reason is on its way. Nothing that comes now matters, but that all of it is read: cut with something
+            // unread, the connection would be reset and the reason lost.
+            if last_words.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(0));
+            }
+            loop {
+                match ready!(Pin::new(&mut this.inner).poll_next(cx)) {
+                    Some(Ok(message)) if !message.is_close() => {}
+                    Some(_) | None => return Poll::Ready(Ok(0)),
+                }
+            }
         }
         loop {
             if this.incoming.has_remaining() {
@@ -265,7 +322,7 @@ impl<S: TokioRead + TokioWrite + Unpin> AsyncRead for Socket<S> {
             }
             let message = match ready!(Pin::new(&mut this.inner).poll_next(cx)) {
                 None => return Poll::Ready(Ok(0)),
-                Some(Err(error)) => return Poll::Ready(Err(to_io(error))),
+                Some(Err(error)) => return Poll::Ready(Err(this.ending.fail_with(error))),
                 Some(Ok(message)) => message,
             };
             this.heard = Instant::now();
@@ -278,10 +335,9 @@ impl<S: TokioRead + TokioWrite + Unpin> AsyncRead for Socket<S> {
                     return Poll::Ready(Ok(0));
                 }
                 Message::Text(_) | Message::Frame(_) => {
-                    return Poll::Ready(Err(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        "a text message came where only streams are",
-                    )));
+                    return Poll::Ready(Err(this.ending.fail(Failure::Violation(
+                        "a text message came where only streams are".to_owned(),
+                    ))));
                 }
             }
         }
@@ -294,6 +350,9 @@ impl<S: TokioRead + TokioWrite + Unpin> AsyncWrite for Socket<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.closing.is_some() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         if self.outgoing.len() >= MAX_MESSAGE {
             ready!(self.poll_send(cx))?;
         }
@@ -308,16 +367,9 @@ impl<S: TokioRead + TokioWrite + Unpin> AsyncWrite for Socket<S> {
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_send(cx))?;
-        Pin::new(&mut self.inner).poll_close(cx).map_err(to_io)
-    }
-}
-
-fn to_io(error: tungstenite::Error) -> io::Error {
-    match error {
-        tungstenite::Error::Io(error) => error,
-        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {
-            io::ErrorKind::ConnectionAborted.into()
-        }
-        other => io::Error::other(other),
+        let Self { inner, ending, .. } = &mut *self;
+        Pin::new(inner)
+            .poll_close(cx)
+            .map_err(|error| ending.fail_with(error))
     }
 }

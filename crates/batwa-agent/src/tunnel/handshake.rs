@@ -52,9 +52,7 @@ pub enum HandshakeError {
     #[error("what answers at this address does not have the master's key")]
     Impostor,
     /// Neither the system nor the master vouches for the TLS certificate.
-    #[error(
-        "the TLS certificate at this address is not trusted ({0}), and the master does not vouch for it"
-    )]
+    #[error("{0}, and the master's key does not vouch for it either")]
     Certificate(String),
     /// The master refuses.
     #[error("{}", .0.detail)]
