@@ -3,6 +3,7 @@
 use std::{fmt, io, net::IpAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use batwa_tls::CertificateSource;
+use batwa_tunnel::Timing;
 use futures_util::future::BoxFuture;
 use ipnet::IpNet;
 use tokio::io::DuplexStream;
@@ -36,6 +37,8 @@ pub struct MasterConfig {
     pub session_limits: SessionLimits,
     /// How long a shutdown waits for requests under way before it cuts them.
     pub shutdown_grace: Duration,
+    /// Signs of life in tunnels.
+    pub tunnel_timing: Timing,
     /// The program that machines may fetch from the master when they join: usually its own.
     pub executable: Option<PathBuf>,
     /// The agent in this process, when there is one.
@@ -59,6 +62,7 @@ impl MasterConfig {
             admin_password_file: None,
             session_limits: SessionLimits::default(),
             shutdown_grace: Duration::from_secs(8),
+            tunnel_timing: Timing::default(),
             executable: None,
             local_agent: None,
         }

@@ -17,6 +17,7 @@ mod index;
 pub(crate) mod labels;
 mod old_list;
 pub(crate) mod operations;
+mod pace;
 mod poll;
 mod pulse;
 pub(crate) mod query;

@@ -397,6 +397,10 @@ impl App {
 
     /// Takes an agent's heartbeat: no store, no waiting.
     pub(crate) fn heartbeat(&self, id: &str, key: Option<&SecretString>) -> Result<(), Error> {
+        if !self.fleet().is_ready() {
+            // "Unknown" would make every agent register again after each restart.
+            return Err(Error::Unavailable("the master is still starting"));
+        }
         // As it was sent, checked by nobody yet.
         let shown: String = id.chars().take(AgentId::MAX_LEN).collect();
         let refused = |refusal: HeartbeatRefusal| match refusal {

@@ -33,7 +33,7 @@ use crate::{
     fleet::{
         admission::{self, Admission},
         record::{AgentRecord, PendingAgent},
-        tunnels::{self, Admitted, Peer},
+        tunnels::{self, Peer},
     },
     store::join_tokens::Joining,
 };
@@ -110,8 +110,7 @@ pub(crate) struct Established {
     peer: Peer,
     version: String,
     protocol: u32,
-    status: TunnelStatus,
-    /// Whether streams run in it; else it was for changing a key alone.
+    /// Whether streams run in it; else it was for joining or for changing a key alone.
     pub(crate) is_lasting: bool,
 }
 
@@ -202,8 +201,7 @@ impl App {
             },
             version: hello.version.clone(),
             protocol: challenged.protocol,
-            status,
-            is_lasting: !matches!(hello.purpose, Purpose::Rotate { .. }),
+            is_lasting: hello.purpose == Purpose::Tunnel,
         };
         Ok((established, MasterFrame::Welcome { welcome, signature }))
     }
@@ -412,27 +410,25 @@ impl App {
         let Established { id, key, peer, .. } = &established;
         let fleet = self.fleet();
         let now = Timestamp::now();
-        let admitted = match established.status {
-            TunnelStatus::Approved => Admitted::Yes,
-            TunnelStatus::Pending => Admitted::NotYet,
-        };
-        // Somebody may have decided otherwise since the proof: what the record says now counts.
+        let taken = fleet.tunnels.open(id, *key, opener.clone(), peer);
+        // Somebody may have decided otherwise since the proof: what is known now counts, and whoever decides later
+        // finds the tunnel here.
         let stands = fleet.read(|state| {
-            state.agents.get(id).is_some_and(|entry| {
-                let let_in = entry
-                    .record
-                    .as_ref()
-                    .is_some_and(|record| record.public_key == Some(*key) && !record.revoked);
-                let waits = entry.pending.iter().any(|row| row.public_key == Some(*key));
-                let_in || waits
-            })
+            let entry = state.agents.get(id)?;
+            let record = entry.record.as_ref();
+            if record.is_some_and(|record| record.public_key == Some(*key) && !record.revoked) {
+                return Some(TunnelStatus::Approved);
+            }
+            let waits = entry.pending.iter().any(|row| row.public_key == Some(*key));
+            waits.then_some(TunnelStatus::Pending)
         });
-        let taken = fleet.tunnels.open(id, *key, opener.clone(), peer, admitted);
-        if !stands {
-            opener.close(Closed::new(
+        match stands {
+            Some(TunnelStatus::Approved) => fleet.tunnels.admit(id, Some(key)),
+            Some(TunnelStatus::Pending) => {}
+            None => opener.close(Closed::new(
                 CloseCode::ComeBack,
                 "0 it was decided otherwise",
-            ));
+            )),
         }
         let shown = tunnels::shown(peer, &established.version, established.protocol, now);
         fleet.put_tunnel(id, *key, Some(shown));

@@ -32,6 +32,7 @@ use super::{
     clock::Clock,
     hygiene,
     operations::Heard,
+    pace::Pace,
     pulse::Pulse,
     record::{AgentRecord, Fingerprint},
 };
@@ -264,6 +265,7 @@ async fn follow(
     mut watch: crate::client::watch::Watch,
 ) -> Broken {
     let mut begun = false;
+    let mut pace = Pace::new(Instant::now());
     loop {
         let event = match watch.next().await {
             Ok(Some(event)) => event,
@@ -275,8 +277,13 @@ async fn follow(
         }
         begun = true;
         contact.seen(fleet);
+        let wait = pace.take(&event, Instant::now());
         if let Err(nonsense) = fleet.hear(contact, event) {
             return Broken::Nonsense(nonsense);
+        }
+        if !wait.is_zero() {
+            // Whoever attends to this contact is told of its end all the same: dropping this loses nothing.
+            tokio::time::sleep(wait).await;
         }
     }
 }

@@ -63,32 +63,22 @@ pub(crate) struct Taken {
     pub(crate) rival: Option<Peer>,
 }
 
-/// Whether streams may be opened in a tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Admitted {
-    /// The agent is let in.
-    Yes,
-    /// It waits.
-    NotYet,
-}
-
 impl Tunnels {
     /// Takes a tunnel whose key is proven; one that is open with the same key has to go. Each stays here until its own
-    /// [`Self::close`], also one that is being cut.
+    /// [`Self::close`], also one that is being cut. No stream is opened in it before [`Self::admit`].
     pub(crate) fn open(
         &self,
         agent: &AgentId,
         key: PublicKey,
         opener: Opener,
         peer: &Peer,
-        admitted: Admitted,
     ) -> Taken {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let live = Live {
             number,
             opener,
             peer: peer.clone(),
-            let_in: admitted == Admitted::Yes,
+            let_in: false,
         };
         let before = self
             .live()

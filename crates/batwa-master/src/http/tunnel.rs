@@ -4,7 +4,7 @@ use std::{future::Future, time::Duration};
 
 use axum::{extract::State, response::Response};
 use batwa_api::tunnel::{AgentFrame, MasterFrame, Refused};
-use batwa_tunnel::{Mux, Timing, WireError, wire};
+use batwa_tunnel::{Mux, WireError, wire};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
@@ -47,7 +47,7 @@ pub(crate) async fn dial_in(
         drop(place);
         match established {
             Ok(Some(established)) => {
-                let (mux, opener, requests) = Mux::master(socket, Timing::default());
+                let (mux, opener, requests) = Mux::master(socket, serving.config().tunnel_timing);
                 serving.hold_tunnel(established, mux, opener, requests).await;
             }
             Ok(None) => {}

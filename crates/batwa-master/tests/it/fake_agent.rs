@@ -38,6 +38,8 @@ pub(crate) enum Manner {
     HugeNames,
     /// It says it is another agent.
     OtherId,
+    /// Changes without end, as fast as they can be sent.
+    Flood,
 }
 
 pub(crate) struct Known {
@@ -69,6 +71,20 @@ pub(crate) fn vm(name: &str, state: &str) -> Value {
 
 impl FakeAgent {
     pub(crate) async fn start(id: &str, manner: Manner, vms: Vec<Value>) -> Self {
+        let (known, router) = Self::parts(id, manner, vms);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self {
+            address,
+            known,
+            tasks,
+        }
+    }
+
+    /// What it knows, and the API it serves on whatever link.
+    pub(crate) fn parts(id: &str, manner: Manner, vms: Vec<Value>) -> (Arc<Known>, Router) {
         let known = Arc::new(Known {
             manner,
             id: id.to_owned(),
@@ -84,15 +100,7 @@ impl FakeAgent {
             .route("/api/v1/terminals", post(open))
             .route("/api/v1/terminals/{id}/attach", any(attach))
             .with_state(known.clone());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self {
-            address,
-            known,
-            tasks,
-        }
+        (known, router)
     }
 
     pub(crate) fn url(&self) -> String {
@@ -147,6 +155,24 @@ async fn watch(State(known): State<Arc<Known>>) -> Response {
         Manner::Rubbish => "<html>\n".into_response(),
         Manner::WrongTypes => {
             "{\"type\":\"snapshot\",\"revision\":\"x\",\"agent\":[],\"vms\":7}\n".into_response()
+        }
+        Manner::Flood => {
+            let first = snapshot(&known);
+            let mut n = 0_u64;
+            let events = stream::repeat_with(move || {
+                n += 1;
+                let name = format!("vm{}", n % 100);
+                let state = if n.is_multiple_of(2) {
+                    "running"
+                } else {
+                    "stopped"
+                };
+                json!({"type": "vm", "revision": n, "vm": vm(&name, state)}).to_string()
+            });
+            let lines = stream::once(async { first })
+                .chain(events)
+                .map(|line| Ok::<_, std::convert::Infallible>(format!("{line}\n")));
+            Body::from_stream(lines).into_response()
         }
         Manner::EndlessLine => {
             let line =

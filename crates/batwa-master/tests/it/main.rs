@@ -18,3 +18,4 @@ mod rights;
 mod security;
 mod setup;
 mod start;
+mod tunnel;

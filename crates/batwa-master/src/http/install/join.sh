@@ -3,7 +3,7 @@
 #
 #   curl -fsSL @MASTER@/join.sh | sh -s -- TOKEN [flags of `batwa agent join`]
 #
-# Root gets /usr/local/bin/batwa, everybody else ~/.local/bin/batwa.
+# Root gets /usr/local/bin/batwa, everybody else ~/.local/bin/batwa; BATWA_INSTALL_DIR names another folder.
 set -eu
 
 MASTER='@MASTER@'
@@ -54,7 +54,9 @@ main() {
 build Batwa @VERSION@ on this machine (cargo install --locked --path crates/batwa), then run
     batwa agent join $MASTER TOKEN"
     fi
-    if [ "$(id -u)" = 0 ]; then
+    if [ -n "${BATWA_INSTALL_DIR:-}" ]; then
+        folder=$BATWA_INSTALL_DIR
+    elif [ "$(id -u)" = 0 ]; then
         folder=/usr/local/bin
     else
         folder=$HOME/.local/bin
