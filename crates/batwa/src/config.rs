@@ -28,8 +28,8 @@ const LOCAL_AGENT_DIR: &str = "agent";
 /// The folder in which agents by themselves have theirs, by id.
 const AGENTS_DIR: &str = "agents";
 
-/// Heartbeats more often than this only make noise.
-const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(100);
+/// Heartbeats and pings more often than this only make noise.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a master is told.
 pub(crate) fn master(
@@ -38,6 +38,9 @@ pub(crate) fn master(
 ) -> Result<MasterConfig, SettingError> {
     let mut config = MasterConfig::new(state_dir(settings, environment)?);
     config.executable = executable();
+    if let Some(ping) = ping(settings)? {
+        config.tunnel_timing.ping = ping;
+    }
     if let Some(host) = settings.text("host") {
         host.clone_into(&mut config.host);
     }
@@ -123,16 +126,37 @@ pub(crate) fn agent(
     if member.is_some() {
         config.master_url = None;
         let dialer = Dialer::new(proxies(environment));
-        config.tunnel = Some(TunnelConfig::new(Arc::new(dialer)));
+        let mut tunnel = TunnelConfig::new(Arc::new(dialer));
+        if let Some(ping) = ping(settings)? {
+            tunnel.timing.ping = ping;
+        }
+        if let Some(retry) = settings.parse("tunnel-retry", pause)? {
+            tunnel.longest_pause = retry;
+        }
+        config.tunnel = Some(tunnel);
     }
     if let Some(interval) = settings.parse("heartbeat-interval", duration)? {
-        if interval < SHORTEST_HEARTBEAT {
+        if interval < SHORTEST_PAUSE {
             let text = settings.text("heartbeat-interval").unwrap_or_default();
             return Err(settings.refuse("heartbeat-interval", text, "it must be 0.1 s at least"));
         }
         config.heartbeat_interval = interval;
     }
     Ok(config)
+}
+
+/// Time between two pings of a tunnel.
+fn ping(settings: &Settings) -> Result<Option<Duration>, SettingError> {
+    settings.parse("tunnel-ping", pause)
+}
+
+/// A duration that something is done again after.
+fn pause(text: &str) -> Result<Duration, String> {
+    let pause = duration(text)?;
+    if pause < SHORTEST_PAUSE {
+        return Err("it must be 0.1 s at least".to_owned());
+    }
+    Ok(pause)
 }
 
 fn agent_id(settings: &Settings) -> Result<Option<AgentId>, SettingError> {

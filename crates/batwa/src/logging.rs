@@ -6,6 +6,10 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberI
 
 use crate::settings::{SettingError, Settings};
 
+/// Libraries that call for a person over what we deal with ourselves: a certificate that another way vouches for, an
+/// agent that breaks the rules. Whoever wants to hear them names them.
+const QUIET: &str = "rustls_platform_verifier=off,yamux=off";
+
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
@@ -26,7 +30,7 @@ pub(crate) fn start(settings: &Settings) -> Result<(), SettingError> {
         .unwrap_or(Format::Text);
     let filter = settings
         .parse("log-level", |text| {
-            EnvFilter::builder().parse(text).map_err(|_| {
+            EnvFilter::builder().parse(format!("{QUIET},{text}")).map_err(|_| {
                 "it must be `error`, `warn`, `info`, `debug` or `trace`, or such a word for each part, as in `info,batwa_agent=debug`".to_owned()
             })
         })?
