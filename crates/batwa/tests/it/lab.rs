@@ -1,6 +1,7 @@
 //! A master, agents and callers to experiment with.
 
 mod caller;
+mod member;
 mod process;
 mod terminal;
 
@@ -14,6 +15,7 @@ use tempfile::TempDir;
 
 pub(crate) use self::{
     caller::Caller,
+    member::join_token,
     process::{Process, ProcessBuilder, batwa},
     terminal::Terminal,
 };
@@ -72,10 +74,30 @@ impl Lab {
         Self::start("master", "", extra).await
     }
 
+    /// `batwa master` that serves TLS with a certificate of its own making.
+    pub(crate) async fn master_by_tls() -> Self {
+        let mut lab = Self::unstarted("master", "", &["--tls", "self-signed"]);
+        lab.start_master(0).await;
+        let certificate = lab.master.as_ref().expect("it runs").certificate();
+        let nobody = Caller::pinning(&lab.url, certificate);
+        lab.admin = nobody.sign_in(ADMIN).await;
+        lab
+    }
+
     async fn start(command: &'static str, fake: &str, extra: &[&str]) -> Self {
+        let mut lab = Self::unstarted(command, fake, extra);
+        lab.start_master(0).await;
+        lab.admin = Caller::with_token(&lab.url, ADMIN).await;
+        if command == "up" {
+            lab.agent_is("local", "online").await;
+        }
+        lab
+    }
+
+    fn unstarted(command: &'static str, fake: &str, extra: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         std::fs::write(dir.path().join("password"), ADMIN.1).expect("the password file");
-        let mut lab = Self {
+        Self {
             dir,
             command,
             fake: fake.to_owned(),
@@ -83,13 +105,7 @@ impl Lab {
             master: None,
             url: String::new(),
             admin: Caller::nobody(""),
-        };
-        lab.start_master(0).await;
-        lab.admin = Caller::with_token(&lab.url, ADMIN).await;
-        if command == "up" {
-            lab.agent_is("local", "online").await;
         }
-        lab
     }
 
     async fn start_master(&mut self, port: u16) {

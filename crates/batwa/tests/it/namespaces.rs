@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::lab::{ADMIN, Caller, Process, ProcessBuilder, Terminal, until};
 
 /// Runs a command of the system to its end.
-async fn run(words: &str) -> Result<(), String> {
+pub(crate) async fn run(words: &str) -> Result<(), String> {
     let mut words_of = words.split_whitespace();
     let program = words_of.next().expect("a program");
     let ended = ProcessBuilder::program(program).args(words_of).run().await;
@@ -85,15 +85,20 @@ impl Drop for Network {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "skipping is said aloud")]
 async fn network() -> Option<Network> {
-    match Network::new().await {
+    skipped(Network::new().await)
+}
+
+/// The network; where there can be none, the test is skipped aloud, or fails where it must not be.
+#[expect(clippy::print_stdout, reason = "skipping is said aloud")]
+pub(crate) fn skipped<T>(network: Result<T, String>) -> Option<T> {
+    match network {
         Ok(network) => Some(network),
         Err(error) if std::env::var("BATWA_TEST_NETNS").is_ok_and(|text| text == "require") => {
             panic!("network namespaces cannot be made: {error}")
         }
         Err(error) => {
-            println!("SKIPPED: two network namespaces: {error}");
+            println!("SKIPPED: network namespaces: {error}");
             None
         }
     }

@@ -78,7 +78,11 @@ async fn a_simulation_that_cannot_be_ends_at_once_and_says_why() {
         .run()
         .await;
     assert_eq!(ended.code, Some(2), "{}", ended.stderr);
-    assert!(ended.stderr.contains("used once, which is all it allows"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("used once, which is all it allows"),
+        "{}",
+        ended.stderr
+    );
     assert_eq!(ended.stdout, "");
     for wrong in [
         ["--master", &lab.url, "--token", "x"],
