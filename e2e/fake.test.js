@@ -252,9 +252,9 @@ test('the table follows the keyboard, the address and the filter', async ({ page
 	await page.keyboard.type('state:running');
 	await eventually('only running VMs are listed', async () => (await row(page, 'web-1').count()) === 1 && (await row(page, 'node-1').count()) === 0);
 	check(page.url().includes('state'), `the address says ${page.url()}`);
-	await page.getByRole('searchbox', { name: 'Search VMs' }).fill('state:sleeping');
+	await page.getByRole('combobox', { name: 'Search VMs' }).fill('state:sleeping');
 	await page.getByText(/there is no state/).waitFor();
-	await page.getByRole('searchbox', { name: 'Search VMs' }).fill('no-such-vm');
+	await page.getByRole('combobox', { name: 'Search VMs' }).fill('no-such-vm');
 	await page.getByText('Nothing matches').waitFor();
 	await page.getByRole('button', { name: 'Show all' }).click();
 	await state(page, 'node-1', 'Stopped');
@@ -294,11 +294,12 @@ test('an operation keeps its log', async ({ page }) => {
 	await panel.getByRole('button', { name: 'Close the details' }).click();
 });
 
-test('a machine is added with the command the page shows, and appears while one looks', async (it) => {
+test('a machine is added with a key and a port, as the guide has it, and appears while one looks', async (it) => {
 	const { page, master } = it;
 	await page.goto(`${master.url}/machines`);
 	await page.getByRole('button', { name: 'Add a machine' }).click();
 	const dialog = page.getByRole('dialog', { name: 'Add a machine' });
+	await dialog.getByRole('button', { name: 'By key and port' }).click();
 	await dialog.getByLabel('What to call it').fill('local');
 	await dialog.getByRole('button', { name: 'Make the command' }).click();
 	await dialog.getByText(/own machine/).waitFor();
@@ -308,30 +309,34 @@ test('a machine is added with the command the page shows, and appears while one 
 	const key = /--api-key (\S+)/.exec(command)?.[1];
 	check(key, `no key in: ${command}`);
 	check(command.includes('--agent-id shed') && command.includes(`--master-url ${master.url}`) && command.includes('--port 8001'), command);
-	await shoot(page, 'add-machine');
+	await shoot(page, 'add-machine-by-key');
 	const dir = stateDir();
 	it.remoteDir = { remove: () => import('node:fs').then(({ rmSync }) => rmSync(dir, { recursive: true, force: true })) };
 	it.remote = await agent({ log: 'fake-agent', dir, id: 'shed', key, master: master.url, args: ['--driver', 'fake', '--fake', 'vms=2,latency=50ms', '--heartbeat-interval', '1s'] });
 	await dialog.getByText('ready for VMs').waitFor({ timeout: 30_000 });
-	await shoot(page, 'add-machine-done');
 	await dialog.getByRole('button', { name: 'Done' }).click();
 	await page.getByRole('row').filter({ hasText: 'shed' }).getByText('Online').waitFor();
 });
 
-test('labels, cordon and details of a machine', async ({ page }) => {
-	await page.getByRole('row').filter({ hasText: 'shed' }).getByRole('button').first().click();
-	const panel = page.getByRole('complementary');
-	await panel.getByRole('heading', { name: 'Capacity' }).waitFor();
-	await panel.getByRole('button', { name: 'Edit' }).click();
-	await page.getByLabel('Labels').fill('site=garden\nrack=1');
+test('labels, notes, cordon and details of a machine', async ({ page }) => {
+	await page.getByRole('row').filter({ hasText: 'shed' }).getByRole('link').first().click();
+	await page.getByRole('heading', { name: 'Capacity' }).waitFor();
+	await page.getByRole('button', { name: 'Edit' }).click();
+	await page.getByRole('textbox', { name: /Labels/ }).fill('site=garden\nrack=1');
+	await page.getByRole('textbox', { name: /Notes/ }).fill('Behind the roses.');
 	await page.getByRole('button', { name: 'Save' }).click();
-	await panel.getByText('site=garden').waitFor();
-	await panel.getByRole('button', { name: 'Cordon' }).click();
-	await panel.getByText('cordoned: no new VMs').waitFor();
+	await page.getByText('site=garden').waitFor();
+	await page.getByText('Behind the roses.').waitFor();
+	const act = async (item) => {
+		await page.getByRole('button', { name: /^More actions/ }).click();
+		await page.getByRole('menuitem', { name: item }).click();
+	};
+	await act('Cordon: no new VMs');
+	await page.getByText('cordoned: no new VMs').waitFor();
 	await shoot(page, 'machine');
-	await panel.getByRole('button', { name: 'Uncordon' }).click();
-	await panel.getByText('cordoned: no new VMs').waitFor({ state: 'detached' });
-	await page.keyboard.press('Escape');
+	await act('Uncordon');
+	await page.getByText('cordoned: no new VMs').waitFor({ state: 'detached' });
+	await page.getByRole('link', { name: 'Machines' }).first().click();
 });
 
 test('a machine with a key nobody made waits for approval, and is let in by its fingerprint', async ({ page, master }) => {
@@ -351,8 +356,11 @@ test('a machine with a key nobody made waits for approval, and is let in by its 
 	await card.waitFor({ state: 'detached' });
 	const attic = page.getByRole('row').filter({ hasText: 'attic' });
 	await attic.getByText(/Offline|Error/).waitFor({ timeout: 30_000 });
-	await attic.getByRole('button').first().click();
-	await page.getByRole('button', { name: 'Remove…' }).click();
+	await attic.getByRole('link').first().click();
+	await page.getByRole('list', { name: 'Alerts' }).getByText('--advertise-url').waitFor();
+	await page.getByRole('button', { name: /^More actions/ }).click();
+	await page.getByRole('menuitem', { name: 'Remove…' }).click();
+	await page.getByRole('dialog').getByText(/may register again/).waitFor();
 	await page.getByRole('dialog').getByRole('button', { name: 'Remove' }).click();
 	await attic.waitFor({ state: 'detached' });
 });
@@ -360,7 +368,7 @@ test('a machine with a key nobody made waits for approval, and is let in by its 
 test('the master is killed and comes back: the terminal of another machine goes on with nothing lost', async (it) => {
 	const { page, dir } = it;
 	await page.getByRole('link', { name: 'VMs' }).first().click();
-	await page.getByRole('searchbox', { name: 'Search VMs' }).fill('agent:shed state:running');
+	await page.getByRole('combobox', { name: 'Search VMs' }).fill('agent:shed state:running');
 	const first = page.getByRole('grid', { name: 'VMs' }).getByRole('row').nth(1);
 	await first.waitFor();
 	await first.click();
@@ -370,8 +378,8 @@ test('the master is killed and comes back: the terminal of another machine goes 
 	await eventually('it counts', async () => (await screen(page)).includes('line-3'));
 	it.master.kill('SIGKILL');
 	await it.master.exited;
-	await page.getByText(/reconnecting/).waitFor();
-	await page.getByRole('status').getByText(/^cut/).waitFor();
+	await page.getByText(/Connection lost/).waitFor();
+	await page.getByRole('status').getByText(/^reconnecting/).waitFor();
 	await page.keyboard.type('echo typed-$KEPT\n');
 	await page.getByText(/keys waiting/).waitFor();
 	await shoot(page, 'cut');
@@ -441,7 +449,7 @@ test('the API is documented from its own document', async ({ page, master }) => 
 });
 
 test('every page fits every screen in every theme, and prints no error', async ({ page, browser, master, context, errors }) => {
-	const pages = ['', 'vms', 'vms?vm=local%2Fweb-1', 'vms/local/web-1', 'machines', 'machines?agent=local', 'images', 'operations', 'settings', 'users', 'audit', 'api/docs'];
+	const pages = ['', 'vms', 'vms?vm=local%2Fweb-1', 'vms/local/web-1', 'machines', 'machines/local', 'images', 'operations', 'settings', 'users', 'audit', 'api/docs'];
 	const storageState = await context.storageState();
 	for (const theme of ['light', 'dark', 'contrast'])
 		for (const width of theme === 'contrast' ? [1024] : [1440, 1024, 768, 390]) {

@@ -96,3 +96,19 @@ export function agent({ log, dir, id, key, master, args }) {
 		/listens on http:\/\/\S+/
 	);
 }
+
+/**
+ * `batwa agent join`: enrols with a token, then runs; ready once it has joined or waits for approval.
+ * @param {{ log: string, dir: string, id: string, token: string, master: string, args: string[] }} options
+ */
+export function joined({ log, dir, id, token, master, args }) {
+	return start(log, ['agent', 'join', master, token, '--agent-id', id, '--state-dir', dir, ...args], /^joined |waits for an admin/m);
+}
+
+/**
+ * `batwa agent` in the folder of one that has joined.
+ * @param {{ log: string, dir: string, args: string[] }} options
+ */
+export function rejoin({ log, dir, args }) {
+	return start(log, ['agent', '--state-dir', dir, ...args], /the tunnel to .* is open/);
+}

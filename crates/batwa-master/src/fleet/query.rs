@@ -28,6 +28,8 @@ use filter::Matches;
 
 /// Most items of one page.
 pub(crate) const MAX_LIMIT: usize = 1000;
+/// Most items that a page passes by: they are walked over, which costs little each, but not nothing.
+pub(crate) const MAX_SKIP: usize = 1_000_000;
 /// Items of a page when nobody says.
 pub(crate) const DEFAULT_LIMIT: usize = 100;
 
@@ -114,6 +116,8 @@ pub(crate) struct VmQuery {
     pub(crate) limit: usize,
     /// After which VM the page begins.
     pub(crate) after: Option<Cursor>,
+    /// How many are passed by first.
+    pub(crate) skip: usize,
     /// Which counts are wanted.
     pub(crate) counted: Counted,
 }
@@ -160,7 +164,7 @@ impl Cursor {
 impl VmQuery {
     /// Whether it looks through texts or many rows, so that it is worth a thread of its own.
     pub(crate) fn is_search(&self) -> bool {
-        !self.terms.is_empty() || self.counted != Counted::default()
+        !self.terms.is_empty() || self.counted != Counted::default() || self.skip > 0
     }
 
     fn cursor_after(&self, row: &Row) -> Cursor {
@@ -179,7 +183,9 @@ impl State {
     pub(crate) fn list_vms(&self, query: &VmQuery) -> VmList {
         let limit = query.limit.clamp(1, MAX_LIMIT);
         let matches = Matches::of(self, &query.terms);
-        let mut page = self.page(query, matches.all().as_ref(), limit + 1);
+        let skip = query.skip.min(MAX_SKIP);
+        let mut page = self.page(query, matches.all().as_ref(), skip + limit + 1);
+        page.drain(..skip.min(page.len()));
         let next_cursor = (page.len() > limit)
             .then(|| {
                 page.truncate(limit);

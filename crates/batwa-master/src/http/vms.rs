@@ -25,7 +25,7 @@ use super::{
 use crate::{
     app::{App, Error, auth::Caller, vms::VmRef},
     fleet::{
-        query::{Counted, Cursor, Sort, VmQuery},
+        query::{Counted, Cursor, MAX_SKIP, Sort, VmQuery},
         search::{
             self, Term,
             pattern::{AgentPattern, LabelPattern},
@@ -52,6 +52,8 @@ pub(crate) struct VmParams {
     limit: Option<usize>,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
+    /// How many to pass by first, counted from `cursor`; for jumping far in a long list. 0 to 1000000.
+    skip: Option<usize>,
     /// Which counts beside those by state: `agents`, `labels`, or both separated by a comma.
     counts: Option<String>,
 }
@@ -67,6 +69,10 @@ impl VmParams {
             after: cursor(self.cursor.as_deref(), Cursor::decode, |cursor| {
                 cursor.fits(sort, direction)
             })?,
+            skip: match self.skip.unwrap_or_default() {
+                skip if skip <= MAX_SKIP => skip,
+                _ => return Err(Error::invalid("skip", format!("at most {MAX_SKIP}"))),
+            },
             counted: self.counted()?,
         })
     }

@@ -4374,6 +4374,8 @@ export interface operations {
                 limit?: number;
                 /** @description The `next_cursor` of the page before. */
                 cursor?: string;
+                /** @description How many to pass by first, counted from `cursor`; for jumping far in a long list. 0 to 1000000. */
+                skip?: number;
                 /** @description Which counts beside those by state: `agents`, `labels`, or both separated by a comma. */
                 counts?: string;
             };

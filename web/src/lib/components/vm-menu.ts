@@ -1,7 +1,8 @@
 // What one can do with a VM, as a menu: in the order of use, the dangerous last, the impossible with its reason.
 import { goto } from '$app/navigation';
 import type { Vm } from '$lib/api/types';
-import { refusal, request, TITLES, type Verb } from '$lib/state/actions.svelte';
+import { dismiss, refusal, request, TITLES, type Verb } from '$lib/state/actions.svelte';
+import { session } from '$lib/state/session.svelte';
 import { terminals } from '$lib/state/terminals.svelte';
 import type { MenuItem } from './Menu.svelte';
 
@@ -29,6 +30,7 @@ export function vmMenu(vm: Vm): MenuItem[] {
 		key: 'o',
 		run: () => void goto(`/vms/${encodeURIComponent(vm.agent_id)}/${encodeURIComponent(vm.name)}`)
 	};
+	if (vm.missing_since) return [open, 'line', { title: 'Dismiss', icon: 'check', refusal: session.operateRefusal, run: () => void dismiss(vm) }];
 	if (vm.state === 'deleted') return [open, 'line', action('recover'), action('purge')];
 	// What the driver can never do is left out; what it cannot do now says why.
 	const able = (verb: Verb) => vm.actions?.[verb] === null || vm.actions?.[verb] === undefined || !/driver cannot/.test(vm.actions[verb] ?? '');

@@ -58,3 +58,9 @@ export function agentCommand(agent: string, key: string, master: string): string
 export function quickstartCommand(agent: string, key: string, master: string): string {
 	return `scripts/quickstart agent --agent-id ${quote(agent)} --api-key ${quote(key)} --master-url ${quote(master)} --port 8001`;
 }
+
+/** Joining with a batwa that is there already; the address is the one that the master put into its own line. */
+export function joinCommand(line: string, token: string): string {
+	const master = /\bhttps?:\/\/\S+?(?=\/join\.sh)/.exec(line)?.[0] ?? 'MASTER-URL';
+	return `batwa agent join ${quote(master)} ${quote(token)}`;
+}

@@ -4,7 +4,6 @@ import { actionCommand, quote } from './cli';
 import { expandNames, nameError, proposeName } from './name';
 import { createStep, headline, stageText } from './operation';
 import { bestPlace, placeRefusal } from './placement';
-import { matches, parseQuery, withField } from './query';
 import { formatBytes, parseSize, writeSize } from './size';
 import { agentMark, vmMark } from './state';
 import { formatAgo, formatClock, formatDuration } from './time';
@@ -40,31 +39,6 @@ describe('times', () => {
 		expect(formatAgo('2026-01-01T11:58:00Z', now)).toBe('2 min ago');
 		expect(formatAgo('2026-01-01T12:10:00Z', now)).toBe('in 10 min');
 		expect(formatAgo('rubbish', now)).toBe('at an unknown time');
-	});
-});
-
-describe('the filter box', () => {
-	test('reads fields and words', () => {
-		expect(parseQuery(' state:running  agent:lab-1 label:team=web we b ')).toEqual({
-			filter: { q: 'we b', state: 'running', agent: 'lab-1', label: 'team=web' },
-			errors: []
-		});
-	});
-	test('says what a state can be', () => {
-		expect(parseQuery('state:sleeping').errors[0]).toContain('sleeping');
-		expect(parseQuery('state:').errors).toEqual([]);
-	});
-	test('replaces one field and leaves the rest', () => {
-		expect(withField('state:running web', 'state', 'stopped')).toBe('state:stopped web');
-		expect(withField('web state:running', 'state', null)).toBe('web');
-	});
-	test('knows which new VM belongs into the list', () => {
-		const vm = { name: 'Web-1', state: 'running', agent_id: 'lab', labels: { team: 'web' } };
-		const filter = (text: string) => parseQuery(text).filter;
-		expect(matches(filter('web state:running,stopped label:team'), vm)).toBe(true);
-		expect(matches(filter('label:team=db'), vm)).toBe(false);
-		expect(matches(filter('agent:office'), vm)).toBe(false);
-		expect(matches(filter('agent:office,la*'), vm)).toBe(true);
 	});
 });
 

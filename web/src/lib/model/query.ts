@@ -1,88 +1,146 @@
-// The filter box: `state:running agent:lab-1 label:team=web words`, read into the API's parameters.
+// What the search box holds: `state:running agent:lab-* label:env=prod -label:old memory>4G "free words"`.
+//
+// The master reads it and says what is wrong; here it is only taken apart, to colour it, to complete it, and to
+// change one field of it by a click. So everything is read, and nothing is refused.
+import type { Problem } from '$lib/api/types';
 
-export type VmFilter = {
-	q: string;
-	state: string | null;
-	agent: string | null;
-	label: string | null;
+export type Value = { text: string; from: number; to: number };
+export type Token = {
+	from: number;
+	to: number;
+	negated: boolean;
+	/** The field in lower case; `null` for words. */
+	field: string | null;
+	op: string;
+	values: Value[];
 };
-export type Query = { filter: VmFilter; errors: string[] };
 
-const STATES = [
-	'creating',
-	'starting',
-	'running',
-	'restarting',
-	'stopping',
-	'stopped',
-	'suspending',
-	'suspended',
-	'deleted',
-	'unknown',
-	'error'
-];
+const FIELD = /^([A-Za-z_]+)(>=|<=|[:=<>])/;
 
-/** Reads the box; what cannot be meant becomes an error that says what can. */
-export function parseQuery(text: string): Query {
-	const filter: VmFilter = { q: '', state: null, agent: null, label: null };
-	const errors: string[] = [];
-	const words: string[] = [];
-	for (const token of text.trim().split(/\s+/).filter(Boolean)) {
-		const match = /^(state|agent|machine|label):(.*)$/i.exec(token);
-		if (!match) {
-			words.push(token);
+/** The parts of a search, in order, with their places in the text. */
+export function tokens(text: string): Token[] {
+	const found: Token[] = [];
+	let at = 0;
+	while (at < text.length) {
+		if (/\s/.test(text[at] ?? '')) {
+			at += 1;
 			continue;
 		}
-		const [, field = '', value = ''] = match;
-		if (!value) continue;
-		switch (field.toLowerCase()) {
-			case 'state': {
-				const wrong = value
-					.toLowerCase()
-					.split(',')
-					.find((state) => state && !STATES.includes(state));
-				if (wrong) errors.push(`there is no state “${wrong}”; one of ${STATES.join(', ')}`);
-				else filter.state = value.toLowerCase();
-				break;
-			}
-			case 'label':
-				filter.label = value;
-				break;
-			default:
-				filter.agent = value;
+		const from = at;
+		const negated = text[at] === '-' && /\S/.test(text[at + 1] ?? '');
+		if (negated) at += 1;
+		const match = FIELD.exec(text.slice(at));
+		if (match) at += match[0].length;
+		const values: Value[] = [];
+		for (;;) {
+			const value = readValue(text, at, match !== null);
+			values.push(value);
+			at = value.to;
+			if (match === null || text[at] !== ',') break;
+			at += 1;
 		}
+		found.push({ from, to: at, negated, field: match?.[1]?.toLowerCase() ?? null, op: match?.[2] ?? '', values });
 	}
-	filter.q = words.join(' ');
-	return { filter, errors };
+	return found;
 }
 
-/** The text with one field set, replaced or (with `null`) taken out. */
-export function withField(text: string, field: 'state' | 'agent' | 'label', value: string | null): string {
-	const rest = text
-		.trim()
-		.split(/\s+/)
-		.filter((token) => token && !token.toLowerCase().startsWith(`${field}:`));
-	return (value === null ? rest : [`${field}:${value}`, ...rest]).join(' ');
-}
-
-/** Whether a VM that we were just told of may belong into a list with this filter. */
-export function matches(
-	filter: VmFilter,
-	vm: { name: string; state: string; agent_id: string; labels?: Record<string, string> }
-): boolean {
-	if (filter.state && !filter.state.split(',').includes(vm.state)) return false;
-	const agents = list(filter.agent);
-	if (agents.length > 0 && !agents.some((agent) => (agent.endsWith('*') ? vm.agent_id.startsWith(agent.slice(0, -1)) : vm.agent_id === agent)))
-		return false;
-	for (const label of list(filter.label)) {
-		const [key = '', ...value] = label.split('=');
-		const has = vm.labels?.[key];
-		if (has === undefined || (value.length > 0 && has !== value.join('='))) return false;
+function readValue(text: string, from: number, inField: boolean): Value {
+	let at = from;
+	let value = '';
+	let quoted = false;
+	for (; at < text.length; at += 1) {
+		const c = text[at] ?? '';
+		if (quoted && c === '\\' && /["\\]/.test(text[at + 1] ?? '')) {
+			at += 1;
+			value += text[at];
+		} else if (c === '"') quoted = !quoted;
+		else if (!quoted && (/\s/.test(c) || (inField && c === ','))) break;
+		else value += c;
 	}
-	// Words may also be found in what only the master searches: then it has to say whether it belongs.
-	return true;
+	return { text: value, from, to: at };
 }
 
-function list(text: string | null): string[] {
-	return (text ?? '').split(',').filter(Boolean);
+/** A value as it has to be typed. */
+export function quoteValue(value: string): string {
+	return /^[^\s",\\-][^\s",\\]*$/.test(value) ? value : `"${value.replaceAll(/["\\]/g, '\\$&')}"`;
+}
+
+const same = (field: string | null, wanted: string) => field === wanted || (wanted === 'agent' && field === 'machine');
+const asks = (token: Token, field: string) => same(token.field, field) && !token.negated && token.op === ':';
+
+/** What the search wants a field to be; empty when it does not ask. */
+export function valuesOf(text: string, field: string): string[] {
+	return tokens(text)
+		.filter((token) => asks(token, field))
+		.flatMap((token) => token.values.map((value) => value.text))
+		.filter(Boolean);
+}
+
+/** Whether the search says anything of a field, be it that it must not be something. */
+export function speaksOf(text: string, field: string): boolean {
+	return tokens(text).some((token) => same(token.field, field));
+}
+
+/** The text with what a field must be replaced by these alternatives, or taken out. */
+export function withField(text: string, field: string, values: string[]): string {
+	const kept = tokens(text).filter((token) => !asks(token, field));
+	const rest = kept.map((token) => text.slice(token.from, token.to));
+	return (values.length === 0 ? rest : [`${field}:${values.map(quoteValue).join(',')}`, ...rest]).join(' ');
+}
+
+/** The text with one alternative of a field put in or taken out. */
+export function toggled(text: string, field: string, value: string): string {
+	const values = valuesOf(text, field);
+	return withField(text, field, values.includes(value) ? values.filter((other) => other !== value) : [...values, value]);
+}
+
+/** The same for fields that can hold several things at once, as labels do: each value is a term of its own. */
+export function toggledTerm(text: string, field: string, value: string): string {
+	const term = `${field}:${quoteValue(value)}`;
+	const all = tokens(text);
+	const there = all.filter((token) => asks(token, field) && token.values.length === 1 && token.values[0]?.text === value);
+	if (there.length === 0) return [text.trim(), term].filter(Boolean).join(' ');
+	return all
+		.filter((token) => !there.includes(token))
+		.map((token) => text.slice(token.from, token.to))
+		.join(' ');
+}
+
+/** What somebody with the caret at `at` is writing, and which part of the text that is. */
+export type Writing = {
+	from: number;
+	to: number;
+	/** The field whose value it is; `null` for words, which may become a field; empty where nothing can be offered. */
+	field: string | null;
+	prefix: string;
+};
+
+export function writingAt(text: string, at: number): Writing {
+	const token = tokens(text).find((one) => one.from <= at && at <= one.to);
+	if (!token) return { from: at, to: at, field: null, prefix: '' };
+	if (token.field === null) {
+		const from = token.from + (token.negated ? 1 : 0);
+		return { from, to: token.to, field: null, prefix: text.slice(from, at) };
+	}
+	const value = token.values.find((one) => one.from <= at && at <= one.to);
+	// The caret stands in the field's name: nothing to complete there.
+	if (!value) return { from: at, to: at, field: '', prefix: '' };
+	return { from: value.from, to: value.to, field: token.op === ':' || token.op === '=' ? token.field : '', prefix: text.slice(value.from, at).replaceAll('"', '') };
+}
+
+/** The text with what is being written replaced, and where the caret goes. */
+export function complete(text: string, writing: Writing, by: string, then = ' '): { text: string; caret: number } {
+	const after = text.slice(writing.to);
+	const gap = after.startsWith(then) ? '' : then;
+	return { text: text.slice(0, writing.from) + by + gap + after, caret: writing.from + by.length + then.length };
+}
+
+/** What the master found wrong with a search, and where. */
+export type SearchError = { at: number; message: string };
+
+export function searchError(problem: Problem | null): SearchError | null {
+	const said = problem?.errors?.find((error) => error.field === 'q')?.message;
+	if (said === undefined) return null;
+	const match = /^at character (\d+): (.*)$/s.exec(said);
+	return match ? { at: Number(match[1]) - 1, message: match[2] ?? '' } : { at: 0, message: said };
 }

@@ -1,6 +1,6 @@
 // How states look: every state has a mark (shape and colour) and a word. Total maps, so that a new state
 // does not compile until somebody has decided how it looks.
-import type { AgentStatus, Operation, Vm, VmState } from '$lib/api/types';
+import type { AgentStatus, HealthStatus, Operation, Vm, VmState } from '$lib/api/types';
 
 export type Tone = 'good' | 'working' | 'waiting' | 'off' | 'warn' | 'bad' | 'odd';
 export type Shape =
@@ -46,8 +46,9 @@ const OPERATION: Record<Operation['state'], Mark> = {
 	cancelled: { shape: 'ring', tone: 'off', word: 'Cancelled' }
 };
 
-/** What a VM is doing; a running one that nobody can reach yet, or at all, says so. */
-export function vmMark(vm: Pick<Vm, 'state' | 'readiness'>): Mark {
+/** What a VM is doing; a running one that nobody can reach yet, or at all, says so, and so does one that is not there. */
+export function vmMark(vm: Pick<Vm, 'state' | 'readiness' | 'missing_since'>): Mark {
+	if (vm.missing_since) return { shape: 'triangle', tone: 'warn', word: 'Missing' };
 	if (vm.state === 'running') {
 		if (vm.readiness === 'booting') return { shape: 'spin', tone: 'working', word: 'Booting' };
 		if (vm.readiness === 'cloud_init')
@@ -81,11 +82,28 @@ export function agentSince(agent: { status: AgentStatus; status_since: string; i
 	return agent.status === 'online' && stuck ? stuck.health.since : agent.status_since;
 }
 
+const HEALTH: Record<HealthStatus, Mark> = {
+	ok: { shape: 'disc', tone: 'good', word: 'Answers' },
+	slow: { shape: 'half', tone: 'waiting', word: 'Slow' },
+	stuck: { shape: 'triangle', tone: 'warn', word: 'Stuck' },
+	missing: { shape: 'ring', tone: 'off', word: 'Not there' }
+};
+
+/** How a driver is. */
+export function healthMark(status: HealthStatus): Mark {
+	return HEALTH[status] ?? UNHEARD;
+}
+
+/** How a machine stands, for its link alone: whatever its drivers do. */
+export function linkMark(status: AgentStatus): Mark {
+	return AGENT[status] ?? UNHEARD;
+}
+
 export function operationMark(operation: Pick<Operation, 'state'>): Mark {
 	return OPERATION[operation.state] ?? UNHEARD;
 }
 
 /** Whether somebody should look at this VM. */
-export function needsAttention(vm: Pick<Vm, 'state' | 'readiness'>): boolean {
-	return vm.state === 'error' || vm.state === 'unknown' || vm.readiness === 'unreachable';
+export function needsAttention(vm: Pick<Vm, 'state' | 'readiness' | 'missing_since'>): boolean {
+	return Boolean(vm.missing_since) || vm.state === 'error' || vm.state === 'unknown' || vm.readiness === 'unreachable';
 }

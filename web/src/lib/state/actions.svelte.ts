@@ -22,6 +22,9 @@ export const TITLES: Record<VmAction, string> = {
 	console: 'Serial console'
 };
 
+/** How many requests of one click are under way at once. */
+const AT_ONCE = 6;
+
 /** Why an action is not possible now; `null` when it is. The agent and the account's rights say so, not we. */
 export function refusal(vm: Vm, action: VmAction): string | null {
 	const mine = action === 'shell' || action === 'console' ? session.terminalRefusal : session.operateRefusal;
@@ -51,8 +54,27 @@ export function request(vm: Vm, action: Verb): void {
 /** Does the same with several; those that cannot are left out. */
 export function actOnAll(vms: Vm[], verb: Verb): void {
 	const able = vms.filter((vm) => refusal(vm, verb) === null);
-	if (verb === 'purge') dialogs.purge = able;
-	else for (const vm of able) void act(vm, verb);
+	if (verb === 'purge') {
+		dialogs.purge = able;
+		return;
+	}
+	const waiting = able.values();
+	const worker = async () => {
+		for (const vm of waiting) await act(vm, verb);
+	};
+	for (let n = 0; n < AT_ONCE; n += 1) void worker();
+}
+
+/** Takes a missing VM off the list. */
+export async function dismiss(vm: { agent_id: string; name: string }): Promise<boolean> {
+	try {
+		await unwrap(api.POST('/api/v1/agents/{agent}/vms/{vm}/dismiss', { params: { path: { agent: vm.agent_id, vm: vm.name } } }));
+		toasts.show({ tone: 'info', title: `${vm.name} is off the list`, detail: 'Should it come back on its machine, it is listed again.' });
+		return true;
+	} catch (thrown) {
+		toasts.failure(`Cannot dismiss ${vm.name}`, thrown);
+		return false;
+	}
 }
 
 function ask(vm: { agent_id: string; name: string }, verb: Verb): Promise<Operation> {

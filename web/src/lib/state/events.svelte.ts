@@ -22,11 +22,14 @@ class Events {
 	state = $state<Live>('connecting');
 	/** When the stream was cut; `null` while it is not. */
 	since = $state<number | null>(null);
+	/** When it is tried again; `null` while it is being tried, or need not be. */
+	retryAt = $state<number | null>(null);
 
 	#listeners = new Set<Listener>();
 	#source: EventSource | null = null;
 	#retry: ReturnType<typeof setTimeout> | null = null;
 	#attempt = 0;
+	#errors = 0;
 	#lastId = '';
 	#wasLive = false;
 
@@ -40,6 +43,7 @@ class Events {
 		if (this.#source) return;
 		if (this.#retry) clearTimeout(this.#retry);
 		this.#retry = null;
+		this.retryAt = null;
 		const source = new EventSource('/api/v1/events');
 		this.#source = source;
 		source.onopen = () => {
@@ -47,27 +51,43 @@ class Events {
 			// may have missed something.
 			const missed = this.#wasLive && this.#attempt > 0;
 			this.#attempt = 0;
+			this.#errors = 0;
 			this.#wasLive = true;
 			this.state = 'live';
 			this.since = null;
-			if (missed) this.#tell({ type: 'reload' });
+			if (missed) this.tell({ type: 'reload' });
 		};
 		source.onerror = () => {
 			this.state = this.#wasLive ? 'cut' : 'connecting';
 			this.since ??= Date.now();
-			if (source.readyState !== EventSource.CLOSED) return;
-			// A refused stream is not retried by the browser: then we do.
+			this.#errors += 1;
+			// The browser tries once by itself, and then resumes where it was. What fails again, and what it does not try
+			// again at all, we try with growing pauses, and say so.
+			if (source.readyState !== EventSource.CLOSED && this.#errors < 2) return;
+			source.close();
 			this.#source = null;
 			this.#attempt += 1;
 			const ceiling = Math.min(RETRY_MAX, RETRY_FIRST * 2 ** (this.#attempt - 1));
-			this.#retry = setTimeout(() => this.open(), ceiling * (0.5 + Math.random() / 2));
+			const wait = ceiling * (0.5 + Math.random() / 2);
+			this.retryAt = Date.now() + wait;
+			this.#retry = setTimeout(() => this.open(), wait);
 		};
 		for (const type of TYPES) source.addEventListener(type, (message) => this.#receive(message));
+	}
+
+	/** Tries at once rather than when its time has come. */
+	retryNow(): void {
+		if (this.state === 'live') return;
+		this.#source?.close();
+		this.#source = null;
+		this.#attempt += 1;
+		this.open();
 	}
 
 	close(): void {
 		if (this.#retry) clearTimeout(this.#retry);
 		this.#retry = null;
+		this.retryAt = null;
 		this.#source?.close();
 		this.#source = null;
 		this.#wasLive = false;
@@ -80,14 +100,15 @@ class Events {
 		if (message.lastEventId && message.lastEventId === this.#lastId) return;
 		this.#lastId = message.lastEventId;
 		try {
-			this.#tell(JSON.parse(message.data) as Event);
+			this.tell(JSON.parse(message.data) as Event);
 		} catch {
 			// A line that is no event cannot be placed: what it told is in the lists.
-			this.#tell({ type: 'reload' });
+			this.tell({ type: 'reload' });
 		}
 	}
 
-	#tell(event: Event): void {
+	/** Passes an event on, whoever it comes from. */
+	tell(event: Event): void {
 		for (const listener of this.#listeners) listener(event);
 	}
 }

@@ -8,8 +8,8 @@ export const THEMES: { value: Theme; title: string }[] = [
 ];
 
 const KEY = 'batwa.settings';
-type Kept = { theme: Theme; dockHeight: number; compact: boolean };
-const DEFAULTS: Kept = { theme: 'auto', dockHeight: 320, compact: false };
+type Kept = { theme: Theme; dockHeight: number; compact: boolean; filters: boolean };
+const DEFAULTS: Kept = { theme: 'auto', dockHeight: 320, compact: false, filters: true };
 
 class Settings {
 	#kept = $state<Kept>(read());
@@ -34,6 +34,14 @@ class Settings {
 		this.#keep({ compact });
 	}
 
+	/** Whether the filters stand beside the list of VMs. */
+	get filters() {
+		return this.#kept.filters;
+	}
+	set filters(filters: boolean) {
+		this.#keep({ filters });
+	}
+
 	/** Puts the theme on the document, where the tokens are. */
 	apply(): void {
 		document.documentElement.dataset.theme = this.#kept.theme;
@@ -56,7 +64,8 @@ function read(): Kept {
 		return {
 			theme: theme ?? DEFAULTS.theme,
 			dockHeight: typeof kept.dockHeight === 'number' ? kept.dockHeight : DEFAULTS.dockHeight,
-			compact: kept.compact === true
+			compact: kept.compact === true,
+			filters: kept.filters !== false
 		};
 	} catch {
 		return DEFAULTS;

@@ -1,21 +1,34 @@
-// A list of VMs as the master pages it, kept current by the event stream without moving what one looks at.
+// VMs as the master lists them, kept current by the event stream without moving what one looks at.
 import { api, unwrap } from '$lib/api/client';
 import { problemOf } from '$lib/api/problem';
-import type { Problem, Vm, VmCounts } from '$lib/api/types';
-import { matches, parseQuery } from '$lib/model/query';
+import type { Event, Problem, Vm, VmCounts, VmDetails } from '$lib/api/types';
+import { Blocks, type Wanted } from '$lib/model/blocks';
 import { events } from './events.svelte';
 
-const PAGE = 200;
-/** How soon after a change that we cannot place ourselves the list is fetched again. */
+/** Rows of one block, blocks of one fetch, blocks that are kept: at most 1,000 rows at once, 6,000 in memory. */
+const BLOCK = 100;
+const PER_FETCH = 10;
+const KEPT = 60;
+/** How soon after a change that we cannot place ourselves the list is asked for again, and how soon once more. */
 const REFRESH_MS = 400;
+const AGAIN_MS = 2000;
+/** How long a row that came into another state is marked. */
+const MARKED_MS = 2000;
+/** Most VMs that can be selected by what they match. */
+export const MOST_SELECTED = 1000;
 
 export function keyOf(vm: { agent_id: string; name: string }): string {
 	return `${vm.agent_id}/${vm.name}`;
 }
 
-/** One filtered and sorted list. */
+/** The VM as lists show it once its machine is not reached: what the master says of all of a machine at once. */
+function outOfDate(vm: Vm, why: string): Vm {
+	if (vm.missing_since) return vm;
+	return { ...vm, stale: true, actions: Object.fromEntries(Object.keys(vm.actions ?? {}).map((action) => [action, why])) };
+}
+
+/** One filtered and sorted list, of which only what is looked at is fetched. */
 export class VmListing {
-	items = $state.raw<Vm[]>([]);
 	counts = $state.raw<VmCounts>({ total: 0, states: {} });
 	loaded = $state(false);
 	loading = $state(false);
@@ -23,155 +36,225 @@ export class VmListing {
 	/** Keys of rows that changed a moment ago, with when. */
 	changed = $state.raw<ReadonlyMap<string, number>>(new Map());
 
+	/** Counts up with every other list that is shown. */
+	generation = $state(0);
+	#version = $state(0);
+	#blocks = new Blocks<Vm>(BLOCK, PER_FETCH, KEPT);
 	#query = '';
 	#sort = 'name';
-	#next: string | null = null;
+	#facets = false;
+	#view = { first: 0, last: BLOCK };
 	/** Counts up with every new question, so that late answers to old ones are dropped. */
 	#asked = 0;
+	#fetching = false;
 	#refresh: ReturnType<typeof setTimeout> | null = null;
+	#refreshedAt = 0;
 	#pending = new Map<string, Vm | null>();
+	#stale = new Map<string, string>();
 	#frame = 0;
-	#unsubscribe: (() => void) | null = null;
 
 	/** Follows the event stream until the returned function is called. */
 	follow(): () => void {
-		this.#unsubscribe = events.subscribe((event) => {
-			if (event.type === 'vm') this.#note(keyOf(event.vm), event.vm);
-			else if (event.type === 'vm_removed') this.#note(`${event.agent_id}/${event.name}`, null);
-			else if (event.type === 'agent_vms') this.#noteAgent(event.agent_id, event.stale ?? null);
-			else if (event.type === 'agent_removed' || event.type === 'reload') this.#refreshSoon();
-		});
+		const unsubscribe = events.subscribe((event) => this.#hear(event));
 		return () => {
-			this.#unsubscribe?.();
+			unsubscribe();
+			this.#asked += 1;
 			if (this.#refresh) clearTimeout(this.#refresh);
 			cancelAnimationFrame(this.#frame);
 		};
 	}
 
-	get hasMore(): boolean {
-		return this.#next !== null;
+	/** How many rows the list has, known or not. */
+	get total(): number {
+		void this.#version;
+		return this.#blocks.total;
 	}
 
-	/** Asks for the list with this filter and order. */
-	async ask(query: string, sort: string): Promise<void> {
+	/** The rows from `first` to before `last`; `undefined` where they are not known yet. */
+	rows(first: number, last: number): (Vm | undefined)[] {
+		void this.#version;
+		return Array.from({ length: Math.max(0, last - first) }, (_, i) => this.#blocks.at(first + i));
+	}
+
+	/** Every row that is known. */
+	known(): Vm[] {
+		void this.#version;
+		return [...this.#blocks.known()].map(([, vm]) => vm);
+	}
+
+	find(key: string | null): Vm | undefined {
+		void this.#version;
+		for (const [, vm] of this.#blocks.known()) if (keyOf(vm) === key) return vm;
+		return undefined;
+	}
+
+	/** Asks for the list with this filter and order; with `facets`, also how many there are by machine and label. */
+	ask(query: string, sort: string, facets: boolean): Promise<void> {
+		const same = query === this.#query && sort === this.#sort;
 		this.#query = query;
 		this.#sort = sort;
-		await this.#load(PAGE);
+		this.#facets = facets;
+		if (same && this.loaded) this.#blocks.age(this.#view.first, this.#view.last);
+		return this.#begin(!same);
 	}
 
-	/** Asks for the next page; called when the end comes into view. */
-	async more(): Promise<void> {
-		if (this.loading || this.#next === null) return;
-		const asked = this.#asked;
-		this.loading = true;
-		try {
-			const page = await this.#page(PAGE, this.#next);
-			if (asked !== this.#asked) return;
-			const known = new Set(this.items.map(keyOf));
-			this.items = [...this.items, ...page.items.filter((vm) => !known.has(keyOf(vm)))];
-			this.#next = page.next_cursor ?? null;
-		} catch (thrown) {
-			this.problem = problemOf(thrown);
-		} finally {
-			this.loading = false;
-		}
+	/** Says which rows are looked at; fetches those that are not known. */
+	show(first: number, last: number): void {
+		this.#view = { first, last };
+		void this.#fetch();
 	}
 
-	async #load(limit: number): Promise<void> {
+	/** All that match, for selecting them; only for lists of at most [`MOST_SELECTED`]. */
+	async everything(): Promise<Vm[]> {
+		const page = await this.#page({ block: 0, cursor: null, skip: 0, blocks: MOST_SELECTED / BLOCK }, false);
+		return page.items;
+	}
+
+	async #begin(anew: boolean): Promise<void> {
 		const asked = ++this.#asked;
 		this.loading = true;
+		const wanted = (anew ? null : this.#blocks.wanted(this.#view.first, this.#view.last)) ?? { block: 0, cursor: null, skip: 0, blocks: 1 };
 		try {
-			const page = await this.#page(Math.min(1000, limit), undefined);
+			const page = await this.#page(wanted, this.#facets);
 			if (asked !== this.#asked) return;
-			this.items = page.items;
-			this.counts = page.counts;
-			this.#next = page.next_cursor ?? null;
-			this.problem = null;
+			if (anew) {
+				this.#blocks = new Blocks<Vm>(BLOCK, PER_FETCH, KEPT);
+				this.#view = { first: 0, last: BLOCK };
+				this.generation += 1;
+			}
+			this.#take(wanted, page);
 			this.loaded = true;
 		} catch (thrown) {
 			if (asked === this.#asked) this.problem = problemOf(thrown);
 		} finally {
-			if (asked === this.#asked) this.loading = false;
+			if (asked === this.#asked) {
+				this.loading = false;
+				this.#fetching = false;
+				void this.#fetch();
+			}
 		}
 	}
 
-	#page(limit: number, cursor: string | undefined) {
-		const { filter } = parseQuery(this.#query);
+	/** Fetches one part after another until everything in view is known. */
+	async #fetch(): Promise<void> {
+		if (this.#fetching || this.loading || this.problem) return;
+		const asked = this.#asked;
+		this.#fetching = true;
+		try {
+			for (;;) {
+				const wanted = this.#blocks.wanted(this.#view.first, this.#view.last);
+				if (!wanted) break;
+				const page = await this.#page(wanted, false);
+				if (asked !== this.#asked) return;
+				this.#take(wanted, page);
+			}
+		} catch (thrown) {
+			if (asked === this.#asked) this.problem = problemOf(thrown);
+		} finally {
+			if (asked === this.#asked) this.#fetching = false;
+		}
+	}
+
+	#take(wanted: Wanted, page: { items: Vm[]; next_cursor?: string | null; counts: VmCounts }): void {
+		this.#blocks.put(wanted, page.items, page.next_cursor ?? null, page.counts.total);
+		this.#blocks.trim(this.#view.first, this.#view.last);
+		// What was not asked for this time is as it was told last.
+		this.counts = { agents: this.counts.agents, labels: this.counts.labels, ...page.counts };
+		this.problem = null;
+		this.#version += 1;
+	}
+
+	#page(wanted: Wanted, facets: boolean) {
 		return unwrap(
 			api.GET('/api/v1/vms', {
 				params: {
 					query: {
-						q: filter.q || undefined,
-						state: filter.state ?? undefined,
-						agent: filter.agent ?? undefined,
-						label: filter.label ?? undefined,
+						q: this.#query || undefined,
 						sort: this.#sort,
-						limit,
-						cursor
+						limit: wanted.blocks * BLOCK,
+						cursor: wanted.cursor ?? undefined,
+						skip: wanted.skip || undefined,
+						counts: facets ? 'agents,labels' : undefined
 					}
 				}
 			})
 		);
 	}
 
-	#note(key: string, vm: Vm | null): void {
-		this.#pending.set(key, vm);
-		if (!this.#frame)
-			this.#frame = requestAnimationFrame(() => {
-				this.#frame = 0;
-				this.#apply();
-			});
+	#hear(event: Event): void {
+		if (event.type === 'vm') this.#note(keyOf(event.vm), event.vm);
+		else if (event.type === 'vm_removed') this.#note(`${event.agent_id}/${event.name}`, null);
+		else if (event.type === 'agent_vms') {
+			if (event.stale === null || event.stale === undefined) this.#refreshSoon();
+			else {
+				this.#stale.set(event.agent_id, event.stale);
+				this.#applySoon();
+			}
+		} else if (event.type === 'agent_removed' || event.type === 'reload') this.#refreshSoon();
 	}
 
-	/** One event for all VMs of a machine: that they are stale can be shown at once, what is new must be fetched. */
-	#noteAgent(agent: string, stale: string | null): void {
-		if (stale === null) {
-			this.#refreshSoon();
-			return;
-		}
-		for (const vm of this.items) if (vm.agent_id === agent) this.#note(keyOf(vm), asStale(this.#pending.get(keyOf(vm)) ?? vm, stale));
-		if (this.#query.includes('stale')) this.#refreshSoon();
+	#note(key: string, vm: Vm | null): void {
+		this.#pending.set(key, vm);
+		this.#applySoon();
+	}
+
+	#applySoon(): void {
+		// A page in the background gets no frames; what it missed it fetches when it is looked at again.
+		if (!this.#frame) this.#frame = requestAnimationFrame(() => this.#apply());
 	}
 
 	/** Puts what came since the last frame in place: known rows stay where they are, others need the master. */
 	#apply(): void {
-		const { filter } = parseQuery(this.#query);
+		this.#frame = 0;
 		const now = Date.now();
-		const changed = new Map([...this.changed].filter(([, at]) => now - at < 2000));
-		let refresh = false;
-		const items: Vm[] = [];
-		for (const old of this.items) {
+		const changed = new Map([...this.changed].filter(([, at]) => now - at < MARKED_MS));
+		const [pending, stale] = [this.#pending, this.#stale];
+		this.#pending = new Map();
+		this.#stale = new Map();
+		let refresh = stale.size > 0;
+		this.#blocks.change((old) => {
 			const key = keyOf(old);
-			const vm = this.#pending.get(key);
-			this.#pending.delete(key);
-			if (vm === undefined) items.push(old);
-			else if (vm === null) refresh = true;
-			else {
-				if (vm.state !== old.state) {
-					changed.set(key, now);
-					refresh = true;
-				}
-				items.push(vm);
+			const vm = pending.get(key);
+			const why = stale.get(old.agent_id);
+			if (vm === undefined) return why === undefined ? null : outOfDate(old, why);
+			pending.delete(key);
+			if (vm === null) {
+				refresh = true;
+				return null;
 			}
-		}
-		for (const vm of this.#pending.values()) if (vm === null || matches(filter, vm)) refresh = true;
-		this.#pending.clear();
-		this.items = items;
+			if (vm.state !== old.state) {
+				changed.set(key, now);
+				refresh = true;
+			}
+			return vm;
+		});
+		// Whether those belong into the list, and where, only the master can say.
+		if (pending.size > 0) refresh = true;
 		this.changed = changed;
+		this.#version += 1;
 		if (refresh) this.#refreshSoon();
 	}
 
+	/** Soon after the first change, rarely while there is one after another: a busy fleet must not be asked all the time. */
 	#refreshSoon(): void {
-		this.#refresh ??= setTimeout(() => {
-			this.#refresh = null;
-			void this.#load(Math.max(PAGE, this.items.length));
-		}, REFRESH_MS);
+		this.#refresh ??= setTimeout(
+			() => {
+				this.#refresh = null;
+				this.#refreshedAt = Date.now();
+				this.#blocks.age(this.#view.first, this.#view.last);
+				void this.#begin(false);
+			},
+			Math.max(REFRESH_MS, this.#refreshedAt + AGAIN_MS - Date.now())
+		);
 	}
 }
 
+/** A VM with the health of what it depends on, where that has been asked for. */
+export type WatchedDetails = Vm & Partial<Pick<VmDetails, 'link' | 'driver_health'>>;
+
 /** One VM, followed by its name. */
 export class WatchedVm {
-	vm = $state.raw<Vm | null>(null);
+	vm = $state.raw<WatchedDetails | null>(null);
 	problem = $state.raw<Problem | null>(null);
 	#agent: string;
 	#name: string;
@@ -183,11 +266,15 @@ export class WatchedVm {
 		this.vm = known;
 		this.#unsubscribe = events.subscribe((event) => {
 			if (event.type === 'vm' && event.vm.agent_id === agent && event.vm.name === name) {
-				this.vm = event.vm;
+				// Link and driver have ages of their own, which this event does not tell.
+				this.vm = { link: this.vm?.link, driver_health: this.vm?.driver_health, ...event.vm };
 				this.problem = null;
 			} else if (event.type === 'vm_removed' && event.agent_id === agent && event.name === name) {
 				this.problem = gone(agent, name);
-			} else if (event.type === 'reload' || (event.type === 'agent_vms' && event.agent_id === agent)) void this.load();
+			} else if (event.type === 'agent_vms' && event.agent_id === agent) {
+				if (this.vm && event.stale !== null && event.stale !== undefined) this.vm = { ...this.vm, ...outOfDate(this.vm, event.stale) };
+				void this.load();
+			} else if (event.type === 'reload') void this.load();
 		});
 	}
 
@@ -205,12 +292,6 @@ export class WatchedVm {
 	stop(): void {
 		this.#unsubscribe();
 	}
-}
-
-/** The VM as lists show it once its machine cannot be reached. */
-export function asStale(vm: Vm, reason: string): Vm {
-	const actions = Object.fromEntries(Object.keys(vm.actions ?? {}).map((action) => [action, vm.missing_since ? (vm.actions?.[action] ?? reason) : reason]));
-	return { ...vm, stale: true, actions };
 }
 
 function gone(agent: string, name: string): Problem {

@@ -269,7 +269,7 @@ proptest! {
     fn the_index_finds_what_looking_at_every_vm_finds(
         state in some_fleet(),
         words in prop::collection::vec(word(), 0..4),
-        limit in 1..5_usize,
+        (limit, skip) in (1..5_usize, 0..8_usize),
         sort in prop::sample::select(Sort::ALL.map(|(_, sort)| sort).to_vec()),
         direction in prop_oneof![Just(Direction::Up), Just(Direction::Down)],
     ) {
@@ -312,7 +312,11 @@ proptest! {
             }
             prop_assert!(seen.len() < 100);
         }
-        prop_assert_eq!(seen, expected);
+        prop_assert_eq!(&seen, &expected);
+        let jump = state.list_vms(&VmQuery { after: None, skip, ..query.clone() });
+        let rest: Vec<_> = expected.iter().skip(skip).take(limit).cloned().collect();
+        prop_assert_eq!(jump.items.iter().map(key).collect::<Vec<_>>(), rest);
+        prop_assert_eq!(jump.next_cursor.is_some(), skip + limit < expected.len());
     }
 
     #[test]
