@@ -15,7 +15,10 @@ use futures_util::SinkExt as _;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, sync::mpsc, task::JoinSet, time::timeout};
-use tokio_tungstenite::{WebSocketStream, client_async_with_config, tungstenite::Message};
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{Message, protocol::WebSocketConfig},
+};
 
 use crate::{
     fake_agent::{FakeAgent, Manner, vm},
@@ -27,10 +30,13 @@ const DEADLINE: Duration = Duration::from_secs(20);
 type Socket = WebSocketStream<TcpStream>;
 
 async fn dial(master: &TestMaster) -> Socket {
+    dial_with(master, batwa_tunnel::config()).await
+}
+
+async fn dial_with(master: &TestMaster, config: WebSocketConfig) -> Socket {
     let stream = TcpStream::connect(master.address).await.unwrap();
     let url = format!("ws://{}/api/v1/tunnel", master.address);
-    let config = Some(batwa_tunnel::config());
-    client_async_with_config(url, stream, config)
+    client_async_with_config(url, stream, Some(config))
         .await
         .unwrap()
         .0
@@ -363,9 +369,13 @@ async fn what_is_no_handshake_is_refused_and_harms_nobody() {
         assert_eq!(refused.code, RefusalCode::Malformed);
     }
     // Longer than any message may be: cut without a word.
-    let mut socket = dial(&master).await;
+    let mut socket = dial_with(&master, WebSocketConfig::default()).await;
     let _ = socket.send(Message::text("x".repeat(8 << 20))).await;
-    let cut = timeout(DEADLINE, wire::receive::<_, MasterFrame>(&mut socket)).await;
+    let cut = timeout(
+        Duration::from_secs(5),
+        wire::receive::<_, MasterFrame>(&mut socket),
+    )
+    .await;
     assert!(cut.unwrap().is_err());
     // No WebSocket at all.
     let plain = admin.get("/api/v1/tunnel").await;
