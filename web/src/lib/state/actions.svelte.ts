@@ -1,5 +1,6 @@
 // What one can do with VMs, and what is told about how it went.
 import { api, unwrap } from '$lib/api/client';
+import { problemOf } from '$lib/api/problem';
 import type { Operation, Vm, VmAction } from '$lib/api/types';
 import { sentences } from '$lib/model/sentence';
 import { dialogs } from './dialogs.svelte';
@@ -23,7 +24,10 @@ export const TITLES: Record<VmAction, string> = {
 };
 
 /** How many requests of one click are under way at once. */
-const AT_ONCE = 6;
+const AT_ONCE = 4;
+/** How often a request is tried that does not reach the master, and the first pause between. */
+const ATTEMPTS = 3;
+const PAUSE_MS = 400;
 
 /** Why an action is not possible now; `null` when it is. The agent and the account's rights say so, not we. */
 export function refusal(vm: Vm, action: VmAction): string | null {
@@ -77,12 +81,28 @@ export async function dismiss(vm: { agent_id: string; name: string }): Promise<b
 	}
 }
 
-function ask(vm: { agent_id: string; name: string }, verb: Verb): Promise<Operation> {
+/** A request whose answer never came is asked again under the same key: the master does it once, however often it hears it. */
+async function ask(vm: { agent_id: string; name: string }, verb: Verb): Promise<Operation> {
+	const headers = { 'Idempotency-Key': freshKey() };
+	for (let attempt = 1; ; attempt += 1) {
+		try {
+			return await askOnce(vm, verb, headers);
+		} catch (thrown) {
+			if (problemOf(thrown).status !== 0 || attempt === ATTEMPTS) throw thrown;
+			await new Promise((resolve) => setTimeout(resolve, PAUSE_MS * attempt));
+		}
+	}
+}
+
+function askOnce(vm: { agent_id: string; name: string }, verb: Verb, headers: Record<string, string>): Promise<Operation> {
 	const path = { agent: vm.agent_id, vm: vm.name };
-	if (verb === 'delete') return unwrap(api.DELETE('/api/v1/agents/{agent}/vms/{vm}', { params: { path } }));
-	return unwrap(
-		api.POST('/api/v1/agents/{agent}/vms/{vm}/{action}', { params: { path: { ...path, action: verb } } })
-	);
+	if (verb === 'delete') return unwrap(api.DELETE('/api/v1/agents/{agent}/vms/{vm}', { params: { path }, headers }));
+	return unwrap(api.POST('/api/v1/agents/{agent}/vms/{vm}/{action}', { params: { path: { ...path, action: verb } }, headers }));
+}
+
+/** Random; `randomUUID` is not there over plain HTTP. */
+function freshKey(): string {
+	return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
 function tell(vm: { agent_id: string; name: string }, verb: Verb, operation: Operation): void {
