@@ -296,9 +296,18 @@ impl Fleet {
         state.openers.extend(openers);
     }
 
-    /// Terminal sessions that are there, and those whose agents may still tell of them.
+    /// Terminal sessions that are there.
     pub(crate) fn known_terminals(&self) -> BTreeSet<batwa_api::id::TerminalId> {
-        self.read(|state| state.openers.keys().copied().collect())
+        self.read(|state| state.known_terminals().collect())
+    }
+
+    /// Forgets who opened sessions that are neither there nor in the store any more.
+    pub(crate) fn forget_openers(&self, stored: &BTreeSet<batwa_api::id::TerminalId>) {
+        let mut state = self.state.write().expect("no writer panics");
+        let there: BTreeSet<_> = state.known_terminals().collect();
+        state
+            .openers
+            .retain(|id, _| there.contains(id) || stored.contains(id));
     }
 
     /// Sets the labels of a VM that is there or about to be made.

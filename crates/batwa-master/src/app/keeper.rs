@@ -159,6 +159,9 @@ async fn tidy_up(app: &App) -> Result<(), StoreError> {
     app.store()
         .prune_openers(now - OPENERS_KEPT, &terminals)
         .await?;
+    let stored = app.store().openers().await?;
+    app.fleet()
+        .forget_openers(&stored.into_iter().map(|(id, _)| id).collect());
     app.store().prune_operations(now - OPERATIONS_KEPT).await
 }
 

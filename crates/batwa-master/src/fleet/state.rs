@@ -146,6 +146,7 @@ impl State {
         };
         let terminals: Vec<_> = entry.terminals.keys().copied().collect();
         let waiting = entry.pending.clone();
+        self.link_changes.retain(|(agent, _)| agent != id);
         let vms: Vec<_> = self
             .vms
             .of_agent(id)
@@ -257,7 +258,7 @@ impl State {
     fn note_link(&mut self, id: &AgentId, link: LinkKind, now: Timestamp) {
         let standing = &self.agents[id].standing;
         let change = LinkChange {
-            at: now,
+            at: whole_ms(now),
             status: standing.status,
             link,
             reason: standing.message.clone(),
@@ -352,7 +353,7 @@ impl State {
             return self.remove_vm(id, name);
         }
         let mut row = Row {
-            missing_since: Some(now),
+            missing_since: Some(whole_ms(now)),
             ..(**row).clone()
         };
         row.vm.usage = None;
@@ -444,6 +445,11 @@ impl State {
             },
         }
     }
+}
+
+/// A time as the store keeps it, so that it is the same before and after a restart.
+fn whole_ms(time: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
 }
 
 /// Whether an agent's word on itself differs in nothing but what changes all the time.

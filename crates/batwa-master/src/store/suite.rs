@@ -1,6 +1,8 @@
 //! The store's promises, kept by both databases. A case is given an empty store; [`cases!`] runs all of them on
 //! SQLite, one test each, and on PostgreSQL in one test that starts one server.
 
+mod fleet;
+
 use std::time::Duration;
 
 use batwa_api::{
@@ -17,6 +19,17 @@ use super::{
     sessions::NewSession,
     tokens::NewToken,
     users::{Account, Changed, UserChanges},
+};
+
+use fleet::{
+    a_key_names_its_operation_and_no_other_request, agents_come_back_as_they_were_written,
+    an_agents_key_belongs_to_the_first_that_uses_it,
+    openers_of_sessions_that_are_there_are_never_forgotten,
+    operations_are_listed_newest_first_counted_and_forgotten_when_old,
+    registrations_wait_one_row_for_each_id_and_key,
+    removing_an_agent_removes_what_is_known_of_it_and_nothing_else,
+    the_last_changes_of_a_link_are_kept_in_order_and_no_more,
+    vms_come_back_with_labels_and_since_when_they_are_missing,
 };
 
 macro_rules! cases {
@@ -63,6 +76,15 @@ cases! {
     audit_lines_cannot_be_changed_or_removed,
     a_changed_line_breaks_the_chain,
     a_transaction_that_is_dropped_leaves_nothing,
+    agents_come_back_as_they_were_written,
+    removing_an_agent_removes_what_is_known_of_it_and_nothing_else,
+    registrations_wait_one_row_for_each_id_and_key,
+    an_agents_key_belongs_to_the_first_that_uses_it,
+    vms_come_back_with_labels_and_since_when_they_are_missing,
+    the_last_changes_of_a_link_are_kept_in_order_and_no_more,
+    openers_of_sessions_that_are_there_are_never_forgotten,
+    a_key_names_its_operation_and_no_other_request,
+    operations_are_listed_newest_first_counted_and_forgotten_when_old,
 }
 
 fn now() -> Timestamp {

@@ -97,6 +97,8 @@ impl FakeAgent {
         let router = Router::new()
             .route("/api/v1/watch", get(watch))
             .route("/api/v1/operations/{id}", put(begin).get(unknown))
+            .route("/api/v1/operations/{id}/cancel", post(cancel))
+            .route("/api/v1/operations/{id}/log", get(log))
             .route("/api/v1/terminals", post(open))
             .route("/api/v1/terminals/{id}/attach", any(attach))
             .with_state(known.clone());
@@ -228,6 +230,19 @@ async fn begin(
         let _ = known.lines.send(line.to_string());
     }
     (StatusCode::ACCEPTED, Json(operation("running"))).into_response()
+}
+
+/// Ends it at once, and says so to whoever watches.
+async fn cancel(State(known): State<Arc<Known>>, Path(id): Path<String>) -> StatusCode {
+    let line = json!({"type": "operation", "revision": 9, "operation": {
+        "id": id, "kind": "start", "agent_id": known.id, "vm": "web", "state": "cancelled",
+        "created_at": "2026-01-01T00:00:00Z", "finished_at": "2026-01-01T00:00:01Z"}});
+    let _ = known.lines.send(line.to_string());
+    StatusCode::ACCEPTED
+}
+
+async fn log() -> Json<Value> {
+    Json(json!({"items": [{"at": "2026-01-01T00:00:00Z", "text": "booting"}]}))
 }
 
 async fn open(Json(body): Json<Value>) -> Response {

@@ -12,6 +12,7 @@ mod enrolment;
 mod fake_agent;
 mod fleet;
 mod harness;
+mod inventory;
 mod old_agent;
 mod openapi;
 mod rights;

@@ -53,6 +53,12 @@ impl State {
             .map(|_| Event::TerminalRemoved { id: terminal })
     }
 
+    /// All terminal sessions that are there.
+    pub(crate) fn known_terminals(&self) -> impl Iterator<Item = TerminalId> {
+        let agents = self.agents.values();
+        agents.flat_map(|entry| entry.terminals.keys().copied())
+    }
+
     /// A terminal session as readers see it.
     pub(crate) fn listed_terminal(&self, id: &AgentId, terminal: Terminal) -> ListedTerminal {
         ListedTerminal {
