@@ -71,8 +71,10 @@ pub(crate) enum Task {
     Recover(ActArgs),
     /// Remove VMs for good
     Purge(ActArgs),
-    /// List machines
-    Agents(ReadArgs),
+    /// Take missing VMs off the list
+    Dismiss(DismissArgs),
+    /// List machines, look at one, or manage it
+    Agents(AgentsArgs),
     /// Make tokens that machines join with, list them, take them back
     #[command(subcommand)]
     JoinToken(JoinTokenTask),
@@ -195,9 +197,32 @@ pub(crate) struct CreateJoinTokenArgs {
     pub(crate) read: ReadArgs,
 }
 
+/// Which master's files.
+#[derive(Debug, Args)]
+pub(crate) struct FilesArgs {
+    /// The master's folder; by default the one that `batwa up` uses
+    #[arg(long, env = "BATWA_STATE_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Where the master keeps what it knows, when that is not in its folder
+    #[arg(
+        long,
+        env = "BATWA_DATABASE",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub(crate) database: Option<String>,
+}
+
 /// What can be done to a master's own files.
 #[derive(Debug, Subcommand)]
 pub(crate) enum AdminTask {
+    /// Check that no line of the audit was changed or taken out; exit code 1 when one was
+    ///
+    /// The master may be running. Lines missing from the end cannot be seen: keep the last hash elsewhere.
+    VerifyAudit {
+        #[command(flatten)]
+        files: FilesArgs,
+    },
     /// Give an account a new password and end its sessions
     ///
     /// The new password is asked for, or read from standard input when that is no terminal.
@@ -205,17 +230,8 @@ pub(crate) enum AdminTask {
         /// The account
         #[arg(default_value = "admin")]
         user: String,
-        /// The master's folder; by default the one that `batwa up` uses
-        #[arg(long, env = "BATWA_STATE_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
-        state_dir: Option<PathBuf>,
-        /// Where the master keeps what it knows, when that is not in its folder
-        #[arg(
-            long,
-            env = "BATWA_DATABASE",
-            value_name = "URL",
-            hide_env_values = true
-        )]
-        database: Option<String>,
+        #[command(flatten)]
+        files: FilesArgs,
     },
 }
 
@@ -321,8 +337,11 @@ pub(crate) struct ReadArgs {
 /// `batwa ls`
 #[derive(Debug, Args)]
 pub(crate) struct LsArgs {
-    /// Only VMs whose name, machine, image or address has this in it
-    pub(crate) query: Option<String>,
+    /// A search: words, and fields as in `state:running label:env=prod -agent:lab-* memory>4G`
+    ///
+    /// Quote it, or write `--` before a term that begins with `-`.
+    #[arg(value_name = "SEARCH")]
+    pub(crate) query: Vec<String>,
     /// Only VMs of this machine
     #[arg(long, value_name = "ID")]
     pub(crate) agent: Option<String>,
@@ -332,8 +351,119 @@ pub(crate) struct LsArgs {
     /// Only VMs with this label
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) label: Option<String>,
+    /// The order: name, agent, state, cpus, memory, disk, created or changed; `-` in front turns it round
+    #[arg(long, value_name = "FIELD", allow_hyphen_values = true)]
+    pub(crate) sort: Option<String>,
+    /// How many at most; all when absent
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
     #[command(flatten)]
     pub(crate) read: ReadArgs,
+}
+
+/// `batwa dismiss`
+#[derive(Debug, Args)]
+pub(crate) struct DismissArgs {
+    /// The VMs: `agent/name`, or the name alone when only one machine has it
+    #[arg(value_name = "[AGENT/]VM", required = true)]
+    pub(crate) vms: Vec<String>,
+    #[command(flatten)]
+    pub(crate) master: MasterArgs,
+}
+
+/// `batwa agents`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct AgentsArgs {
+    #[command(subcommand)]
+    pub(crate) task: Option<MachineTask>,
+    /// A search: words, and fields as in `status:offline label:site=a vms>10`
+    #[arg(long, short, value_name = "SEARCH", allow_hyphen_values = true)]
+    pub(crate) query: Option<String>,
+    /// The order: id, name, status, vms or seen; `-` in front turns it round
+    #[arg(long, value_name = "FIELD", allow_hyphen_values = true)]
+    pub(crate) sort: Option<String>,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
+/// What can be done with one machine.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MachineTask {
+    /// Show all there is to know about a machine
+    Info {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        read: ReadArgs,
+    },
+    /// Show the last changes of a machine's link, with their reasons
+    Links {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        read: ReadArgs,
+    },
+    /// Rename a machine for display, or set its labels and notes
+    Set {
+        /// Its id
+        id: String,
+        /// What people call it; empty to go back to its host name
+        #[arg(long)]
+        name: Option<String>,
+        /// A label to set; may be given again
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = crate::config::label)]
+        labels: Vec<(String, String)>,
+        /// A label to take away; may be given again
+        #[arg(long = "remove-label", value_name = "KEY")]
+        removed: Vec<String>,
+        /// Anything worth writing down about it
+        #[arg(long, value_name = "TEXT")]
+        notes: Option<String>,
+        #[command(flatten)]
+        master: MasterArgs,
+    },
+    /// Let a waiting machine in
+    Approve {
+        /// Its id
+        id: String,
+        /// Which registration, when several wait under the id
+        #[arg(long)]
+        fingerprint: Option<String>,
+        #[command(flatten)]
+        master: MasterArgs,
+    },
+    /// Let no new VM be made on a machine
+    Cordon {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        master: MasterArgs,
+    },
+    /// Let new VMs be made on a machine again
+    Uncordon {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        master: MasterArgs,
+    },
+    /// Shut a machine out: it is not contacted, and may not register again
+    Revoke {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        master: MasterArgs,
+    },
+    /// Remove a machine from the list; its VMs are not touched
+    Remove {
+        /// Its id
+        id: String,
+        /// Only say what it would take away
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        master: MasterArgs,
+    },
 }
 
 /// `batwa info`

@@ -100,6 +100,16 @@ impl Client {
         self.call(Method::POST, path, &[], Some(body)).await
     }
 
+    /// `PATCH` with a body.
+    pub(crate) async fn patch(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+    ) -> Result<Value, Failure> {
+        let body = serde_json::to_value(body).map_err(|error| Failure::new(Exit::Failed, error))?;
+        self.call(Method::PATCH, path, &[], Some(body)).await
+    }
+
     /// `DELETE` with a query.
     pub(crate) async fn delete(
         &self,
@@ -154,8 +164,12 @@ impl Client {
             return Ok(VmRef { agent, name });
         }
         let name = parse_name(text)?;
+        let search = format!(
+            "name=\"{}\"",
+            text.replace('\\', "\\\\").replace('"', "\\\"")
+        );
         let found: Vec<VmRef> = self
-            .list(&["vms"], &[("q", text)], usize::MAX)
+            .list(&["vms"], &[("q", &search)], usize::MAX)
             .await?
             .into_iter()
             .map(|vm| self.read::<ListedVm>(vm))

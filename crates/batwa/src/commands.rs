@@ -5,6 +5,7 @@ mod completions;
 mod doctor;
 mod join_tokens;
 mod lists;
+mod machines;
 mod membership;
 mod roles;
 mod simulate;
@@ -42,7 +43,8 @@ pub(crate) async fn run(task: Task) -> Result<(), Failure> {
         Task::Delete(args) => vms::delete(args).await,
         Task::Recover(args) => vms::act(args, "recover").await,
         Task::Purge(args) => vms::act(args, "purge").await,
-        Task::Agents(args) => lists::agents(args).await,
+        Task::Dismiss(args) => vms::dismiss(args).await,
+        Task::Agents(args) => machines::agents(args).await,
         Task::JoinToken(task) => join_tokens::run(task).await,
         Task::Operations(args) => lists::operations(args).await,
         Task::Images(args) => lists::images(args).await,

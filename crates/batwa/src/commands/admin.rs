@@ -7,7 +7,7 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use secrecy::SecretString;
 
 use crate::{
-    cli::AdminTask,
+    cli::{AdminTask, FilesArgs},
     config,
     failure::{Exit, Failure},
     output::say,
@@ -16,12 +16,32 @@ use crate::{
 
 /// Runs one of them.
 pub(crate) async fn run(task: AdminTask) -> Result<(), Failure> {
-    let AdminTask::ResetPassword {
-        user,
-        state_dir,
-        database,
-    } = task;
-    let dir = match state_dir {
+    match task {
+        AdminTask::ResetPassword { user, files } => {
+            let config = config_of(files)?;
+            let password = new_password()?;
+            Master::reset_password(config, &user, password).await?;
+            say(&format!(
+                "`{user}` has the new password; its sessions are ended"
+            ));
+            Ok(())
+        }
+        AdminTask::VerifyAudit { files } => match Master::verify_audit(config_of(files)?).await? {
+            None => {
+                say("the audit is whole: every line follows the one before it");
+                Ok(())
+            }
+            Some(line) => Err(Failure::new(
+                Exit::Failed,
+                format!("line {line} of the audit was changed, or follows one that was taken out"),
+            )
+            .hint("compare it with a backup; whoever did it could write to the master's store")),
+        },
+    }
+}
+
+fn config_of(files: FilesArgs) -> Result<MasterConfig, Failure> {
+    let dir = match files.state_dir {
         Some(dir) => dir,
         None => {
             let is_root = rustix::process::geteuid().is_root();
@@ -36,16 +56,12 @@ pub(crate) async fn run(task: AdminTask) -> Result<(), Failure> {
         );
     }
     let mut config = MasterConfig::new(dir);
-    config.database = database
+    config.database = files
+        .database
         .map(|url| url.parse())
         .transpose()
         .map_err(|error: batwa_master::ConfigError| Failure::usage(error))?;
-    let password = new_password()?;
-    Master::reset_password(config, &user, password).await?;
-    say(&format!(
-        "`{user}` has the new password; its sessions are ended"
-    ));
-    Ok(())
+    Ok(config)
 }
 
 /// Asks twice on a terminal, else takes the first line of standard input.

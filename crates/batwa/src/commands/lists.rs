@@ -1,8 +1,7 @@
-//! `agents`, `images`, `operations`.
+//! `images`, `operations`.
 
 use batwa_api::{
     Timestamp,
-    agent::{Agent, HealthStatus},
     id::OperationId,
     image::ListedImage,
     operation::{LogLine, Operation},
@@ -11,59 +10,11 @@ use serde_json::json;
 
 use super::wait;
 use crate::{
-    cli::{Format, ImagesArgs, OperationsArgs, OperationsTask, ReadArgs},
+    cli::{Format, ImagesArgs, OperationsArgs, OperationsTask},
     client::Client,
     failure::Failure,
     output::{self, Table, age, plain, print_json, say},
 };
-
-/// `batwa agents`
-pub(crate) async fn agents(args: ReadArgs) -> Result<(), Failure> {
-    let client = Client::new(args.master)?;
-    let items = client.list(&["agents"], &[], usize::MAX).await?;
-    if args.format == Format::Json {
-        return print_json(&json!({ "items": items }));
-    }
-    let now = Timestamp::now();
-    let mut table = Table::new(&[
-        "ID", "STATUS", "VMS", "CPUS", "MEMORY", "DRIVERS", "ADDRESS", "SEEN",
-    ]);
-    for item in items {
-        let agent: Agent = client.read(item)?;
-        let info = agent.info.as_ref();
-        let drivers: Vec<String> = info
-            .map(|info| info.drivers.as_slice())
-            .unwrap_or_default()
-            .iter()
-            .map(|driver| match driver.health.status {
-                HealthStatus::Ok => driver.kind.to_string(),
-                HealthStatus::Slow => format!("{} (slow)", driver.kind),
-                HealthStatus::Stuck => format!(
-                    "{} (stuck since {})",
-                    driver.kind,
-                    age(driver.health.since, now)
-                ),
-                HealthStatus::Missing => format!("{} (missing)", driver.kind),
-            })
-            .collect();
-        table.row([
-            agent.id.to_string(),
-            agent.status.as_str().to_owned(),
-            agent.vm_count.to_string(),
-            info.map(|info| info.host.cpus.to_string())
-                .unwrap_or_default(),
-            info.map(|info| info.host.memory.to_string())
-                .unwrap_or_default(),
-            drivers.join(", "),
-            agent.api_url.clone(),
-            agent
-                .last_seen
-                .map(|then| format!("{} ago", age(then, now)))
-                .unwrap_or_default(),
-        ]);
-    }
-    output::print(&table.render())
-}
 
 /// `batwa images`
 pub(crate) async fn images(args: ImagesArgs) -> Result<(), Failure> {

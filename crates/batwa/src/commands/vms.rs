@@ -4,34 +4,38 @@ use std::io::Read;
 
 use batwa_api::{
     Timestamp,
+    agent::HealthStatus,
     id::AgentId,
     name::VmName,
     operation::StopOptions,
-    vm::{CreateVm, ListedVm, VmSpec},
+    vm::{CreateVm, ListedVm, VmDetails, VmSpec},
 };
 use serde_json::{Value, json};
 
 use super::wait;
 use crate::{
-    cli::{ActArgs, DeleteArgs, Format, InfoArgs, LaunchArgs, LsArgs, StopArgs},
+    cli::{ActArgs, DeleteArgs, DismissArgs, Format, InfoArgs, LaunchArgs, LsArgs, StopArgs},
     client::{Client, VmRef},
     failure::{Exit, Failure},
-    output::{self, Table, age, plain, print_json},
+    output::{self, Table, age, plain, print_json, say},
 };
 
 /// `batwa ls`
 pub(crate) async fn ls(args: LsArgs) -> Result<(), Failure> {
     let client = Client::new(args.read.master)?;
+    let search = Some(args.query.join(" ")).filter(|text| !text.is_empty());
     let query: Vec<(&str, &str)> = [
-        ("q", &args.query),
+        ("q", &search),
         ("agent", &args.agent),
         ("state", &args.state),
         ("label", &args.label),
+        ("sort", &args.sort),
     ]
     .into_iter()
     .filter_map(|(name, value)| Some((name, value.as_deref()?)))
     .collect();
-    let items = client.list(&["vms"], &query, usize::MAX).await?;
+    let most = args.limit.unwrap_or(usize::MAX);
+    let items = client.list(&["vms"], &query, most).await?;
     if args.read.format == Format::Json {
         return print_json(&json!({ "items": items }));
     }
@@ -58,7 +62,9 @@ pub(crate) async fn ls(args: LsArgs) -> Result<(), Failure> {
 }
 
 fn state_words(listed: &ListedVm) -> String {
-    if listed.stale {
+    if listed.missing_since.is_some() {
+        "missing".to_owned()
+    } else if listed.stale {
         format!("{}?", listed.vm.state)
     } else {
         listed.vm.state.to_string()
@@ -75,12 +81,31 @@ pub(crate) async fn info(args: InfoArgs) -> Result<(), Failure> {
     if args.read.format == Format::Json {
         return print_json(&value);
     }
-    let listed: ListedVm = client.read(value)?;
-    output::print(&describe(&listed, Timestamp::now()))
+    let details: VmDetails = client.read(value)?;
+    output::print(&describe(&details, Timestamp::now()))
+}
+
+/// `batwa dismiss`
+pub(crate) async fn dismiss(args: DismissArgs) -> Result<(), Failure> {
+    let client = Client::new(args.master)?;
+    for text in args.vms {
+        let vm = client.find(&text).await?;
+        let path = [
+            "agents",
+            vm.agent.as_str(),
+            "vms",
+            vm.name.as_str(),
+            "dismiss",
+        ];
+        client.post(&path, &json!({})).await?;
+        say(&format!("VM `{vm}` is off the list"));
+    }
+    Ok(())
 }
 
 /// One line a fact; what is not known is left out.
-fn describe(listed: &ListedVm, now: Timestamp) -> String {
+fn describe(details: &VmDetails, now: Timestamp) -> String {
+    let listed = &details.vm;
     let vm = &listed.vm;
     let ago = |then: Timestamp| format!("{} ago", age(then, now));
     let mut lines: Vec<(&str, String)> = vec![
@@ -100,15 +125,39 @@ fn describe(listed: &ListedVm, now: Timestamp) -> String {
         }
     };
     fact("", vm.message.clone());
-    if listed.stale {
+    if let Some(since) = listed.missing_since {
         fact(
-            "",
+            "Missing",
             Some(format!(
-                "as of {}: the machine is silent since",
-                ago(vm.observed_at)
+                "since {}: its machine does not know it any more; `batwa dismiss` takes it off the list",
+                ago(since)
             )),
         );
     }
+    fact("Seen", Some(ago(vm.observed_at)));
+    let link = &details.link;
+    let mut link_words = format!("{}, since {}", link.status.as_str(), age(link.since, now));
+    if let Some(message) = &link.message {
+        link_words.push_str(": ");
+        link_words.push_str(message);
+    }
+    fact("Link", Some(link_words));
+    fact(
+        "Driver is",
+        details
+            .driver_health
+            .as_ref()
+            .filter(|health| health.status != HealthStatus::Ok)
+            .map(|health| {
+                let message = health.message.as_deref().unwrap_or("no reason known");
+                format!(
+                    "{}, since {}: {message}",
+                    health_words(health.status),
+                    age(health.since, now)
+                )
+            }),
+    );
+    fact("Files", vm.location.clone());
     fact(
         "IPv4",
         Some(vm.ipv4.join(", ")).filter(|text| !text.is_empty()),
@@ -143,6 +192,16 @@ fn describe(listed: &ListedVm, now: Timestamp) -> String {
         .into_iter()
         .map(|(name, value)| format!("{name:<12}{}\n", plain(&value)))
         .collect()
+}
+
+/// How a driver is, in v1's words.
+pub(super) fn health_words(status: HealthStatus) -> &'static str {
+    match status {
+        HealthStatus::Ok => "ok",
+        HealthStatus::Slow => "slow",
+        HealthStatus::Stuck => "stuck",
+        HealthStatus::Missing => "missing",
+    }
 }
 
 /// `batwa launch`

@@ -108,6 +108,50 @@ async fn a_vm_lives_and_dies_by_the_command_line() {
 }
 
 #[tokio::test]
+async fn searches_and_machines_are_there_from_the_command_line() {
+    let lab = Lab::up().await;
+    for name in ["web", "db"] {
+        lab.create_vm("local", name).await;
+    }
+    let found = json(&lab, &["ls", "state:running -name:db"]).await;
+    assert_eq!(found["items"].as_array().map(Vec::len), Some(1), "{found}");
+    assert_eq!(found["items"][0]["name"], "web");
+    let sorted = json(&lab, &["ls", "--sort", "-name", "--limit", "1"]).await;
+    assert_eq!(sorted["items"][0]["name"], "web");
+    let said = run(&lab, &["ls", "stat:running"], 2).await;
+    assert!(said.contains("did you mean `state`"), "{said}");
+
+    run(
+        &lab,
+        &[
+            "agents", "set", "local", "--label", "room=3", "--notes", "here",
+        ],
+        0,
+    )
+    .await;
+    run(&lab, &["agents", "set", "local"], 2).await;
+    let agent = json(&lab, &["agents", "info", "local"]).await;
+    assert_eq!(agent["label_sources"]["room"], "admin", "{agent}");
+    assert_eq!(agent["notes"], "here");
+    let shown = client(&lab, &["agents", "info", "local"]).run().await;
+    assert!(
+        shown.stdout.contains("room=3 (by an admin)"),
+        "{}",
+        shown.stdout
+    );
+    let found = json(&lab, &["agents", "--query", "label:room=3"]).await;
+    assert_eq!(found["items"][0]["id"], "local");
+    json(&lab, &["agents", "links", "local"]).await;
+    run(&lab, &["agents", "cordon", "local"], 0).await;
+    run(&lab, &["launch", "--name", "late", "--agent", "local"], 1).await;
+    run(&lab, &["agents", "uncordon", "local"], 0).await;
+    let said = run(&lab, &["agents", "remove", "local", "--dry-run"], 1).await;
+    assert!(said.contains("cannot be removed"), "{said}");
+    let said = run(&lab, &["dismiss", "web"], 1).await;
+    assert!(said.contains("is not missing"), "{said}");
+}
+
+#[tokio::test]
 async fn exit_codes_tell_scripts_what_went_wrong() {
     let lab = Lab::up().await;
     let _edge = lab.agent("edge", INSTANT).await;

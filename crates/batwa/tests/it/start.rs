@@ -370,6 +370,48 @@ async fn a_forgotten_password_is_set_anew_on_the_masters_machine() {
 }
 
 #[tokio::test]
+async fn a_changed_line_of_the_audit_is_found_on_the_masters_machine() {
+    let mut lab = Lab::up().await;
+    lab.create_vm("local", "tampered-vm").await;
+    let lab_dir = lab.state_dir();
+    let verify = async || {
+        batwa()
+            .args(["admin", "verify-audit", "--state-dir"])
+            .arg(&lab_dir)
+            .run()
+            .await
+    };
+    let whole = verify().await;
+    assert_eq!(
+        whole.code,
+        Some(0),
+        "beside a running master: {}",
+        whole.stderr
+    );
+    lab.kill();
+    // Brings what the killed master left in the journal into the file.
+    assert_eq!(verify().await.code, Some(0));
+    let file = lab_dir.join("batwa.db");
+    let mut bytes = std::fs::read(&file).expect("the store");
+    let (before, after) = (b"local/tampered-vm", b"local/tempered-vm");
+    let places: Vec<usize> = (0..bytes.len() - before.len())
+        .filter(|at| bytes[*at..].starts_with(before))
+        .collect();
+    assert!(!places.is_empty(), "the audit names the VM");
+    for at in places {
+        bytes[at..at + after.len()].copy_from_slice(after);
+    }
+    std::fs::write(&file, bytes).expect("the store");
+    let changed = verify().await;
+    assert_eq!(changed.code, Some(1), "{}", changed.stderr);
+    assert!(
+        changed.stderr.contains("of the audit was changed"),
+        "{}",
+        changed.stderr
+    );
+}
+
+#[tokio::test]
 async fn the_doctor_says_what_this_machine_has_and_leaves_nothing_behind() {
     let dir = tempfile::tempdir().expect("a folder");
     let state = dir.path().join("state");
