@@ -15,6 +15,8 @@ mod http;
 mod identity;
 mod link;
 mod master;
+#[doc(hidden)]
+pub mod measure;
 mod store;
 
 pub use app::{
