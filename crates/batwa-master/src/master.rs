@@ -23,7 +23,7 @@ use crate::{
         auth::{Source, password},
         users::is_name,
     },
-    config::{ConfigError, MasterConfig, origin},
+    config::{ConfigError, MasterConfig, PublicUrl, origin},
     http, identity,
     store::{Store, StoreError},
 };
@@ -320,8 +320,21 @@ impl Bound {
     /// # Errors
     /// None at present; a failing task is reported and stops the rest.
     pub async fn run(self, stop: CancellationToken) -> Result<(), MasterError> {
+        let (scheme, address) = (self.scheme(), self.address);
         let Self { app, listener, .. } = self;
         let stopping = app.stopping().clone();
+        tracing::info!("master listens on {scheme}://{address}");
+        let is_behind_tls = app
+            .config()
+            .public_url
+            .as_ref()
+            .is_some_and(PublicUrl::is_secure);
+        if app.certificate().is_none() && !address.ip().is_loopback() && !is_behind_tls {
+            tracing::warn!(
+                "this is plain HTTP on an address that others can reach: passwords and terminals can be read on the way; \
+                 use `--tls self-signed`, `--tls-cert` and `--tls-key`, or a proxy with TLS and `--public-url https://…`"
+            );
+        }
         let mut tasks = JoinSet::new();
         http::serve::raise_file_limit();
         let router = http::router(app.clone());

@@ -39,6 +39,14 @@ pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>
     }
 }
 
+/// A port that was free a moment ago, for programs that cannot say which one they took.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port")
+        .port()
+}
+
 /// One master with its folder, signed in as its admin.
 pub(crate) struct Lab {
     dir: TempDir,

@@ -14,6 +14,7 @@ mod lab;
 mod namespaces;
 mod nat;
 mod plug;
+mod proxies;
 mod simulate;
 mod start;
 mod stuck_multipass;

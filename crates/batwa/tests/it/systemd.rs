@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::lab::{ADMIN, Caller, Process, ProcessBuilder, until};
+use crate::lab::{ADMIN, Caller, Process, ProcessBuilder, free_port, until};
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// Where the container sees the binary and the repository's `deploy/`.
@@ -128,14 +128,6 @@ impl Machine {
             .await;
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     }
-}
-
-/// A port that was free a moment ago. The containers share this machine's network.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a port")
-        .port()
 }
 
 #[expect(clippy::print_stdout, reason = "skipping is said aloud")]

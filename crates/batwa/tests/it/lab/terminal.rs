@@ -137,6 +137,20 @@ impl Terminal {
         }
     }
 
+    /// Says nothing and reads on for so long; pings are answered.
+    pub(crate) async fn stays_open_for(&mut self, time: Duration) {
+        let listening = async {
+            loop {
+                if let Some(closed) = self.read().await {
+                    return closed;
+                }
+            }
+        };
+        if let Ok(closed) = timeout(time, listening).await {
+            panic!("closed: {closed:?}");
+        }
+    }
+
     /// Reads on until a text frame has this in it.
     pub(crate) async fn says(&mut self, words: &str) -> String {
         let waiting = async {
