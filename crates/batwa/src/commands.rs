@@ -3,6 +3,7 @@
 mod admin;
 mod completions;
 mod doctor;
+mod health;
 mod join_tokens;
 mod lists;
 mod machines;
@@ -31,6 +32,7 @@ pub(crate) async fn run(task: Task) -> Result<(), Failure> {
         Task::Admin(task) => admin::run(task).await,
         Task::Doctor(args) => doctor::run(args).await,
         Task::Simulate(args) => simulate::run(args).await,
+        Task::Health(args) => health::run(args).await,
         Task::Completions { shell } => completions::run(shell),
         Task::Ls(args) => vms::ls(args).await,
         Task::Info(args) => vms::info(args).await,

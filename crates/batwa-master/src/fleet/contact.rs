@@ -92,6 +92,14 @@ impl From<ClientError> for Broken {
 }
 
 impl Broken {
+    /// Whether the agent was not even reached.
+    fn is_about_the_way(&self) -> bool {
+        matches!(
+            self,
+            Self::Client(ClientError::Connect(_) | ClientError::Timeout(_))
+        )
+    }
+
     /// How the agent stands after it, and why.
     fn standing(&self, beats: bool) -> (AgentStatus, String) {
         match self {
@@ -231,7 +239,15 @@ async fn attend(fleet: Arc<Fleet>, contact: Arc<Contact>) {
         };
         contact.online.send_replace(false);
         let beats = contact.beats();
-        let (status, message) = broken.standing(beats);
+        let (status, mut message) = broken.standing(beats);
+        if broken.is_about_the_way() && contact.client.link().kind() == LinkKind::Direct {
+            // Behind NAT or a firewall its registrations and heartbeats come, and nothing reaches it.
+            message.push_str(&format!(
+                " (at {}). If this master must use another address, start the agent with `--advertise-url`; \
+                 if none leads there, let it join with a token instead",
+                contact.api_url
+            ));
+        }
         tracing::info!("agent `{}` is {}: {message}", contact.id, status.as_str());
         if contact.ended.is_cancelled() {
             return;

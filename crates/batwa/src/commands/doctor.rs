@@ -1,6 +1,9 @@
 //! `batwa doctor`: can this machine run VMs, and what is missing?
 //!
-//! It asks what the agent itself would ask, in a folder that is thrown away, and changes nothing.
+//! It asks what the agent itself would ask, in a folder that is thrown away, and changes nothing. Whatever is wrong comes
+//! with what repairs it.
+
+mod master;
 
 use std::{net::TcpListener, path::Path, path::PathBuf, time::Duration};
 
@@ -53,6 +56,17 @@ struct Check {
     name: String,
     verdict: Verdict,
     finding: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repair: Option<String>,
+}
+
+impl Check {
+    /// The same with what to do about it.
+    fn repair(mut self, repair: impl Into<String>) -> Self {
+        self.repair = Some(repair.into());
+        self
+    }
 }
 
 fn check(name: impl Into<String>, verdict: Verdict, finding: impl Into<String>) -> Check {
@@ -60,6 +74,7 @@ fn check(name: impl Into<String>, verdict: Verdict, finding: impl Into<String>) 
         name: name.into(),
         verdict,
         finding: finding.into(),
+        repair: None,
     }
 }
 
@@ -70,8 +85,13 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<(), Failure> {
         .state_dir
         .or_else(|| config::default_state_dir(is_root, &Environment::of_process()));
     let mut checks = vec![state_folder(dir.as_deref())];
-    checks
-        .extend([(8000, "master"), (8001, "agent")].map(|(port, whose)| port_is_free(port, whose)));
+    for (port, whose) in [(8000, "master"), (8001, "agent")] {
+        checks.push(port_is_free(port, whose).await);
+    }
+    checks.extend(multipass_socket());
+    if let Some(url) = &args.master.master_url {
+        checks.extend(master::checks(url, &args.master).await);
+    }
     let info = agent_info().await?;
     checks.extend(machine(&info));
     let can_run = info
@@ -82,8 +102,8 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<(), Failure> {
         checks.push(check(
             "VMs",
             Verdict::Bad,
-            "nothing here can run VMs: install Multipass or QEMU",
-        ));
+            "nothing here can run VMs",
+        ).repair("install QEMU (`apt-get install qemu-system-x86 qemu-utils`) or Multipass (`snap install multipass`)"));
     }
     match args.format {
         Format::Json => print_json(&serde_json::json!({ "checks": checks, "agent": info }))?,
@@ -104,7 +124,15 @@ fn render(checks: &[Check]) -> String {
                 Verdict::Note => "note",
                 Verdict::Bad => "BAD ",
             };
-            format!("{mark}  {:<14}{}\n", check.name, plain(&check.finding))
+            let repair = match &check.repair {
+                Some(repair) => format!("{:20}to repair it: {}\n", "", plain(repair)),
+                None => String::new(),
+            };
+            format!(
+                "{mark}  {:<14}{}\n{repair}",
+                check.name,
+                plain(&check.finding)
+            )
         })
         .collect()
 }
@@ -121,6 +149,13 @@ fn state_folder(dir: Option<&Path>) -> Check {
     };
     let existing = dir.ancestors().find(|path| path.exists()).unwrap_or(dir);
     let shown = dir.display();
+    if !existing.is_dir() {
+        let finding = format!(
+            "{shown} cannot be written: {} is no folder",
+            existing.display()
+        );
+        return check(name, Verdict::Bad, finding).repair("name another folder with `--state-dir`");
+    }
     match rustix::fs::access(existing, rustix::fs::Access::WRITE_OK) {
         Ok(()) if existing == dir => check(name, Verdict::Ok, shown.to_string()),
         Ok(()) => check(name, Verdict::Ok, format!("{shown}, to be made")),
@@ -128,22 +163,56 @@ fn state_folder(dir: Option<&Path>) -> Check {
             name,
             Verdict::Bad,
             format!("{shown} cannot be written: {}: {error}", existing.display()),
-        ),
+        )
+        .repair("run as the user that it belongs to, or name another folder with `--state-dir`"),
     }
 }
 
-fn port_is_free(port: u16, whose: &str) -> Check {
+/// Whether the port can be had, or one of ours has it.
+async fn port_is_free(port: u16, whose: &str) -> Check {
     let name = format!("port {port}");
-    match TcpListener::bind(("0.0.0.0", port)) {
-        Ok(_) => check(name, Verdict::Ok, format!("free for the {whose}")),
-        Err(error) => check(
+    let error = match TcpListener::bind(("0.0.0.0", port)) {
+        Ok(_) => return check(name, Verdict::Ok, format!("free for the {whose}")),
+        Err(error) => error,
+    };
+    match master::who_is_at(port).await {
+        Some(whom) => check(name, Verdict::Ok, format!("{whom} runs there")),
+        None => check(
             name,
             Verdict::Note,
-            format!(
-                "not free for the {whose} ({error}): it runs already, or needs another `--port`"
-            ),
-        ),
+            format!("not free for the {whose} ({error})"),
+        )
+        .repair(format!(
+            "`ss -ltnp 'sport = :{port}'` says who has it; stop that, or give the {whose} another `--port`"
+        )),
     }
+}
+
+/// Where Multipass' daemon listens, by its snap and by other packages.
+const MULTIPASS_SOCKETS: [&str; 2] = [
+    "/var/snap/multipass/common/multipass_socket",
+    "/run/multipass_socket",
+];
+
+/// Whether the daemon's socket, where there is one, may be used by this user.
+fn multipass_socket() -> Option<Check> {
+    let path = MULTIPASS_SOCKETS
+        .iter()
+        .map(Path::new)
+        .find(|path| path.exists())?;
+    let name = "multipass socket";
+    Some(match rustix::fs::access(path, rustix::fs::Access::WRITE_OK) {
+        Ok(()) => check(name, Verdict::Ok, path.display().to_string()),
+        Err(error) => check(
+            name,
+            Verdict::Bad,
+            format!("{} cannot be used by this user: {error}", path.display()),
+        )
+        .repair(format!(
+            "add the user to the group that owns it (`sudo usermod -aG \"$(stat -c %G {})\" USER`, then sign in again), or run the agent as root",
+            path.display()
+        )),
+    })
 }
 
 /// What an agent with every real driver says of this machine, once each driver was asked.
@@ -224,7 +293,12 @@ fn machine(info: &AgentInfo) -> Vec<Check> {
         } else {
             Verdict::Ok
         };
-        checks.push(check("disk", verdict, format!("{free} free")));
+        let disk = check("disk", verdict, format!("{free} free"));
+        checks.push(if verdict == Verdict::Ok {
+            disk
+        } else {
+            disk.repair("images and VMs' disks need room: purge VMs that are not needed, or put `--state-dir` on a larger disk")
+        });
     }
     for driver in &info.drivers {
         let (verdict, mut finding) = match driver.health.status {
@@ -247,12 +321,33 @@ fn machine(info: &AgentInfo) -> Vec<Check> {
             } else {
                 Verdict::Ok
             };
-            checks.push(check(
+            let kvm = check(
                 "acceleration",
                 verdict,
                 format!("{}: {}", acceleration.name, acceleration.reason),
-            ));
+            );
+            checks.push(match kvm_repair() {
+                Some(repair) if verdict == Verdict::Note => kvm.repair(repair),
+                _ => kvm,
+            });
         }
     }
     checks
+}
+
+/// What brings KVM where VMs are emulated, as far as this machine lets us see.
+fn kvm_repair() -> Option<&'static str> {
+    let kvm = Path::new("/dev/kvm");
+    if !kvm.exists() {
+        return Some(
+            "there is no /dev/kvm: switch virtualisation on in the firmware, or, in a VM, nested virtualisation on its host; then `modprobe kvm_intel` or `kvm_amd`",
+        );
+    }
+    match rustix::fs::access(
+        kvm,
+        rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK,
+    ) {
+        Ok(()) => None,
+        Err(_) => Some("`sudo usermod -aG kvm USER`, then sign in again, or run the agent as root"),
+    }
 }

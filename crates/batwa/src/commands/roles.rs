@@ -17,7 +17,10 @@ use crate::{
     config,
     failure::{Failure, chain},
     logging, output,
-    service_manager::{ServiceManager, install::install},
+    service_manager::{
+        ServiceManager,
+        install::{Plan, install},
+    },
     settings::{Environment, Flags, Role, Service, Settings},
     shutdown::Parts,
     tls,
@@ -49,7 +52,13 @@ pub(crate) async fn up(flags: Flags) -> Result<(), Failure> {
     let mut master_config = config::master(&settings, &environment)?;
     let agent_config = config::local_agent(&settings, &environment)?;
     if service == Service::Install {
-        return install(Role::Up, &settings).await;
+        return install(Plan {
+            role: Role::Up,
+            settings: &settings,
+            environment: &environment,
+            state_dir: None,
+        })
+        .await;
     }
 
     let (local_agent, streams) = in_process_link();
@@ -77,7 +86,13 @@ pub(crate) async fn master(flags: Flags) -> Result<(), Failure> {
     logging::start(&settings)?;
     let config = config::master(&settings, &environment)?;
     if service == Service::Install {
-        return install(Role::Master, &settings).await;
+        return install(Plan {
+            role: Role::Master,
+            settings: &settings,
+            environment: &environment,
+            state_dir: None,
+        })
+        .await;
     }
     let bound = bind(config).await?;
     announce(&bound, &settings)?;
@@ -105,7 +120,14 @@ pub(super) async fn run_agent(
 ) -> Result<(), Failure> {
     let config = config::agent(settings, environment)?;
     if service == Service::Install {
-        return install(Role::Agent, settings).await;
+        // It goes on with the identity and the VMs that are there.
+        return install(Plan {
+            role: Role::Agent,
+            settings,
+            environment,
+            state_dir: Some(&config.state_dir),
+        })
+        .await;
     }
     let id = config.agent_id.clone();
     let agent = Agent::new(config)?;

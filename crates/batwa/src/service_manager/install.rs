@@ -16,7 +16,7 @@ use batwa_agent::driver::command::{Command, CommandError};
 use crate::{
     failure::{Exit, Failure, chain},
     output,
-    settings::{Given, Role, Settings},
+    settings::{Environment, Given, Role, Settings},
 };
 
 /// Where the binary goes, as the units have it.
@@ -55,11 +55,34 @@ fn service(role: Role) -> Service {
     }
 }
 
-/// Makes a service of `role` with these settings, which were checked already, and starts it.
+/// Variables by which programs find their way out; the service has no other environment than its file.
+const PROXIES: [&str; 6] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "NO_PROXY",
+    "no_proxy",
+];
+
+/// What a service is made of: settings that were checked already.
+pub(crate) struct Plan<'a> {
+    /// What it runs as.
+    pub(crate) role: Role,
+    /// Its settings.
+    pub(crate) settings: &'a Settings,
+    /// The environment of who asks for it.
+    pub(crate) environment: &'a Environment,
+    /// The folder that it is to go on with; its unit's own when absent.
+    pub(crate) state_dir: Option<&'a Path>,
+}
+
+/// Makes a service and starts it.
 ///
 /// # Errors
 /// Without systemd or root nothing is touched. A service that does not start is an error too; it stays installed.
-pub(crate) async fn install(role: Role, settings: &Settings) -> Result<(), Failure> {
+pub(crate) async fn install(plan: Plan<'_>) -> Result<(), Failure> {
+    let Plan { role, settings, .. } = plan;
     let is_root = rustix::process::geteuid().is_root();
     check_machine(is_root, Path::new(SYSTEMD_RUNS).is_dir())?;
     if role == Role::Master && settings.text("state-dir").is_some() {
@@ -69,7 +92,7 @@ pub(crate) async fn install(role: Role, settings: &Settings) -> Result<(), Failu
         .hint("leave out `--state-dir`; what is there already can be copied to /var/lib/private/batwa-master"));
     }
     let service = service(role);
-    let environment = environment_file(settings.given(role))?;
+    let environment = environment_file(variables(&plan))?;
     let unit = Path::new(UNITS).join(format!("{}.service", service.name));
 
     install_program()?;
@@ -127,6 +150,28 @@ fn install_program() -> Result<(), Failure> {
     copy().map_err(|error| failed(format!("install {PROGRAM}"), &error))?;
     output::say(&format!("installed {PROGRAM}"));
     Ok(())
+}
+
+/// What the service is told.
+fn variables(plan: &Plan<'_>) -> Vec<Given> {
+    const STATE_DIR: &str = "BATWA_STATE_DIR";
+    let mut given = plan.settings.given(plan.role);
+    if let Some(folder) = plan.state_dir {
+        given.retain(|setting| setting.variable != STATE_DIR);
+        given.push(Given {
+            variable: STATE_DIR,
+            value: folder.display().to_string(),
+            is_path: true,
+        });
+    }
+    given.extend(PROXIES.iter().filter_map(|variable| {
+        Some(Given {
+            variable,
+            value: plan.environment.get(variable)?.to_owned(),
+            is_path: false,
+        })
+    }));
+    given
 }
 
 /// Settings as systemd reads them from a file.

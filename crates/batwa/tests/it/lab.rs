@@ -95,7 +95,13 @@ impl Lab {
     async fn start(command: &'static str, fake: &str, extra: &[&str]) -> Self {
         let mut lab = Self::unstarted(command, fake, extra);
         lab.start_master(0).await;
-        lab.admin = Caller::with_token(&lab.url, ADMIN).await;
+        let nobody = match &lab.master {
+            Some(master) if lab.url.starts_with("https") => {
+                Caller::pinning(&lab.url, master.certificate())
+            }
+            _ => Caller::nobody(&lab.url),
+        };
+        lab.admin = nobody.take_token(ADMIN).await;
         if command == "up" {
             lab.agent_is("local", "online").await;
         }

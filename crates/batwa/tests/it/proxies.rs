@@ -195,20 +195,55 @@ impl Front {
         let mut terminal = Terminal::old(&admin, "null", "web").await;
         terminal.types("echo $((6*7))\n").await;
         terminal.shows("42").await;
-        let (_, agent) = tokio::join!(
+        // Meanwhile agents come through it, one by registering and one by a tunnel of its own.
+        let (_edge, _far) = tokio::join!(self.agent(&admin), self.joined(&admin));
+        let vms_there = "/api/v1/agents/far/vms";
+        until("the machine behind the tunnel is online", async || {
+            let row = admin.try_get("/api/v1/agents/far").await?;
+            (row.body["status"] == "online" && row.body["link"] == "tunnel").then_some(())
+        })
+        .await;
+        admin.post(vms_there, spec("deep")).await.expect(202);
+        until("its VM runs", async || {
+            let vm = admin.get(&format!("{vms_there}/deep")).await;
+            (vm.body["state"] == "running").then_some(())
+        })
+        .await;
+        let mut deep = Terminal::old(&admin, "far", "deep").await;
+        deep.types("echo $((7*7))\n").await;
+        deep.shows("49").await;
+        tokio::join!(
             terminal.stays_open_for(BEYOND_THE_LIMIT),
-            self.agent(&admin)
+            deep.stays_open_for(BEYOND_THE_LIMIT)
         );
+        deep.types("echo $((7*8))\n").await;
+        deep.shows("56").await;
         terminal.types("echo $((6*8))\n").await;
         terminal.shows("48").await;
         admin.post(vms, spec("late")).await.expect(202);
         hears(&mut events, "\"late\"").await;
-        drop(agent);
 
         if tls == Tls::AtTheProxy {
             let log = self.master.log();
             assert!(!log.contains("plain HTTP"), "{log}");
         }
+    }
+
+    /// An agent that joins through the proxy and dials in.
+    async fn joined(&self, admin: &Caller) -> Process {
+        let made = admin
+            .post("/api/v1/join-tokens", json!({}))
+            .await
+            .expect(201);
+        let token = made["token"].as_str().expect("a token");
+        batwa()
+            .args(["agent", "join", &self.url, token, "--agent-id", "far"])
+            .args(["--driver", "fake", "--fake", INSTANT])
+            .arg("--state-dir")
+            .arg(self.dir.path().join("far"))
+            // The proxy's certificate is one that the machine trusts, as one of an authority would be.
+            .env("SSL_CERT_FILE", self.path("tls-cert.pem"))
+            .start()
     }
 
     /// An agent that registers through the proxy, the guide's way.

@@ -128,13 +128,18 @@ impl Caller {
 
     /// A script with an API token of that user.
     pub(crate) async fn with_token(url: &str, user: (&str, &str)) -> Self {
-        let browser = Self::with_cookie(url, user).await;
+        Self::nobody(url).take_token(user).await
+    }
+
+    /// The same for whoever this is so far.
+    pub(crate) async fn take_token(self, user: (&str, &str)) -> Self {
+        let browser = self.clone().sign_in(user).await;
         let created = browser
             .post("/api/v1/tokens", json!({ "name": "lab" }))
             .await
             .expect(201);
         let token = created["token"].as_str().expect("a token");
-        Self::nobody(url).header("authorization", &format!("Bearer {token}"))
+        self.header("authorization", &format!("Bearer {token}"))
     }
 
     /// A master with an agent's key.

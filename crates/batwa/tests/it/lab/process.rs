@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     io::{BufRead, BufReader, Read, Seek, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -66,6 +66,12 @@ impl ProcessBuilder {
     /// Sets an environment variable.
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.0.env(name, value);
+        self
+    }
+
+    /// The folder it starts in.
+    pub(crate) fn current_dir(mut self, folder: &Path) -> Self {
+        self.0.current_dir(folder);
         self
     }
 
@@ -185,6 +191,11 @@ impl Process {
             self.log().contains(words).then_some(())
         })
         .await;
+    }
+
+    /// Waits for its end for as long as that takes; the test's own deadline holds.
+    pub(crate) fn wait_patiently(&mut self) -> ExitStatus {
+        self.child.wait().expect("it can be waited for")
     }
 
     /// Its process id.
