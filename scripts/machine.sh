@@ -112,6 +112,28 @@ apt_install() {
         die "apt-get could not install: ${missing[*]} ${blockers[*]}"
 }
 
+# Those of "$@" that this system's package sources know.
+known_packages() {
+    local package
+    for package in "$@"; do apt-cache show "$package" >/dev/null 2>&1 && printf '%s\n' "$package"; done
+    return 0
+}
+
+# Installs packages whose services are not to be started: only their programs are wanted.
+apt_install_idle() {
+    local missing policy=/usr/sbin/policy-rc.d ours=no status=0
+    mapfile -t missing < <(missing_packages "$@")
+    [ "${#missing[@]}" -gt 0 ] || return 0
+    if ! [ -e "$policy" ]; then
+        ours=yes
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod 755 "$policy"
+    fi
+    apt_install "${missing[@]}" || status=$?
+    [ "$ours" = no ] || as_root rm -f "$policy"
+    return "$status"
+}
+
 # Says what to install by hand where there is no apt, for the program $1 in the words $2, and ends.
 by_hand() {
     case $(uname -s) in

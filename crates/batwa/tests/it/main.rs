@@ -8,6 +8,7 @@ mod compat_agent;
 mod compat_enrolment;
 mod compat_master;
 mod compat_terminal;
+mod docker;
 mod doctor;
 mod join;
 mod join_ways;
