@@ -316,7 +316,7 @@ async fn hears<B: AsRef<[u8]>>(
     assert!(in_time.is_ok(), "no event with {words}: {heard}");
 }
 
-/// nginx with this configuration inside of one that touches nothing of the system.
+/// nginx with this configuration inside of one that touches nothing of the system, as one process that ends with the test.
 fn nginx(front: &Front, head: &str, inside: &str) -> ProcessBuilder {
     let folder = front.dir.path().display();
     let user = if rustix::process::geteuid().is_root() {
@@ -325,7 +325,7 @@ fn nginx(front: &Front, head: &str, inside: &str) -> ProcessBuilder {
         ""
     };
     let conf = format!(
-        "{head}\n{user}\ndaemon off;\npid {folder}/nginx.pid;\nerror_log stderr info;\nevents {{}}\n{inside}\n"
+        "{head}\n{user}\ndaemon off;\nmaster_process off;\npid {folder}/nginx.pid;\nerror_log stderr info;\nevents {{}}\n{inside}\n"
     );
     fs::write(front.path("nginx.conf"), conf).expect("written");
     ProcessBuilder::program("/usr/sbin/nginx").args([
