@@ -276,8 +276,8 @@ pub(crate) struct SimulateArgs {
     /// Agents that crash and start again a minute, over all agents
     #[arg(long, value_name = "PER_MINUTE", default_value_t = 0.0, value_parser = crate::config::rate)]
     pub(crate) churn: f64,
-    /// How long each step of an operation takes
-    #[arg(long, value_name = "DURATION", default_value = "300ms", value_parser = crate::config::duration)]
+    /// How long each step of an operation and each look at the VMs takes
+    #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = crate::config::duration)]
     pub(crate) latency: std::time::Duration,
     /// How long to go on once all agents are connected
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = crate::config::duration)]

@@ -33,7 +33,7 @@ use crate::{
     cli::SimulateArgs,
     config,
     failure::{Exit, Failure},
-    output::{print_json, say},
+    output::{self, say},
     settings::Environment,
 };
 
@@ -87,7 +87,8 @@ pub(crate) async fn run(args: SimulateArgs) -> Result<(), Failure> {
         _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Failed, "interrupted")),
     };
     stop.cancel();
-    print_json(&figures?)
+    let line = serde_json::to_string(&figures?).expect("figures are plain data");
+    output::print(&format!("{line}\n"))
 }
 
 /// Starts everything, lets it live for the time asked, and measures.
