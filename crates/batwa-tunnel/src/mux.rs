@@ -1,8 +1,8 @@
 //! Many streams in one tunnel: yamux, with the settings and around the traps that were measured.
 //!
-//! The master opens streams, the agent takes them; an agent that opens one breaks the rules and is cut off. One
-//! task drives an end ([`Mux::run`]); whoever holds an [`Opener`] gets streams from it. A stream ends in both
-//! directions at once: a half-closed one that is dropped would leave its other end waiting for ever.
+//! The master opens streams, the agent takes them; an agent that opens one breaks the rules and is cut off. One task
+//! drives an end ([`Mux::run_master`], [`Mux::run_agent`]); whoever holds an [`Opener`] gets streams from it. A stream
+//! ends in both directions at once: a half-closed one that is dropped would leave its other end waiting for ever.
 
 use std::{
     future::poll_fn,

@@ -1,4 +1,5 @@
-//! What a search finds, as sets. [`VmTest::matches`] says the same of one row; a property test holds them together.
+//! What a search finds, as sets. `VmTest::matches` in the tests says the same of one row; a property test holds the two
+//! together.
 
 use std::sync::Arc;
 
