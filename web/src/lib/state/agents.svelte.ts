@@ -3,6 +3,7 @@ import { SvelteMap } from 'svelte/reactivity';
 import { api, unwrap } from '$lib/api/client';
 import { problemOf } from '$lib/api/problem';
 import type { Agent, Problem } from '$lib/api/types';
+import { oneAtATime } from './again';
 import { events } from './events.svelte';
 
 const PAGE = 1000;
@@ -11,7 +12,6 @@ class Agents {
 	#byId = new SvelteMap<string, Agent>();
 	loaded = $state(false);
 	problem = $state.raw<Problem | null>(null);
-	#loading: Promise<void> | null = null;
 	/** How many events there were of each machine. */
 	#events = new Map<string, number>();
 
@@ -65,12 +65,8 @@ class Agents {
 		else this.#byId.delete(id);
 	}
 
-	load(): Promise<void> {
-		this.#loading ??= this.#load().finally(() => {
-			this.#loading = null;
-		});
-		return this.#loading;
-	}
+	/** Fetches all of them; asked during a fetch, once more after it. */
+	readonly load = oneAtATime(() => this.#load());
 
 	async #load(): Promise<void> {
 		try {

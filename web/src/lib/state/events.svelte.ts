@@ -27,6 +27,8 @@ class Events {
 
 	#listeners = new Set<Listener>();
 	#source: EventSource | null = null;
+	/** The source that has been live: what it opens again, it resumes. */
+	#opened: EventSource | null = null;
 	#retry: ReturnType<typeof setTimeout> | null = null;
 	#attempt = 0;
 	#errors = 0;
@@ -47,15 +49,16 @@ class Events {
 		const source = new EventSource('/api/v1/events');
 		this.#source = source;
 		source.onopen = () => {
-			// The browser resumes by itself after a short cut. After a longer one we opened anew, and
-			// may have missed something.
-			const missed = this.#wasLive && this.#attempt > 0;
+			// The browser resumes by itself after a short cut. What we opened anew, the first time too, begins now: lists
+			// that were asked for before that may have missed something.
+			const resumed = this.#opened === source;
+			this.#opened = source;
 			this.#attempt = 0;
 			this.#errors = 0;
 			this.#wasLive = true;
 			this.state = 'live';
 			this.since = null;
-			if (missed) this.tell({ type: 'reload' });
+			if (!resumed) this.tell({ type: 'reload' });
 		};
 		source.onerror = () => {
 			this.state = this.#wasLive ? 'cut' : 'connecting';
@@ -90,6 +93,7 @@ class Events {
 		this.retryAt = null;
 		this.#source?.close();
 		this.#source = null;
+		this.#opened = null;
 		this.#wasLive = false;
 		this.#attempt = 0;
 		this.state = 'connecting';

@@ -2,6 +2,7 @@
 import { api, unwrap } from '$lib/api/client';
 import { problemOf } from '$lib/api/problem';
 import type { JoinToken, Problem } from '$lib/api/types';
+import { oneAtATime } from './again';
 import { events } from './events.svelte';
 
 const REFRESH_MS = 300;
@@ -23,7 +24,10 @@ class JoinTokens {
 		return this.all?.find((token) => token.id === id);
 	}
 
-	async load(): Promise<void> {
+	/** Fetches all of them; asked during a fetch, once more after it. */
+	readonly load = oneAtATime(() => this.#load());
+
+	async #load(): Promise<void> {
 		try {
 			this.all = (await unwrap(api.GET('/api/v1/join-tokens'))).items;
 			this.problem = null;

@@ -2,6 +2,7 @@
 import { api, unwrap } from '$lib/api/client';
 import { problemOf } from '$lib/api/problem';
 import type { LinkChange, Problem, Terminal, Vm, VmCounts } from '$lib/api/types';
+import { oneAtATime } from './again';
 import { agents } from './agents.svelte';
 import { events } from './events.svelte';
 import { operations } from './operations.svelte';
@@ -35,33 +36,38 @@ export class WatchedMachine {
 		void this.load(...ALL);
 	}
 
+	/** How each part is fetched; asked during a fetch, once more after it. */
+	readonly #fetch: Record<Part, () => Promise<void>> = {
+		agent: oneAtATime(() => agents.answered(this.id, () => unwrap(api.GET('/api/v1/agents/{agent}', this.#path())))),
+		vms: oneAtATime(async () => {
+			const page = await unwrap(api.GET('/api/v1/vms', { params: { query: { agent: this.id, sort: '-changed', limit: SHOWN } } }));
+			this.vms = page.items;
+			this.counts = page.counts;
+		}),
+		links: oneAtATime(async () => {
+			this.links = (await unwrap(api.GET('/api/v1/agents/{agent}/links', this.#path()))).items;
+		}),
+		terminals: oneAtATime(async () => {
+			this.terminals = (await unwrap(api.GET('/api/v1/terminals', { params: { query: { agent: this.id } } }))).items;
+		}),
+		operations: oneAtATime(async () => {
+			const page = await unwrap(api.GET('/api/v1/operations', { params: { query: { agent: this.id, limit: SHOWN } } }));
+			for (const operation of page.items) operations.put(operation);
+		})
+	};
+
+	#path() {
+		return { params: { path: { agent: this.id } } };
+	}
+
 	stop(): void {
 		this.#unsubscribe();
 		if (this.#timer) clearTimeout(this.#timer);
 	}
 
 	async load(...parts: Part[]): Promise<void> {
-		const path = { agent: this.id };
-		const load: Record<Part, () => Promise<void>> = {
-			agent: () => agents.answered(this.id, () => unwrap(api.GET('/api/v1/agents/{agent}', { params: { path } }))),
-			vms: async () => {
-				const page = await unwrap(api.GET('/api/v1/vms', { params: { query: { agent: this.id, sort: '-changed', limit: SHOWN } } }));
-				this.vms = page.items;
-				this.counts = page.counts;
-			},
-			links: async () => {
-				this.links = (await unwrap(api.GET('/api/v1/agents/{agent}/links', { params: { path } }))).items;
-			},
-			terminals: async () => {
-				this.terminals = (await unwrap(api.GET('/api/v1/terminals', { params: { query: { agent: this.id } } }))).items;
-			},
-			operations: async () => {
-				const page = await unwrap(api.GET('/api/v1/operations', { params: { query: { agent: this.id, limit: SHOWN } } }));
-				for (const operation of page.items) operations.put(operation);
-			}
-		};
 		try {
-			await Promise.all(parts.map((part) => load[part]()));
+			await Promise.all(parts.map((part) => this.#fetch[part]()));
 			this.problem = null;
 		} catch (thrown) {
 			this.problem = problemOf(thrown);

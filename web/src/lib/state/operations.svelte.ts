@@ -4,6 +4,7 @@ import { api, unwrap } from '$lib/api/client';
 import { problemOf } from '$lib/api/problem';
 import type { Operation, Problem } from '$lib/api/types';
 import { isFinished } from '$lib/model/operation';
+import { oneAtATime } from './again';
 import { events } from './events.svelte';
 import { session } from './session.svelte';
 
@@ -64,7 +65,10 @@ class Operations {
 		else this.#waiting.set(operation.id, [...(this.#waiting.get(operation.id) ?? []), callback]);
 	}
 
-	async load(): Promise<void> {
+	/** Fetches the newest; asked during a fetch, once more after it. */
+	readonly load = oneAtATime(() => this.#load());
+
+	async #load(): Promise<void> {
 		try {
 			const page = await unwrap(api.GET('/api/v1/operations', { params: { query: { limit: PAGE } } }));
 			const seen = new Set(page.items.map((operation) => operation.id));

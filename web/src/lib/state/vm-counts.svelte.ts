@@ -1,6 +1,7 @@
 // How many VMs there are in which state, for the rail and the overview.
 import { api, unwrap } from '$lib/api/client';
 import type { VmCounts } from '$lib/api/types';
+import { oneAtATime } from './again';
 import { events } from './events.svelte';
 
 const REFRESH_MS = 1000;
@@ -24,7 +25,10 @@ class VmCountsState {
 		return this.counts ? this.counts.total - (this.counts.states.deleted ?? 0) : null;
 	}
 
-	async load(): Promise<void> {
+	/** Fetches them; asked during a fetch, once more after it. */
+	readonly load = oneAtATime(() => this.#load());
+
+	async #load(): Promise<void> {
 		try {
 			const page = await unwrap(api.GET('/api/v1/vms', { params: { query: { limit: 1 } } }));
 			this.counts = page.counts;

@@ -3,6 +3,7 @@ import { api, unwrap } from '$lib/api/client';
 import { problemOf } from '$lib/api/problem';
 import type { Event, Problem, Vm, VmCounts, VmDetails } from '$lib/api/types';
 import { Blocks, type Wanted } from '$lib/model/blocks';
+import { oneAtATime } from './again';
 import { events } from './events.svelte';
 
 /** Rows of one block, blocks of one fetch, blocks that are kept: at most 1,000 rows at once, 6,000 in memory. */
@@ -46,6 +47,8 @@ export class VmListing {
 	#view = { first: 0, last: BLOCK };
 	/** Counts up with every new question, so that late answers to old ones are dropped. */
 	#asked = 0;
+	/** The question has changed, and what is held still answers the one before. */
+	#anew = false;
 	#fetching = false;
 	#refresh: ReturnType<typeof setTimeout> | null = null;
 	#refreshedAt = 0;
@@ -113,11 +116,13 @@ export class VmListing {
 	async #begin(anew: boolean): Promise<void> {
 		const asked = ++this.#asked;
 		this.loading = true;
-		const wanted = (anew ? null : this.#blocks.wanted(this.#view.first, this.#view.last)) ?? { block: 0, cursor: null, skip: 0, blocks: 1 };
+		this.#anew ||= anew;
+		const wanted = (this.#anew ? null : this.#blocks.wanted(this.#view.first, this.#view.last)) ?? { block: 0, cursor: null, skip: 0, blocks: 1 };
 		try {
 			const page = await this.#page(wanted, this.#facets);
 			if (asked !== this.#asked) return;
-			if (anew) {
+			if (this.#anew) {
+				this.#anew = false;
 				this.#blocks = new Blocks<Vm>(BLOCK, PER_FETCH, KEPT);
 				this.#view = { first: 0, last: BLOCK };
 				this.generation += 1;
@@ -258,6 +263,8 @@ export class WatchedVm {
 	problem = $state.raw<Problem | null>(null);
 	#agent: string;
 	#name: string;
+	/** How many events told what it is: an answer that one of them overtook is older. */
+	#heard = 0;
 	#unsubscribe: () => void;
 
 	constructor(agent: string, name: string, known: Vm | null) {
@@ -266,10 +273,12 @@ export class WatchedVm {
 		this.vm = known;
 		this.#unsubscribe = events.subscribe((event) => {
 			if (event.type === 'vm' && event.vm.agent_id === agent && event.vm.name === name) {
+				this.#heard += 1;
 				// Link and driver have ages of their own, which this event does not tell.
 				this.vm = { link: this.vm?.link, driver_health: this.vm?.driver_health, ...event.vm };
 				this.problem = null;
 			} else if (event.type === 'vm_removed' && event.agent_id === agent && event.name === name) {
+				this.#heard += 1;
 				this.problem = gone(agent, name);
 			} else if (event.type === 'agent_vms' && event.agent_id === agent) {
 				if (this.vm && event.stale !== null && event.stale !== undefined) this.vm = { ...this.vm, ...outOfDate(this.vm, event.stale) };
@@ -278,14 +287,21 @@ export class WatchedVm {
 		});
 	}
 
-	async load(): Promise<void> {
+	/** Fetches it; asked during a fetch, once more after it. */
+	readonly load = oneAtATime(() => this.#load());
+
+	async #load(): Promise<void> {
+		const before = this.#heard;
 		try {
-			this.vm = await unwrap(
+			const vm = await unwrap(
 				api.GET('/api/v1/agents/{agent}/vms/{vm}', { params: { path: { agent: this.#agent, vm: this.#name } } })
 			);
-			this.problem = null;
+			if (this.#heard === before) {
+				this.vm = vm;
+				this.problem = null;
+			} else if (this.vm) this.vm = { ...this.vm, link: vm.link, driver_health: vm.driver_health };
 		} catch (thrown) {
-			this.problem = problemOf(thrown);
+			if (this.#heard === before) this.problem = problemOf(thrown);
 		}
 	}
 
