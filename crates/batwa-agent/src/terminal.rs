@@ -288,7 +288,8 @@ fn refusal(vm: &Vm, kind: TerminalKind) -> Option<String> {
         TerminalKind::Shell => VmAction::Shell,
         TerminalKind::Console => VmAction::Console,
     };
-    vm.actions.0.get(&action).cloned().flatten()
+    let reason = vm.actions.0.get(&action)?.as_ref()?;
+    Some(reason.clone().into_owned())
 }
 
 fn no_vm(name: &VmName) -> Problem {

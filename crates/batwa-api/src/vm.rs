@@ -1,6 +1,6 @@
 //! VMs: what is observed of them, what is asked when one is made, and which action is legal when.
 
-use std::{collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -231,7 +231,11 @@ impl fmt::Display for VmAction {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 #[schema(value_type = BTreeMap<String, Option<String>>)]
-pub struct Actions(pub BTreeMap<VmAction, Option<String>>);
+pub struct Actions(pub BTreeMap<VmAction, Option<Reason>>);
+
+/// Why something is not possible now. Our own reasons are sentences of the program: a list of a thousand VMs has ten
+/// thousand of them.
+pub type Reason = Cow<'static, str>;
 
 impl Actions {
     /// The table of legal actions for one VM.
@@ -243,7 +247,7 @@ impl Actions {
                 .map(|action| {
                     (
                         action,
-                        action.refusal(state, capabilities).map(str::to_owned),
+                        action.refusal(state, capabilities).map(Cow::Borrowed),
                     )
                 })
                 .collect(),
@@ -252,11 +256,11 @@ impl Actions {
 
     /// No action is possible, for one reason.
     #[must_use]
-    pub fn none_because(reason: &str) -> Self {
+    pub fn none_because(reason: &'static str) -> Self {
         Self(
             VmAction::ALL
                 .into_iter()
-                .map(|action| (action, Some(reason.to_owned())))
+                .map(|action| (action, Some(Cow::Borrowed(reason))))
                 .collect(),
         )
     }
