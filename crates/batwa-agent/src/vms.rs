@@ -1,8 +1,9 @@
 //! The inventory: what the drivers say of their VMs, kept current and merged into one list.
 //!
 //! One task a driver observes it on its own signal and on a timer; another looks closer at single VMs when
-//! something changed or somebody asks. Both end in the same place: [`Inventory::publish`], which computes the
-//! list anew and hands it to the [`Picture`]. Invariants: a driver that hangs delays nobody else and keeps its
+//! something changed or somebody asks. Both end in the [`Picture`]: the first computes the list anew
+//! ([`Inventory::publish`]), the second only its VM's row ([`Inventory::publish_vm`]), as thousands of VMs are looked at
+//! one by one when an agent starts. Invariants: a driver that hangs delays nobody else and keeps its
 //! last word, with its age; what was seen earlier never replaces what was seen later.
 
 mod health;
@@ -20,7 +21,7 @@ use batwa_api::{
     id::OperationId,
     name::VmName,
     operation::OperationKind,
-    vm::{Vm, VmSpec, VmState},
+    vm::{VmSpec, VmState},
 };
 use tokio::{
     sync::{Notify, watch},
@@ -29,10 +30,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::{
-    health::HealthTrack,
-    merge::{Source, merge},
-};
+use self::{health::HealthTrack, merge::Source};
 use crate::{
     config::Limits,
     driver::{Driver, DriverError, ObservedVm, Probe},
@@ -418,7 +416,7 @@ impl Inventory {
             }
             Err(error) => return Err(error),
         };
-        self.publish(&state);
+        self.publish_vm(&state, name);
         Ok(found)
     }
 
@@ -551,7 +549,7 @@ impl Inventory {
         } else {
             state.busy.insert(name.clone(), busy);
         }
-        self.publish(&state);
+        self.publish_vm(&state, name);
     }
 
     /// Says which operations run or wait for a VM, the oldest first.
@@ -562,7 +560,7 @@ impl Inventory {
         if busy.operations.is_empty() && busy.running.is_none() {
             state.busy.remove(name);
         }
-        self.publish(&state);
+        self.publish_vm(&state, name);
     }
 
     /// Asks for an observation of a driver soon.
@@ -572,10 +570,9 @@ impl Inventory {
         }
     }
 
-    /// Computes the list and the drivers' status anew; the lock is held, so that the last one wins.
-    fn publish(&self, state: &State) {
-        let sources: Vec<Source<'_>> = self
-            .slots
+    /// What the drivers in use hold, the first one first.
+    fn sources<'a>(&self, state: &'a State) -> Vec<Source<'a>> {
+        self.slots
             .iter()
             .zip(&state.slots)
             .filter(|(_, state)| state.active)
@@ -585,16 +582,22 @@ impl Inventory {
                     .probe
                     .as_ref()
                     .map_or(Capabilities::default(), |probe| probe.capabilities),
-                vms: state.vms.values().map(|seen| (&seen.vm, seen.at)).collect(),
+                vms: &state.vms,
             })
-            .collect();
-        let before: BTreeMap<VmName, Vm> = self
-            .picture
-            .vms()
-            .into_iter()
-            .map(|vm| (vm.name.clone(), vm))
-            .collect();
-        let vms = merge(&sources, &state.busy, &before, Timestamp::now());
+            .collect()
+    }
+
+    /// Computes one VM's row anew; the lock is held, so that the last one wins.
+    fn publish_vm(&self, state: &State, name: &VmName) {
+        let sources = self.sources(state);
+        let busy = state.busy.get(name);
+        self.picture
+            .update_vm(name, |before| merge::row(name, &sources, busy, before));
+    }
+
+    /// Computes the list and the drivers' status anew; the lock is held, so that the last one wins.
+    fn publish(&self, state: &State) {
+        let sources = self.sources(state);
         let drivers: Vec<DriverStatus> = self
             .slots
             .iter()
@@ -615,7 +618,8 @@ impl Inventory {
             })
             .collect();
         self.picture.update_agent(|agent| agent.drivers = drivers);
-        self.picture.set_vms(vms);
+        self.picture
+            .update_vms(|before| merge::list(&sources, &state.busy, before));
     }
 
     fn note_first_word(&self) {

@@ -120,25 +120,50 @@ impl Picture {
         self.state().vms.len()
     }
 
-    /// Replaces all VMs and tells what changed; a later time of observation alone is no change.
-    pub(crate) fn set_vms(&self, vms: BTreeMap<VmName, Vm>) {
+    /// Replaces all VMs by what `update` makes of them and tells what changed; a later time of observation alone is no
+    /// change.
+    pub(crate) fn update_vms(
+        &self,
+        update: impl FnOnce(&BTreeMap<VmName, Vm>) -> BTreeMap<VmName, Vm>,
+    ) {
         let mut state = self.state();
-        let old = std::mem::take(&mut state.vms);
-        let mut events = Vec::new();
-        for name in old.keys().filter(|name| !vms.contains_key(*name)) {
-            events.push(Change::Removed(name.clone()));
-        }
+        let vms = update(&state.vms);
+        let mut old = std::mem::take(&mut state.vms);
+        let mut changed = Vec::new();
         for (name, vm) in &vms {
-            if old.get(name).is_none_or(|before| differs(before, vm)) {
-                events.push(Change::Vm(Box::new(vm.clone())));
+            if old.remove(name).is_none_or(|before| differs(before, vm)) {
+                changed.push(vm.clone());
             }
         }
         state.vms = vms;
-        for event in events {
-            self.send(&mut state, |revision| match event {
-                Change::Removed(name) => WatchEvent::VmRemoved { revision, name },
-                Change::Vm(vm) => WatchEvent::Vm { revision, vm: *vm },
+        for name in old.into_keys() {
+            self.send(&mut state, |revision| WatchEvent::VmRemoved {
+                revision,
+                name,
             });
+        }
+        for vm in changed {
+            self.send(&mut state, |revision| WatchEvent::Vm { revision, vm });
+        }
+    }
+
+    /// The same for one VM, at a cost that does not grow with the others.
+    pub(crate) fn update_vm(&self, name: &VmName, update: impl FnOnce(Option<&Vm>) -> Option<Vm>) {
+        let mut state = self.state();
+        let vm = update(state.vms.get(name));
+        let Some(vm) = vm else {
+            if state.vms.remove(name).is_some() {
+                let name = name.clone();
+                self.send(&mut state, |revision| WatchEvent::VmRemoved {
+                    revision,
+                    name,
+                });
+            }
+            return;
+        };
+        let before = state.vms.insert(name.clone(), vm.clone());
+        if before.is_none_or(|before| differs(before, &vm)) {
+            self.send(&mut state, |revision| WatchEvent::Vm { revision, vm });
         }
     }
 
@@ -241,13 +266,8 @@ impl Picture {
     }
 }
 
-enum Change {
-    Removed(VmName),
-    Vm(Box<Vm>),
-}
-
-fn differs(before: &Vm, after: &Vm) -> bool {
-    let mut before = before.clone();
+/// Whether `after` is news to somebody who knows `before`.
+fn differs(mut before: Vm, after: &Vm) -> bool {
     before.observed_at = after.observed_at;
     if let (Some(before), Some(after)) = (&mut before.usage, &after.usage) {
         before.measured_at = after.measured_at;
@@ -389,14 +409,21 @@ mod tests {
         #[test]
         fn snapshot_and_changes_make_the_picture(
             steps in prop::collection::vec(
-                prop::collection::vec((0_u8..6, prop::sample::select(VmState::ALL.to_vec())), 0..6), 0..12),
+                (prop::collection::vec((0_u8..6, prop::sample::select(VmState::ALL.to_vec())), 0..6), any::<bool>()), 0..12),
             look_after in 0_usize..12,
         ) {
             let picture = picture();
             let mut watcher = picture.watch();
             let mut follower = Follower::default();
-            for (n, step) in steps.iter().enumerate() {
-                picture.set_vms(vms(step));
+            for (n, (step, singly)) in steps.iter().enumerate() {
+                let step = vms(step);
+                if *singly {
+                    for name in (0..6).map(|n| VmName::parse(&format!("vm{n}")).unwrap()) {
+                        picture.update_vm(&name, |_| step.get(&name).cloned());
+                    }
+                } else {
+                    picture.update_vms(|_| step);
+                }
                 if n == look_after {
                     // Everything after this comes as single changes.
                     follower.catch_up(&mut watcher);
@@ -411,12 +438,12 @@ mod tests {
     #[test]
     fn a_later_observation_of_the_same_is_no_change() {
         let picture = picture();
-        picture.set_vms(vms(&[(1, VmState::Running)]));
+        picture.update_vms(|_| vms(&[(1, VmState::Running)]));
         let mut watcher = picture.watch();
         let mut follower = Follower::default();
         follower.catch_up(&mut watcher);
         assert_eq!(follower.revision, 1);
-        picture.set_vms(vms(&[(1, VmState::Running)]));
+        picture.update_vms(|_| vms(&[(1, VmState::Running)]));
         assert!(watcher.next().now_or_never().is_none());
     }
 
@@ -427,7 +454,7 @@ mod tests {
         Follower::default().catch_up(&mut watcher);
         for n in 0..2 * BACKLOG {
             let state = [VmState::Running, VmState::Stopped][n % 2];
-            picture.set_vms(vms(&[(1, state)]));
+            picture.update_vms(|_| vms(&[(1, state)]));
         }
         let event = watcher.next().now_or_never().unwrap();
         assert!(

@@ -1,6 +1,6 @@
 //! From what drivers saw and our operations do to the list that is shown. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use batwa_api::{
     Timestamp,
@@ -11,64 +11,78 @@ use batwa_api::{
 };
 use tracing::warn;
 
-use super::{Busy, Running};
-use crate::driver::ObservedVm;
+use super::{Busy, Running, Seen};
 
-/// One driver's VMs, each with the time it was seen.
+/// One driver's VMs.
 pub(super) struct Source<'a> {
     pub(super) kind: DriverKind,
     pub(super) capabilities: Capabilities,
-    pub(super) vms: Vec<(&'a ObservedVm, Timestamp)>,
+    pub(super) vms: &'a BTreeMap<VmName, Seen>,
 }
 
-/// The list that is shown: of two VMs with one name the first driver's; VMs being made are in it from the start.
-pub(super) fn merge(
+/// The list that is shown; `before` is the one until now.
+pub(super) fn list(
     sources: &[Source<'_>],
     busy: &BTreeMap<VmName, Busy>,
     before: &BTreeMap<VmName, Vm>,
-    now: Timestamp,
 ) -> BTreeMap<VmName, Vm> {
-    let mut list: BTreeMap<VmName, Vm> = BTreeMap::new();
-    for source in sources {
-        for (observed, at) in &source.vms {
-            if let Some(first) = list.get(&observed.name) {
-                if before.get(&observed.name).is_none() {
-                    warn!(
-                        vm.name = %observed.name,
-                        "drivers `{}` and `{}` both have a VM `{}`: the second is not shown",
-                        first.driver, source.kind, observed.name
-                    );
-                }
-                continue;
+    let seen = sources.iter().flat_map(|source| source.vms.keys());
+    let names: BTreeSet<&VmName> = seen.chain(busy.keys()).collect();
+    names
+        .into_iter()
+        .filter_map(|name| {
+            let vm = row(name, sources, busy.get(name), before.get(name))?;
+            Some((name.clone(), vm))
+        })
+        .collect()
+}
+
+/// One VM as it is shown: of two with one name the first driver's; one that is being made is there from the start.
+pub(super) fn row(
+    name: &VmName,
+    sources: &[Source<'_>],
+    busy: Option<&Busy>,
+    before: Option<&Vm>,
+) -> Option<Vm> {
+    let mut holders = sources
+        .iter()
+        .filter_map(|source| Some((source, source.vms.get(name)?)));
+    let mut vm = match holders.next() {
+        Some((source, seen)) => {
+            if before.is_none()
+                && let Some((second, _)) = holders.next()
+            {
+                warn!(
+                    vm.name = %name,
+                    "drivers `{}` and `{}` both have a VM `{name}`: the second is not shown",
+                    source.kind, second.kind
+                );
             }
-            let busy = busy.get(&observed.name);
-            let vm = shown(observed, *at, source, busy);
-            list.insert(observed.name.clone(), vm);
+            shown(seen, source, busy)
         }
-    }
-    for (name, busy) in busy {
-        let Some(running) = &busy.running else {
-            continue;
-        };
-        if running.kind == OperationKind::Create && !list.contains_key(name) {
+        None => {
+            let busy = busy?;
+            let running = busy.running.as_ref()?;
+            if running.kind != OperationKind::Create {
+                return None;
+            }
             let capabilities = sources
                 .iter()
                 .find(|source| source.kind == running.driver)
                 .map_or(Capabilities::default(), |source| source.capabilities);
-            list.insert(name.clone(), to_be(name, running, busy, &capabilities, now));
+            to_be(name, running, busy, &capabilities, Timestamp::now())
         }
+    };
+    if let Some(before) = before
+        && before.state == vm.state
+    {
+        vm.state_since = before.state_since;
     }
-    for (name, vm) in &mut list {
-        if let Some(before) = before.get(name)
-            && before.state == vm.state
-        {
-            vm.state_since = before.state_since;
-        }
-    }
-    list
+    Some(vm)
 }
 
-fn shown(observed: &ObservedVm, at: Timestamp, source: &Source<'_>, busy: Option<&Busy>) -> Vm {
+fn shown(seen: &Seen, source: &Source<'_>, busy: Option<&Busy>) -> Vm {
+    let (observed, at) = (&seen.vm, seen.at);
     let running = busy.and_then(|busy| busy.running.as_ref());
     let state = running
         .filter(|running| running.shutdown_at.is_none())
@@ -155,18 +169,30 @@ pub(super) fn shown_state(observed: VmState, running: OperationKind) -> VmState 
 #[cfg(test)]
 mod tests {
     use batwa_api::{id::OperationId, vm::VmSpec};
+    use tokio::time::Instant;
 
     use super::*;
+    use crate::driver::ObservedVm;
 
     fn name(text: &str) -> VmName {
         VmName::parse(text).unwrap()
     }
 
-    fn source<'a>(kind: DriverKind, vms: &'a [ObservedVm], at: Timestamp) -> Source<'a> {
+    fn seen(vms: &[ObservedVm], at: Timestamp) -> BTreeMap<VmName, Seen> {
+        let seen = |vm: &ObservedVm| Seen {
+            vm: vm.clone(),
+            asked: Instant::now(),
+            at,
+            inspected: None,
+        };
+        vms.iter().map(|vm| (vm.name.clone(), seen(vm))).collect()
+    }
+
+    fn source(kind: DriverKind, vms: &BTreeMap<VmName, Seen>) -> Source<'_> {
         Source {
             kind,
             capabilities: Capabilities::all(),
-            vms: vms.iter().map(|vm| (vm, at)).collect(),
+            vms,
         }
     }
 
@@ -185,19 +211,18 @@ mod tests {
     #[test]
     fn of_two_vms_with_one_name_the_first_drivers_is_shown() {
         let now = Timestamp::now();
-        let first = [ObservedVm::new(name("a"), VmState::Running)];
+        let first = seen(&[ObservedVm::new(name("a"), VmState::Running)], now);
         let second = [
             ObservedVm::new(name("a"), VmState::Stopped),
             ObservedVm::new(name("b"), VmState::Stopped),
         ];
-        let list = merge(
+        let list = list(
             &[
-                source(DriverKind::Multipass, &first, now),
-                source(DriverKind::Qemu, &second, now),
+                source(DriverKind::Multipass, &first),
+                source(DriverKind::Qemu, &seen(&second, now)),
             ],
             &BTreeMap::new(),
             &BTreeMap::new(),
-            now,
         );
         let shown: Vec<_> = list
             .values()
@@ -214,16 +239,14 @@ mod tests {
 
     #[test]
     fn a_vm_to_be_is_shown_before_the_driver_knows_it() {
-        let now = Timestamp::now();
         let busy = BTreeMap::from([(
             name("new"),
             running(OperationKind::Create, DriverKind::Fake),
         )]);
-        let list = merge(
-            &[source(DriverKind::Fake, &[], now)],
+        let list = list(
+            &[source(DriverKind::Fake, &BTreeMap::new())],
             &busy,
             &BTreeMap::new(),
-            now,
         );
         let vm = &list[&name("new")];
         assert_eq!(vm.state, VmState::Creating);
@@ -233,14 +256,13 @@ mod tests {
 
     #[test]
     fn an_operation_on_a_vm_that_vanished_does_not_bring_it_back() {
-        let now = Timestamp::now();
         let busy = BTreeMap::from([(name("old"), running(OperationKind::Stop, DriverKind::Fake))]);
+        let nothing = BTreeMap::new();
         assert!(
-            merge(
-                &[source(DriverKind::Fake, &[], now)],
+            list(
+                &[source(DriverKind::Fake, &nothing)],
                 &busy,
-                &BTreeMap::new(),
-                now
+                &BTreeMap::new()
             )
             .is_empty()
         );
@@ -251,27 +273,15 @@ mod tests {
         let early = Timestamp::UNIX_EPOCH;
         let late = Timestamp::now();
         let vms = [ObservedVm::new(name("a"), VmState::Running)];
-        let first = merge(
-            &[source(DriverKind::Fake, &vms, early)],
-            &BTreeMap::new(),
-            &BTreeMap::new(),
-            early,
-        );
-        let second = merge(
-            &[source(DriverKind::Fake, &vms, late)],
-            &BTreeMap::new(),
-            &first,
-            late,
-        );
+        let show = |at, busy: &BTreeMap<VmName, Busy>, before: &BTreeMap<VmName, Vm>| {
+            list(&[source(DriverKind::Fake, &seen(&vms, at))], busy, before)
+        };
+        let first = show(early, &BTreeMap::new(), &BTreeMap::new());
+        let second = show(late, &BTreeMap::new(), &first);
         assert_eq!(second[&name("a")].state_since, early);
         assert_eq!(second[&name("a")].observed_at, late);
         let busy = BTreeMap::from([(name("a"), running(OperationKind::Stop, DriverKind::Fake))]);
-        let third = merge(
-            &[source(DriverKind::Fake, &vms, late)],
-            &busy,
-            &second,
-            late,
-        );
+        let third = show(late, &busy, &second);
         assert_eq!(third[&name("a")].state, VmState::Stopping);
         assert_eq!(third[&name("a")].state_since, late);
     }
