@@ -27,6 +27,7 @@ pub(crate) mod search;
 pub(crate) mod searching;
 pub(crate) mod state;
 pub(crate) mod tunnels;
+mod unsaved;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -39,7 +40,7 @@ use std::{
 
 use batwa_api::{
     Timestamp,
-    agent::{AgentStatus, LinkChange},
+    agent::AgentStatus,
     event::Event,
     id::AgentId,
     name::VmName,
@@ -118,9 +119,6 @@ impl Drop for Follower {
             .fetch_sub(1, Ordering::Relaxed);
     }
 }
-
-/// A VM to be written down, and its last word; nothing when it is gone.
-pub(crate) type UnsavedVm = ((AgentId, VmName), Option<Arc<Row>>);
 
 /// How a VM stands, for whoever wants to do something with it.
 #[derive(Debug, Clone)]
@@ -261,33 +259,6 @@ impl Fleet {
             let removed = missing.then(|| state.remove_vm(agent, name)).flatten();
             removed.into_iter().collect()
         });
-    }
-
-    /// Changes of an agent's link that are not written down yet, the newest first.
-    pub(crate) fn unsaved_links(&self, agent: &AgentId) -> Vec<LinkChange> {
-        self.read(|state| {
-            let changes = state.link_changes.iter().rev();
-            changes
-                .filter(|(id, _)| id == agent)
-                .map(|(_, change)| change.clone())
-                .collect()
-        })
-    }
-
-    /// Changes of links to be written down, the oldest first; [`Self::links_saved`] says that they were.
-    pub(crate) fn links_to_save(&self) -> Vec<(AgentId, LinkChange)> {
-        self.read(|state| state.link_changes.iter().cloned().collect())
-    }
-
-    /// Says that these are written down.
-    pub(crate) fn links_saved(&self, saved: &[(AgentId, LinkChange)]) {
-        let mut state = self.state.write().expect("no writer panics");
-        for change in saved {
-            // The oldest may have been dropped meanwhile.
-            if state.link_changes.front() == Some(change) {
-                state.link_changes.pop_front();
-            }
-        }
     }
 
     /// Takes who opened which session from the store.
@@ -453,14 +424,6 @@ impl Fleet {
         }
     }
 
-    /// Says that the store could not take these after all.
-    pub(crate) fn vms_still_unsaved(&self, keys: impl Iterator<Item = (AgentId, VmName)>) {
-        let mut state = self.state.write().expect("no writer panics");
-        state.unsaved.extend(keys);
-        drop(state);
-        self.unsaved.notify_one();
-    }
-
     /// Takes an agent's record away.
     pub(crate) fn remove_record(&self, id: &AgentId) {
         self.leave(id);
@@ -506,22 +469,5 @@ impl Fleet {
             }
             self.arrival.notified().await;
         }
-    }
-
-    /// Resolves when something waits to be written down.
-    pub(crate) async fn unsaved(&self) {
-        self.unsaved.notified().await;
-    }
-
-    /// What is to be written down of VMs: the last word of each, or nothing when it is gone.
-    pub(crate) fn take_unsaved_vms(&self) -> Vec<UnsavedVm> {
-        let mut state = self.state.write().expect("no writer panics");
-        std::mem::take(&mut state.unsaved)
-            .into_iter()
-            .map(|key| {
-                let row = state.vms.get(&key.0, &key.1).cloned();
-                (key, row)
-            })
-            .collect()
     }
 }

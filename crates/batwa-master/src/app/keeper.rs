@@ -17,6 +17,12 @@ use crate::{
 
 /// How long changes gather before they are written: a busy fleet costs one transaction for all of them.
 const GATHER: Duration = Duration::from_millis(200);
+/// Most rows of one transaction. Everybody else who writes waits for its end: thousands of agents that come back, or a
+/// machine with thousands of VMs, must not hold up a sign-in.
+const AT_ONCE: usize = 500;
+/// Pause between two such transactions: SQLite gives its lock to whoever looks at the right moment, and those who wait
+/// look every few milliseconds.
+const BREATH: Duration = Duration::from_millis(20);
 /// Between two batches of sightings; a heartbeat itself writes nothing.
 const SIGHTINGS_INTERVAL: Duration = Duration::from_secs(60);
 /// Between two rounds of tidying up.
@@ -119,13 +125,14 @@ async fn save(app: &App) -> Result<(), StoreError> {
     app.store().save_links(&links).await?;
     fleet.links_saved(&links);
     let vms = fleet.take_unsaved_vms();
-    let changes: Vec<_> = vms
-        .iter()
-        .map(|(key, row)| (key.clone(), row.clone()))
-        .collect();
-    if let Err(error) = app.store().save_vms(&changes).await {
-        fleet.vms_still_unsaved(vms.into_iter().map(|(key, _)| key));
-        return Err(error);
+    for (n, some) in vms.chunks(AT_ONCE).enumerate() {
+        if n > 0 {
+            tokio::time::sleep(BREATH).await;
+        }
+        if let Err(error) = app.store().save_vms(&fleet.words_of(some)).await {
+            fleet.vms_still_unsaved(&vms[n * AT_ONCE..]);
+            return Err(error);
+        }
     }
     Ok(())
 }
@@ -144,7 +151,13 @@ async fn save_sightings(app: &App) -> Result<(), StoreError> {
             })
             .collect()
     });
-    app.store().save_sightings(&sightings).await
+    for (n, some) in sightings.chunks(AT_ONCE).enumerate() {
+        if n > 0 {
+            tokio::time::sleep(BREATH).await;
+        }
+        app.store().save_sightings(some).await?;
+    }
+    Ok(())
 }
 
 async fn tidy_up(app: &App) -> Result<(), StoreError> {

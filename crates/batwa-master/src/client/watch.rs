@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::Method;
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
-use tokio::time::timeout;
+use tokio::{task::JoinHandle, time::timeout};
 
 use super::{AgentClient, CALL_DEADLINE, ClientError, MAX_DETAIL_CHARS, clip, refusal};
 
@@ -18,12 +18,18 @@ const MAX_LINE_BYTES: usize = 32 << 20;
 /// How long an agent may be silent: three keep-alives of 10 s, as one may be late.
 pub(crate) const SILENCE: Duration = Duration::from_secs(30);
 
+/// Lines longer than this are read on a thread of their own: a snapshot of thousands of VMs takes long enough to be
+/// felt by all that the runtime's thread would serve meanwhile.
+const LONG_LINE_BYTES: usize = 128 << 10;
+
 /// An open watch. Dropping it closes its connection.
 pub(crate) struct Watch {
     body: Incoming,
     buffer: BytesMut,
     /// How far `buffer` was searched for the end of its first line.
     searched: usize,
+    /// A long line that is being read.
+    reading: Option<JoinHandle<Result<WatchEvent, ClientError>>>,
     // The connection lives as long as its sender does.
     _sender: SendRequest<Full<Bytes>>,
 }
@@ -48,6 +54,7 @@ impl AgentClient {
                 body: response.into_body(),
                 buffer: BytesMut::new(),
                 searched: 0,
+                reading: None,
                 _sender: sender,
             })
         })
@@ -65,13 +72,22 @@ impl Watch {
     /// [`ClientError::Timeout`] after [`SILENCE`], and whatever else can be wrong with an answer.
     pub(crate) async fn next(&mut self) -> Result<Option<WatchEvent>, ClientError> {
         loop {
+            if let Some(reading) = &mut self.reading {
+                let event = reading.await;
+                self.reading = None;
+                return event
+                    .expect("reading does not panic, and nobody cancels it")
+                    .map(Some);
+            }
             if let Some(line) = self.take_line() {
                 if line.iter().all(u8::is_ascii_whitespace) {
                     continue;
                 }
-                return serde_json::from_slice(&line).map(Some).map_err(|error| {
-                    ClientError::Garbage(clip(&error.to_string(), MAX_DETAIL_CHARS))
-                });
+                if line.len() < LONG_LINE_BYTES {
+                    return event(&line).map(Some);
+                }
+                self.reading = Some(tokio::task::spawn_blocking(move || event(&line)));
+                continue;
             }
             if self.buffer.len() > MAX_LINE_BYTES {
                 return Err(ClientError::Garbage(format!(
@@ -95,10 +111,7 @@ impl Watch {
     }
 
     fn take_line(&mut self) -> Option<BytesMut> {
-        match self.buffer[self.searched..]
-            .iter()
-            .position(|b| *b == b'\n')
-        {
+        match memchr::memchr(b'\n', &self.buffer[self.searched..]) {
             Some(at) => {
                 let line = self.buffer.split_to(self.searched + at);
                 self.buffer.advance(1);
@@ -111,4 +124,9 @@ impl Watch {
             }
         }
     }
+}
+
+fn event(line: &[u8]) -> Result<WatchEvent, ClientError> {
+    serde_json::from_slice(line)
+        .map_err(|error| ClientError::Garbage(clip(&error.to_string(), MAX_DETAIL_CHARS)))
 }

@@ -55,6 +55,9 @@ const LONGEST_LOCAL_PAUSE: Duration = Duration::from_millis(500);
 /// A connection that lasted so long was a good one: the next failure begins with the first pause again.
 const HEALTHY: Duration = Duration::from_secs(60);
 
+/// VMs of a snapshot that are taken at once: lists and all other agents wait meanwhile, a millisecond or two.
+const VMS_AT_ONCE: usize = 200;
+
 /// How the master reaches one agent.
 pub(crate) struct Contact {
     /// The agent.
@@ -294,7 +297,7 @@ async fn follow(
         begun = true;
         contact.seen(fleet);
         let wait = pace.take(&event, Instant::now());
-        if let Err(nonsense) = fleet.hear(contact, event) {
+        if let Err(nonsense) = fleet.hear(contact, event).await {
             return Broken::Nonsense(nonsense);
         }
         if !wait.is_zero() {
@@ -346,7 +349,7 @@ impl Fleet {
     }
 
     /// Takes one event of an agent's watch.
-    fn hear(self: &Arc<Self>, contact: &Contact, event: WatchEvent) -> Result<(), String> {
+    async fn hear(self: &Arc<Self>, contact: &Contact, event: WatchEvent) -> Result<(), String> {
         let id = &contact.id;
         let now = Timestamp::now();
         let clock = self.read(|state| state.agents.get(id).map(|entry| entry.clock));
@@ -371,8 +374,17 @@ impl Fleet {
                 self.write(|state| {
                     let mut events = state.set_legacy(id, false);
                     events.extend(state.put_info(id, clock.info(hygiene::info(agent), now)));
-                    let vms = vms.into_iter().map(|vm| clock.vm(vm, now)).collect();
-                    events.extend(state.put_vms(id, vms, &explained, now));
+                    events.extend(state.keep_vms(id, &vms, &explained, now));
+                    events
+                });
+                let mut vms = vms.into_iter().map(|vm| clock.vm(vm, now)).peekable();
+                while vms.peek().is_some() {
+                    let some = vms.by_ref().take(VMS_AT_ONCE);
+                    self.write(|state| some.filter_map(|vm| state.put_vm(id, vm)).collect());
+                    tokio::task::yield_now().await;
+                }
+                self.write(|state| {
+                    let mut events = Vec::new();
                     let terminals = hygiene::terminals(terminals).into_iter();
                     let terminals = terminals.map(|terminal| clock.terminal(terminal, now));
                     events.extend(state.put_terminals(id, terminals.collect()));

@@ -10,16 +10,24 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use super::{Fleet, agent_list::AgentQuery, query::VmQuery, state::State};
 
-/// How long a search waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a search waits for its turn: on a machine that is busy with other things its clients still get their answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Searches that wait at a time; a waiting one costs next to nothing, but nobody reads a thousand answers.
+const MAX_WAITING: usize = 1024;
 
 /// The turns that searches take.
-pub(super) struct Searches(Semaphore);
+pub(super) struct Searches {
+    turns: Semaphore,
+    places: Semaphore,
+}
 
 impl Default for Searches {
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self(Semaphore::new(processors))
+        Self {
+            turns: Semaphore::new(processors),
+            places: Semaphore::new(MAX_WAITING),
+        }
     }
 }
 
@@ -54,7 +62,9 @@ impl Fleet {
         self: &Arc<Self>,
         search: impl FnOnce(&State) -> T + Send + 'static,
     ) -> Result<T, TooManySearches> {
-        let turn = timeout(PATIENCE, self.searches.0.acquire()).await;
+        let Searches { turns, places } = &self.searches;
+        let _place = places.try_acquire().map_err(|_| TooManySearches)?;
+        let turn = timeout(PATIENCE, turns.acquire()).await;
         let _turn = turn
             .map_err(|_| TooManySearches)?
             .expect("the turns are never closed");

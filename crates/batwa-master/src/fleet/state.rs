@@ -10,7 +10,7 @@ pub(crate) mod tests;
 mod tunnels;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -277,7 +277,22 @@ impl State {
         explained: &BTreeSet<VmName>,
         now: Timestamp,
     ) -> Vec<Event> {
-        let names: BTreeSet<&VmName> = vms.iter().map(|vm| &vm.name).collect();
+        let mut events = self.keep_vms(id, &vms, explained, now);
+        for vm in vms {
+            events.extend(self.put_vm(id, vm));
+        }
+        events
+    }
+
+    /// Takes that an agent has no VMs but these.
+    pub(crate) fn keep_vms(
+        &mut self,
+        id: &AgentId,
+        vms: &[Vm],
+        explained: &BTreeSet<VmName>,
+        now: Timestamp,
+    ) -> Vec<Event> {
+        let names: HashSet<&VmName> = vms.iter().map(|vm| &vm.name).collect();
         let gone: Vec<_> = self
             .vms
             .of_agent(id)
@@ -291,9 +306,6 @@ impl State {
                 false => Gone::Unexplained,
             };
             events.extend(self.vm_gone(id, &name, why, now));
-        }
-        for vm in vms {
-            events.extend(self.put_vm(id, vm));
         }
         events
     }
