@@ -57,6 +57,7 @@ pub(crate) struct Report {
     path: PathBuf,
     met: usize,
     missed: Vec<String>,
+    figures: Vec<(String, f64, &'static str)>,
 }
 
 impl Report {
@@ -69,6 +70,7 @@ impl Report {
             path: path.to_owned(),
             met: 0,
             missed: Vec::new(),
+            figures: Vec::new(),
         })
     }
 
@@ -89,9 +91,10 @@ impl Report {
         &mut self,
         name: &str,
         value: f64,
-        unit: &str,
+        unit: &'static str,
         target: Target,
     ) -> anyhow::Result<()> {
+        self.figures.push((name.to_owned(), value, unit));
         let ok = target.is_met_by(value);
         match ok {
             Some(true) => self.met += 1,
@@ -118,6 +121,39 @@ impl Report {
             ok,
             error: None,
         })
+    }
+
+    /// The figures of a row that was measured at several sizes, side by side. Figures of a size are named
+    /// `row/size/what`.
+    pub(crate) fn side_by_side(&self, row: &str, sizes: &[u64]) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        let mut names: Vec<(&str, &str)> = Vec::new();
+        for (name, _, unit) in &self.figures {
+            let what = sizes
+                .iter()
+                .find_map(|size| name.strip_prefix(&format!("{row}/{size}/")));
+            if let Some(what) = what
+                && !names.iter().any(|(known, _)| *known == what)
+            {
+                names.push((what, unit));
+            }
+        }
+        write!(out, "\n  {row:<34}")?;
+        for size in sizes {
+            write!(out, " {size:>10}")?;
+        }
+        writeln!(out)?;
+        for (what, unit) in names {
+            write!(out, "  {what:<34}")?;
+            for size in sizes {
+                let name = format!("{row}/{size}/{what}");
+                let found = self.figures.iter().find(|(known, ..)| *known == name);
+                let value = found.map_or(f64::NAN, |(_, value, _)| *value);
+                write!(out, " {:>10}", number(value))?;
+            }
+            writeln!(out, " {unit}")?;
+        }
+        Ok(())
     }
 
     /// A row could not be measured.
