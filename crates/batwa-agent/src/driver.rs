@@ -17,12 +17,12 @@ use batwa_api::{
     Timestamp,
     agent::{Acceleration, Capabilities, DriverKind},
     image::Image,
-    name::VmName,
+    name::{SnapshotName, VmName},
     operation::Stage,
     problem::ProblemCode,
     size::ByteSize,
     terminal::{TermSize, TerminalKind},
-    vm::{Readiness, VmSpec, VmState, VmUsage},
+    vm::{Readiness, ResizeOptions, Snapshot, VmSpec, VmState, VmUsage},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -105,6 +105,94 @@ pub trait Driver: Send + Sync + 'static {
     /// is success.
     async fn purge(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError>;
 
+    /// Keeps the disk of a VM that is off as it is now.
+    ///
+    /// # Errors
+    /// [`DriverError::SnapshotTaken`]; [`DriverError::IllegalState`] when the VM is not off.
+    async fn snapshot(
+        &self,
+        vm: &VmName,
+        name: &SnapshotName,
+        comment: &str,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        let _ = (vm, name, comment, progress);
+        Err(DriverError::Unsupported(format!(
+            "the {} driver cannot do this",
+            self.kind()
+        )))
+    }
+
+    /// Takes a VM that is off back to a snapshot, its size included; what its disk held is gone.
+    ///
+    /// # Errors
+    /// [`DriverError::NoSnapshot`]; [`DriverError::IllegalState`] when the VM is not off.
+    async fn restore(
+        &self,
+        vm: &VmName,
+        snapshot: &SnapshotName,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        let _ = (vm, snapshot, progress);
+        Err(DriverError::Unsupported(format!(
+            "the {} driver cannot do this",
+            self.kind()
+        )))
+    }
+
+    /// Removes a snapshot of a VM that is off; those that came from it go on from its parent. One that does not exist
+    /// is success.
+    async fn delete_snapshot(
+        &self,
+        vm: &VmName,
+        snapshot: &SnapshotName,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        let _ = (vm, snapshot, progress);
+        Err(DriverError::Unsupported(format!(
+            "the {} driver cannot do this",
+            self.kind()
+        )))
+    }
+
+    /// Makes another VM of one that is off, from its disk or one of its snapshots, with an identity of its own
+    /// (machine id, host keys, host name), and leaves it off. While it is being made `target` is observed as
+    /// [`VmState::Creating`]; what a cut-off call left of it is made anew.
+    ///
+    /// # Errors
+    /// [`DriverError::NameTaken`]; [`DriverError::NoSnapshot`]; [`DriverError::IllegalState`] when the VM is not off.
+    async fn clone_vm(
+        &self,
+        vm: &VmName,
+        target: &VmName,
+        snapshot: Option<&SnapshotName>,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        let _ = (vm, target, snapshot, progress);
+        Err(DriverError::Unsupported(format!(
+            "the {} driver cannot do this",
+            self.kind()
+        )))
+    }
+
+    /// Changes the size of a VM that is off; its disk only grows, and its system takes the new room in by itself where
+    /// it can.
+    ///
+    /// # Errors
+    /// [`DriverError::Invalid`]; [`DriverError::IllegalState`] when the VM is not off.
+    async fn resize(
+        &self,
+        vm: &VmName,
+        size: &ResizeOptions,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        let _ = (vm, size, progress);
+        Err(DriverError::Unsupported(format!(
+            "the {} driver cannot do this",
+            self.kind()
+        )))
+    }
+
     /// Opens a shell or the console of a running VM.
     ///
     /// # Errors
@@ -163,6 +251,8 @@ pub struct ObservedVm {
     pub shutdown_at: Option<Timestamp>,
     /// Where its disk and other files are.
     pub location: Option<String>,
+    /// What it can go back to, the oldest first.
+    pub snapshots: Vec<Snapshot>,
 }
 
 impl ObservedVm {
@@ -186,6 +276,7 @@ impl ObservedVm {
             started_at: None,
             shutdown_at: None,
             location: None,
+            snapshots: Vec::new(),
         }
     }
 }
@@ -208,6 +299,22 @@ pub enum DriverError {
     /// The name is taken, perhaps by a VM in the trash.
     #[error("a VM named `{0}` exists already")]
     NameTaken(VmName),
+    /// The VM has no such snapshot.
+    #[error("VM `{vm}` has no snapshot `{snapshot}`")]
+    NoSnapshot {
+        /// The VM.
+        vm: VmName,
+        /// What was asked for.
+        snapshot: SnapshotName,
+    },
+    /// The VM has a snapshot of that name.
+    #[error("VM `{vm}` has a snapshot `{snapshot}` already")]
+    SnapshotTaken {
+        /// The VM.
+        vm: VmName,
+        /// What was asked for.
+        snapshot: SnapshotName,
+    },
     /// A field of the spec cannot be.
     #[error("{message}")]
     Invalid {
@@ -257,8 +364,8 @@ impl DriverError {
     #[must_use]
     pub fn code(&self) -> ProblemCode {
         match self {
-            Self::NotFound(_) => ProblemCode::NotFound,
-            Self::NameTaken(_) => ProblemCode::NameTaken,
+            Self::NotFound(_) | Self::NoSnapshot { .. } => ProblemCode::NotFound,
+            Self::NameTaken(_) | Self::SnapshotTaken { .. } => ProblemCode::NameTaken,
             Self::Invalid { .. } => ProblemCode::InvalidField,
             Self::IllegalState(_) => ProblemCode::IllegalState,
             Self::Unsupported(_) => ProblemCode::Unsupported,

@@ -10,6 +10,7 @@
 //! ```
 
 mod journal;
+mod preflight;
 mod queue;
 mod record;
 mod run;
@@ -20,7 +21,6 @@ use std::{
     io,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use batwa_api::{
@@ -32,10 +32,9 @@ use batwa_api::{
         LogLine, Operation, OperationError, OperationKind, OperationRequest, OperationState,
         StartOperation,
     },
-    problem::{FieldError, Problem, ProblemCode},
-    vm::VmSpec,
+    problem::{Problem, ProblemCode},
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
 
@@ -43,11 +42,9 @@ use self::{
     journal::{Journal, JournalEntry},
     queue::{Ask, Queue, Verdict},
     record::Record,
+    settle::Pause,
 };
 use crate::{config::Limits, driver::DriverError, vms::Inventory, watch::Picture};
-
-/// How long a driver may take to check a spec.
-const CHECK_DEADLINE: Duration = Duration::from_secs(10);
 
 /// All operations of this agent.
 #[derive(Debug)]
@@ -172,6 +169,7 @@ impl Operations {
                 Verdict::AlreadyDone => None,
                 Verdict::Accept { preempts } => Some(preempts),
             };
+            let request = self.named(&book, &vm, request)?;
             let record = Arc::new(Record::new(self.entry(id, &vm, request, driver)));
             book.records.insert(id, Arc::clone(&record));
             let mut replaced = Vec::new();
@@ -222,88 +220,18 @@ impl Operations {
         driver: DriverKind,
     ) -> JournalEntry {
         JournalEntry {
-            operation: Operation {
+            operation: Operation::new(
                 id,
-                kind: request.kind(),
-                agent_id: self.agent_id.clone(),
-                vm: vm.clone(),
-                state: OperationState::Queued,
-                stage: None,
-                progress: None,
-                bytes_done: None,
-                bytes_total: None,
-                message: None,
-                error: None,
-                late: false,
-                requested_by: None,
-                created_at: Timestamp::now(),
-                started_at: None,
-                finished_at: None,
-            },
+                self.agent_id.clone(),
+                vm.clone(),
+                &request,
+                Timestamp::now(),
+            ),
             request,
             driver,
+            pause: Pause::default(),
             log: Vec::new(),
         }
-    }
-
-    /// Everything that can be refused before it is queued. The driver it is for.
-    async fn preflight(
-        &self,
-        vm: &VmName,
-        request: &OperationRequest,
-    ) -> Result<DriverKind, Problem> {
-        if let OperationRequest::Create { spec } = request {
-            return self.preflight_create(vm, spec).await;
-        }
-        if let Some((driver, _)) = self.inventory.find(vm) {
-            return Ok(driver);
-        }
-        // Not made yet, but perhaps about to be.
-        let book = self.book();
-        book.queues
-            .get(vm)
-            .and_then(|queue| queue.all().first().copied())
-            .and_then(|id| book.records.get(&id))
-            .map(|record| record.driver)
-            .ok_or_else(|| queue::Refusal::NotFound.to_problem(vm))
-    }
-
-    async fn preflight_create(&self, vm: &VmName, spec: &VmSpec) -> Result<DriverKind, Problem> {
-        let mut errors = Vec::new();
-        if let Err(error) = VmName::parse_new(vm.as_str()) {
-            errors.push(FieldError::new("name", error.to_string()));
-        }
-        errors.extend(spec.check(Some(&self.picture.agent().host)));
-        if !errors.is_empty() {
-            return Err(Problem::invalid_fields(errors));
-        }
-        let driver = match spec.driver {
-            Some(kind) => self.inventory.driver(kind).map_err(|error| {
-                Problem::invalid_fields(vec![FieldError::new("driver", error.to_string())])
-            })?,
-            None => self
-                .inventory
-                .driver_for_new()
-                .map_err(|error| error_of(&error).to_problem())?,
-        };
-        // Before the driver is asked: it may be slow to find out what we know.
-        if let Some((_, state)) = self.inventory.find(vm)
-            && !self.book().queues.contains_key(vm)
-        {
-            let in_trash = state == batwa_api::vm::VmState::Deleted;
-            return Err(queue::Refusal::NameTaken { in_trash }.to_problem(vm));
-        }
-        timeout(CHECK_DEADLINE, driver.check(vm, spec))
-            .await
-            .unwrap_or_else(|_| {
-                Err(DriverError::Stuck(format!(
-                    "driver `{}` did not check the request within {} s",
-                    driver.kind(),
-                    CHECK_DEADLINE.as_secs()
-                )))
-            })
-            .map_err(|error| error_of(&error).to_problem())?;
-        Ok(driver.kind())
     }
 
     /// One VM's task: runs its commands until none is left or the agent stops. Several may be started for one
@@ -448,7 +376,7 @@ pub(crate) fn error_of(error: &DriverError) -> OperationError {
     let (hint, field, log) = match error {
         DriverError::Failed { hint, log, .. } => (hint.clone(), None, log.clone()),
         DriverError::Invalid { field, .. } => (None, Some((*field).to_owned()), Vec::new()),
-        DriverError::NameTaken(_) => (
+        DriverError::NameTaken(_) | DriverError::SnapshotTaken { .. } => (
             Some("choose another name".to_owned()),
             Some("name".to_owned()),
             Vec::new(),

@@ -360,6 +360,8 @@ mod tests {
             shutdown_at: None,
             location: None,
             observed_at: now,
+            snapshots: Vec::new(),
+            needs_stop: false,
             actions: Actions::default(),
             operations: Vec::new(),
         }

@@ -58,6 +58,12 @@ pub struct Capabilities {
     pub trash: bool,
     /// cloud-init user-data at creation.
     pub cloud_init: bool,
+    /// Snapshots: taking them, going back to them, removing them.
+    pub snapshots: bool,
+    /// Making another VM of one.
+    pub clone: bool,
+    /// Changing CPUs, memory and disk of a VM.
+    pub resize: bool,
 }
 
 impl Capabilities {
@@ -70,6 +76,9 @@ impl Capabilities {
             suspend: true,
             trash: true,
             cloud_init: true,
+            snapshots: true,
+            clone: true,
+            resize: true,
         }
     }
 }

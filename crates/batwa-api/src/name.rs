@@ -1,137 +1,164 @@
-//! Names of VMs: a lenient one for those observed, a strict one for those created.
+//! Names of VMs and snapshots, checked leniently where they are observed and strictly where they are made.
 
 use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use utoipa::{PartialSchema, ToSchema};
 
-/// The name of a VM that exists, or might: unique on its agent only.
-///
-/// Other programs make VMs too, so this accepts what they may be called: 1 to 255 bytes, no control
-/// characters, no slash, no white space, and no hyphen first, so that it can never be read as an option.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct VmName(Arc<str>);
-
-/// Why a text is no VM name.
+/// Why a text is no name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum VmNameError {
-    /// The text cannot name any VM.
+pub enum NameError {
+    /// The text cannot name any.
     #[error(
-        "a VM name has 1 to 255 characters, none of them a space, slash or control character, and no hyphen first"
+        "a {0} name has 1 to 255 characters, none of them a space, slash or control character, and no hyphen first"
     )]
-    Unusable,
-    /// The text cannot name a new VM.
+    Unusable(&'static str),
+    /// The text cannot name a new one.
     #[error(
-        "a new VM's name starts with a letter and has at most 63 letters, digits and hyphens, with no hyphen last"
+        "a new {0}'s name starts with a letter and has at most 63 letters, digits and hyphens, with no hyphen last"
     )]
-    NotForNew,
+    NotForNew(&'static str),
 }
 
-impl VmName {
-    /// Longest name of an observed VM, in bytes.
-    pub const MAX_LEN: usize = 255;
-    /// Longest name of a VM that we create: one DNS label.
-    pub const MAX_NEW_LEN: usize = 63;
+/// Longest name of something observed, in bytes.
+const MAX_LEN: usize = 255;
+/// Longest name of something that we make: one DNS label.
+const MAX_NEW_LEN: usize = 63;
 
-    /// Checks the name of an existing VM.
-    ///
-    /// # Errors
-    /// [`VmNameError::Unusable`].
-    pub fn parse(text: &str) -> Result<Self, VmNameError> {
-        let usable = !text.is_empty()
-            && text.len() <= Self::MAX_LEN
-            && !text.starts_with('-')
-            && !matches!(text, "." | "..")
-            && !text
-                .chars()
-                .any(|c| c.is_control() || c.is_whitespace() || c == '/' || c == '\\');
-        if usable {
-            Ok(Self(text.into()))
-        } else {
-            Err(VmNameError::Unusable)
+fn is_usable(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= MAX_LEN
+        && !text.starts_with('-')
+        && !matches!(text, "." | "..")
+        && !text
+            .chars()
+            .any(|c| c.is_control() || c.is_whitespace() || c == '/' || c == '\\')
+}
+
+fn is_good_for_new(text: &str) -> bool {
+    text.len() <= MAX_NEW_LEN
+        && text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && !text.ends_with('-')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+}
+
+/// A checked name of one sort of thing.
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        ///
+        /// Other programs make them too, so this accepts what they may be called: 1 to 255 bytes, no control
+        /// characters, no slash, no white space, and no hyphen first, so that it can never be read as an option.
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Longest one that is observed, in bytes.
+            pub const MAX_LEN: usize = MAX_LEN;
+            /// Longest one that we make: one DNS label.
+            pub const MAX_NEW_LEN: usize = MAX_NEW_LEN;
+
+            /// Checks the name of one that exists.
+            ///
+            /// # Errors
+            /// [`NameError::Unusable`].
+            pub fn parse(text: &str) -> Result<Self, NameError> {
+                if is_usable(text) {
+                    Ok(Self(text.into()))
+                } else {
+                    Err(NameError::Unusable($what))
+                }
+            }
+
+            /// Checks the name of one to be made: letter first, letters, digits, hyphens, no hyphen last, at most 63.
+            ///
+            /// # Errors
+            /// [`NameError::NotForNew`].
+            pub fn parse_new(text: &str) -> Result<Self, NameError> {
+                if is_good_for_new(text) {
+                    Ok(Self(text.into()))
+                } else {
+                    Err(NameError::NotForNew($what))
+                }
+            }
+
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
         }
-    }
 
-    /// Checks the name of a VM to be made: letter first, letters, digits, hyphens, no hyphen last, at most 63.
-    ///
-    /// # Errors
-    /// [`VmNameError::NotForNew`].
-    pub fn parse_new(text: &str) -> Result<Self, VmNameError> {
-        let good = text.len() <= Self::MAX_NEW_LEN
-            && text.starts_with(|c: char| c.is_ascii_alphabetic())
-            && !text.ends_with('-')
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-        if good {
-            Ok(Self(text.into()))
-        } else {
-            Err(VmNameError::NotForNew)
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                Self::parse(&text)
+            }
         }
-    }
 
-    /// The name as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0.as_ref().to_owned()
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Self::parse(text)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+
+        impl PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                utoipa::openapi::ObjectBuilder::new()
+                    .schema_type(utoipa::openapi::schema::Type::String)
+                    .min_length(Some(1))
+                    .max_length(Some(Self::MAX_LEN))
+                    .build()
+                    .into()
+            }
+        }
+
+        impl ToSchema for $name {
+            fn name() -> Cow<'static, str> {
+                Cow::Borrowed(stringify!($name))
+            }
+        }
+    };
 }
 
-impl TryFrom<String> for VmName {
-    type Error = VmNameError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        Self::parse(&text)
-    }
-}
-
-impl From<VmName> for String {
-    fn from(name: VmName) -> Self {
-        name.0.as_ref().to_owned()
-    }
-}
-
-impl FromStr for VmName {
-    type Err = VmNameError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::parse(text)
-    }
-}
-
-impl AsRef<str> for VmName {
-    fn as_ref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for VmName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for VmName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "VmName({})", self.0)
-    }
-}
-
-impl PartialSchema for VmName {
-    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
-        utoipa::openapi::ObjectBuilder::new()
-            .schema_type(utoipa::openapi::schema::Type::String)
-            .min_length(Some(1))
-            .max_length(Some(Self::MAX_LEN))
-            .build()
-            .into()
-    }
-}
-
-impl ToSchema for VmName {
-    fn name() -> Cow<'static, str> {
-        Cow::Borrowed("VmName")
-    }
-}
+name!(
+    /// The name of a VM that exists, or might: unique on its agent only.
+    VmName,
+    "VM"
+);
+name!(
+    /// The name of a snapshot: unique among those of its VM.
+    SnapshotName,
+    "snapshot"
+);
 
 #[cfg(test)]
 mod tests {

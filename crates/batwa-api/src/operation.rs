@@ -14,10 +14,10 @@ use utoipa::ToSchema;
 use crate::{
     Timestamp,
     id::{AgentId, OperationId},
-    name::VmName,
+    name::{SnapshotName, VmName},
     problem::{Problem, ProblemCode},
     size::ByteSize,
-    vm::{VmAction, VmSpec},
+    vm::{CloneOptions, ResizeOptions, RestoreOptions, SnapshotOptions, VmAction, VmSpec, VmState},
 };
 
 /// What an operation does.
@@ -45,6 +45,22 @@ pub enum OperationRequest {
     Recover,
     /// Remove for good.
     Purge,
+    /// Keep the disk as it is now, to go back to.
+    Snapshot(SnapshotOptions),
+    /// Go back to a snapshot.
+    Restore(RestoreOptions),
+    /// Remove a snapshot; those that came from it go on from its parent.
+    DeleteSnapshot {
+        /// Which one.
+        snapshot: SnapshotName,
+        /// Stop the VM for it if it runs, and start it again.
+        #[serde(default)]
+        stop: bool,
+    },
+    /// Make another VM of it; it is left off.
+    Clone(CloneOptions),
+    /// Change CPUs, memory or disk.
+    Resize(ResizeOptions),
 }
 
 /// How to stop a VM.
@@ -71,6 +87,45 @@ impl OperationRequest {
             Self::Delete => OperationKind::Delete,
             Self::Recover => OperationKind::Recover,
             Self::Purge => OperationKind::Purge,
+            Self::Snapshot(_) => OperationKind::Snapshot,
+            Self::Restore(_) => OperationKind::Restore,
+            Self::DeleteSnapshot { .. } => OperationKind::DeleteSnapshot,
+            Self::Clone(_) => OperationKind::Clone,
+            Self::Resize(_) => OperationKind::Resize,
+        }
+    }
+
+    /// Whether a VM that runs is to be stopped for it, and started again.
+    #[must_use]
+    pub fn stops(&self) -> bool {
+        match self {
+            Self::Snapshot(options) => options.stop,
+            Self::Restore(options) => options.stop,
+            Self::DeleteSnapshot { stop, .. } => *stop,
+            Self::Clone(options) => options.stop,
+            Self::Resize(options) => options.stop,
+            _ => false,
+        }
+    }
+
+    /// The snapshot that it takes, goes back to, removes or begins from.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<&SnapshotName> {
+        match self {
+            Self::Snapshot(options) => options.name.as_ref(),
+            Self::Restore(options) => Some(&options.snapshot),
+            Self::DeleteSnapshot { snapshot, .. } => Some(snapshot),
+            Self::Clone(options) => options.snapshot.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The VM that it makes beside the one that it is for.
+    #[must_use]
+    pub fn target(&self) -> Option<&VmName> {
+        match self {
+            Self::Clone(options) => Some(&options.name),
+            _ => None,
         }
     }
 }
@@ -91,11 +146,16 @@ pub enum OperationKind {
     Delete,
     Recover,
     Purge,
+    Snapshot,
+    Restore,
+    DeleteSnapshot,
+    Clone,
+    Resize,
 }
 
 impl OperationKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::Create,
         Self::Start,
         Self::Stop,
@@ -105,12 +165,24 @@ impl OperationKind {
         Self::Delete,
         Self::Recover,
         Self::Purge,
+        Self::Snapshot,
+        Self::Restore,
+        Self::DeleteSnapshot,
+        Self::Clone,
+        Self::Resize,
     ];
 
     /// The kind in v1's words.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.action().map_or("create", VmAction::as_str)
+    }
+
+    /// Whether it touches the disk of a VM, which has to be off for it.
+    #[must_use]
+    pub fn needs_vm_off(self) -> bool {
+        self.action()
+            .is_some_and(|action| action.needs_stop(VmState::Running))
     }
 
     /// The action on an existing VM; `None` for create.
@@ -126,6 +198,11 @@ impl OperationKind {
             Self::Delete => VmAction::Delete,
             Self::Recover => VmAction::Recover,
             Self::Purge => VmAction::Purge,
+            Self::Snapshot => VmAction::Snapshot,
+            Self::Restore => VmAction::Restore,
+            Self::DeleteSnapshot => VmAction::DeleteSnapshot,
+            Self::Clone => VmAction::Clone,
+            Self::Resize => VmAction::Resize,
         })
     }
 }
@@ -218,6 +295,16 @@ pub enum Stage {
     Deleting,
     /// Taking out of the trash.
     Recovering,
+    /// Keeping the disk as it is.
+    TakingSnapshot,
+    /// Going back to a snapshot.
+    Restoring,
+    /// Removing a snapshot.
+    DeletingSnapshot,
+    /// Copying the disk for another VM.
+    Cloning,
+    /// Changing the size.
+    Resizing,
     /// Removing what a failed or cancelled operation left.
     CleaningUp,
 }
@@ -233,6 +320,12 @@ pub struct Operation {
     pub agent_id: AgentId,
     /// The VM it is for.
     pub vm: VmName,
+    /// The VM that it makes of that one, for a clone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<VmName>,
+    /// The snapshot that it takes, goes back to or removes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotName>,
     /// How far it is.
     pub state: OperationState,
     /// What it is at, while it runs; what it was at, when it failed.
@@ -267,6 +360,39 @@ pub struct Operation {
     /// When it finished.
     #[serde(default)]
     pub finished_at: Option<Timestamp>,
+}
+
+impl Operation {
+    /// An operation that has been accepted and waits for its turn.
+    #[must_use]
+    pub fn new(
+        id: OperationId,
+        agent_id: AgentId,
+        vm: VmName,
+        request: &OperationRequest,
+        created_at: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            kind: request.kind(),
+            agent_id,
+            vm,
+            target: request.target().cloned(),
+            snapshot: request.snapshot().cloned(),
+            state: OperationState::Queued,
+            stage: None,
+            progress: None,
+            bytes_done: None,
+            bytes_total: None,
+            message: None,
+            error: None,
+            late: false,
+            requested_by: None,
+            created_at,
+            started_at: None,
+            finished_at: None,
+        }
+    }
 }
 
 /// Why an operation failed.

@@ -25,6 +25,7 @@ mod security;
 pub(crate) mod serve;
 mod session;
 mod setup;
+mod snapshots;
 mod terminals;
 mod tokens;
 mod tunnel;

@@ -95,6 +95,8 @@ impl PretendedFleet {
             shutdown_at: None,
             location: Some(format!("/var/lib/batwa/vms/{}", name(vm))),
             observed_at: now,
+            snapshots: Vec::new(),
+            needs_stop: false,
             actions: Actions::default(),
             operations: vec![],
         }

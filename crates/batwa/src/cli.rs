@@ -1,10 +1,15 @@
 //! The command line: what can be typed, and nothing of what it does.
 
+mod snapshots;
+
 use std::path::PathBuf;
 
 use batwa_api::{agent::DriverKind, certificate::CertificateHash, size::ByteSize};
 use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 
+pub(crate) use self::snapshots::{
+    CloneArgs, DeleteSnapshotArgs, OffArgs, RestoreArgs, SetArgs, SnapshotArgs, SnapshotsArgs,
+};
 use crate::settings::{Flags, Role};
 
 /// Batwa: one place to run virtual machines on the computers you already own.
@@ -73,6 +78,18 @@ pub(crate) enum Task {
     Recover(ActArgs),
     /// Remove VMs for good
     Purge(ActArgs),
+    /// Keep a VM's disk as it is now, to go back to
+    Snapshot(SnapshotArgs),
+    /// List a VM's snapshots
+    Snapshots(SnapshotsArgs),
+    /// Take a VM back to a snapshot
+    Restore(RestoreArgs),
+    /// Remove a snapshot
+    DeleteSnapshot(DeleteSnapshotArgs),
+    /// Make another VM of one, with an identity of its own
+    Clone(CloneArgs),
+    /// Change a VM's CPUs, memory or disk
+    Set(SetArgs),
     /// Take missing VMs off the list
     Dismiss(DismissArgs),
     /// List machines, look at one, or manage it
@@ -327,7 +344,7 @@ pub(crate) struct HealthArgs {
 }
 
 /// Which master, and as whom.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Master")]
 pub(crate) struct MasterArgs {
     /// The master's address

@@ -10,6 +10,7 @@ mod machines;
 mod membership;
 mod roles;
 mod simulate;
+mod snapshots;
 mod vms;
 mod wait;
 
@@ -45,6 +46,12 @@ pub(crate) async fn run(task: Task) -> Result<(), Failure> {
         Task::Delete(args) => vms::delete(args).await,
         Task::Recover(args) => vms::act(args, "recover").await,
         Task::Purge(args) => vms::act(args, "purge").await,
+        Task::Snapshot(args) => snapshots::snapshot(args).await,
+        Task::Snapshots(args) => snapshots::snapshots(args).await,
+        Task::Restore(args) => snapshots::restore(args).await,
+        Task::DeleteSnapshot(args) => snapshots::delete(args).await,
+        Task::Clone(args) => snapshots::clone(args).await,
+        Task::Set(args) => snapshots::set(args).await,
         Task::Dismiss(args) => vms::dismiss(args).await,
         Task::Agents(args) => machines::agents(args).await,
         Task::JoinToken(task) => join_tokens::run(task).await,

@@ -6,6 +6,7 @@
 //! terminals can therefore run anything here; the agent's log says so when the driver opens.
 
 mod settings;
+mod snapshots;
 mod store;
 
 use std::{
@@ -20,11 +21,11 @@ use batwa_api::{
     Timestamp,
     agent::{Acceleration, Capabilities, DriverKind},
     image::Image,
-    name::VmName,
+    name::{SnapshotName, VmName},
     operation::{OperationKind, Stage},
     size::ByteSize,
     terminal::{TermSize, TerminalKind},
-    vm::{Readiness, VmSpec, VmState, VmUsage},
+    vm::{Readiness, ResizeOptions, VmSpec, VmState, VmUsage},
 };
 use tokio::sync::{Semaphore, watch};
 use tracing::warn;
@@ -313,6 +314,7 @@ impl FakeDriver {
             created_at: Some(fake.created_at),
             location: Some(self.home(name).display().to_string()),
             started_at: fake.started_at.filter(|_| runs),
+            snapshots: fake.told_snapshots(),
             ..ObservedVm::new(name.clone(), fake.state)
         }
     }
@@ -329,6 +331,8 @@ fn new_vm(spec: &VmSpec, host: u16) -> FakeVm {
         created_at: Timestamp::now(),
         started_at: None,
         before_trash: None,
+        snapshots: Vec::new(),
+        came_from: None,
     }
 }
 
@@ -615,12 +619,60 @@ impl Driver for FakeDriver {
             Err(error) => return Err(error),
         }
         self.change(|vms| vms.remove(vm))?;
+        self.forget_snapshots(vm)?;
         match fs::remove_dir_all(self.home(vm)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DriverError::failed(
                 format!("cannot remove the home of fake VM `{vm}`: {error}"),
             )),
             _ => Ok(()),
         }
+    }
+
+    async fn snapshot(
+        &self,
+        vm: &VmName,
+        name: &SnapshotName,
+        comment: &str,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.take_snapshot(vm, name, comment, progress).await
+    }
+
+    async fn restore(
+        &self,
+        vm: &VmName,
+        snapshot: &SnapshotName,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.go_back(vm, snapshot, progress).await
+    }
+
+    async fn delete_snapshot(
+        &self,
+        vm: &VmName,
+        snapshot: &SnapshotName,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.remove_snapshot(vm, snapshot, progress).await
+    }
+
+    async fn clone_vm(
+        &self,
+        vm: &VmName,
+        target: &VmName,
+        snapshot: Option<&SnapshotName>,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.copy_vm(vm, target, snapshot, progress).await
+    }
+
+    async fn resize(
+        &self,
+        vm: &VmName,
+        size: &ResizeOptions,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.set_size(vm, size, progress).await
     }
 
     async fn attach(

@@ -323,6 +323,7 @@ impl Driver for Multipass {
                 suspend: true,
                 trash: true,
                 cloud_init: true,
+                ..Capabilities::default()
             },
             acceleration: None,
         })

@@ -197,7 +197,12 @@ impl Driver for QemuDriver {
         let (_, acceleration) = self.acceleration().await?;
         Ok(Probe {
             version: Some(version),
-            capabilities: Capabilities::all(),
+            capabilities: Capabilities {
+                snapshots: false,
+                clone: false,
+                resize: false,
+                ..Capabilities::all()
+            },
             acceleration: Some(acceleration.clone()),
         })
     }

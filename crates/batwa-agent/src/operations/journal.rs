@@ -15,12 +15,16 @@ use batwa_api::{
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use super::settle::Pause;
+
 /// One operation with all that is needed to go on with it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct JournalEntry {
     pub(crate) operation: Operation,
     pub(crate) request: OperationRequest,
     pub(crate) driver: DriverKind,
+    #[serde(default)]
+    pub(crate) pause: Pause,
     #[serde(default)]
     pub(crate) log: Vec<LogLine>,
 }
@@ -104,37 +108,22 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
-    use batwa_api::{
-        Timestamp,
-        id::AgentId,
-        name::VmName,
-        operation::{OperationKind, OperationState},
-    };
+    use batwa_api::{Timestamp, id::AgentId, name::VmName};
 
     use super::*;
 
     fn entry() -> JournalEntry {
         JournalEntry {
-            operation: Operation {
-                id: OperationId::new(),
-                kind: OperationKind::Start,
-                agent_id: AgentId::local(),
-                vm: VmName::parse("web").unwrap(),
-                state: OperationState::Queued,
-                stage: None,
-                progress: None,
-                bytes_done: None,
-                bytes_total: None,
-                message: None,
-                error: None,
-                late: false,
-                requested_by: None,
-                created_at: Timestamp::now(),
-                started_at: None,
-                finished_at: None,
-            },
+            operation: Operation::new(
+                OperationId::new(),
+                AgentId::local(),
+                VmName::parse("web").unwrap(),
+                &OperationRequest::Start,
+                Timestamp::now(),
+            ),
             request: OperationRequest::Start,
             driver: DriverKind::Fake,
+            pause: Pause::None,
             log: Vec::new(),
         }
     }

@@ -17,8 +17,10 @@ use batwa_api::{
 /// What a command is, as far as the queue cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask {
-    /// Any command but a forced stop.
+    /// Any command but those below.
     Do(OperationKind),
+    /// One for which a VM that runs is stopped, and started again.
+    DoStopped(OperationKind),
     /// Pull the plug.
     ForceStop,
 }
@@ -27,6 +29,7 @@ impl From<&OperationRequest> for Ask {
     fn from(request: &OperationRequest) -> Self {
         match request {
             OperationRequest::Stop(options) if options.force => Self::ForceStop,
+            request if request.stops() => Self::DoStopped(request.kind()),
             request => Self::Do(request.kind()),
         }
     }
@@ -35,7 +38,7 @@ impl From<&OperationRequest> for Ask {
 impl Ask {
     fn kind(self) -> OperationKind {
         match self {
-            Self::Do(kind) => kind,
+            Self::Do(kind) | Self::DoStopped(kind) => kind,
             Self::ForceStop => OperationKind::Stop,
         }
     }
@@ -121,8 +124,8 @@ impl Refusal {
     }
 }
 
-/// The state after a command succeeded; `None` when the VM is gone then.
-fn after(kind: OperationKind) -> Option<VmState> {
+/// The state after a command succeeded on a VM that was in `before`; `None` when the VM is gone then.
+fn after(kind: OperationKind, before: Option<VmState>) -> Option<VmState> {
     Some(match kind {
         OperationKind::Create
         | OperationKind::Start
@@ -132,17 +135,24 @@ fn after(kind: OperationKind) -> Option<VmState> {
         OperationKind::Suspend => VmState::Suspended,
         OperationKind::Delete => VmState::Deleted,
         OperationKind::Purge => return None,
+        // One that was stopped for it is started again.
+        OperationKind::Snapshot
+        | OperationKind::Restore
+        | OperationKind::DeleteSnapshot
+        | OperationKind::Clone
+        | OperationKind::Resize => return before,
     })
 }
 
 /// Whether a VM in this state needs nothing done for this command.
 pub(crate) fn is_done(kind: OperationKind, state: VmState) -> bool {
     match kind {
-        OperationKind::Create
-        | OperationKind::Restart
-        | OperationKind::Recover
-        | OperationKind::Purge => false,
-        kind => after(kind) == Some(state),
+        OperationKind::Start
+        | OperationKind::Resume
+        | OperationKind::Stop
+        | OperationKind::Suspend
+        | OperationKind::Delete => after(kind, None) == Some(state),
+        _ => false,
     }
 }
 
@@ -156,10 +166,10 @@ impl Queue {
         limit: usize,
     ) -> Verdict {
         let kind = ask.kind();
-        let expected = match self.entries.back() {
-            Some((_, last)) => after(last.kind()),
-            None => observed,
-        };
+        let expected = self
+            .entries
+            .iter()
+            .fold(observed, |before, (_, ask)| after(ask.kind(), before));
         let accept = |preempts: Vec<OperationId>| {
             // Neither the one that runs nor those pushed aside wait.
             let waiting = self
@@ -224,6 +234,13 @@ impl Queue {
                     .into_iter()
                     .all(|state| action.refusal(state, capabilities).is_some()),
             }),
+            None if action.needs_stop(expected) && !matches!(ask, Ask::DoStopped(_)) => {
+                Verdict::Refuse(Refusal::Illegal {
+                    action,
+                    reason: "VM is running: stop it first, or ask for that with `stop`",
+                    unsupported: false,
+                })
+            }
             None => accept(Vec::new()),
         }
     }

@@ -15,7 +15,10 @@ use batwa_api::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::journal::{Journal, JournalEntry};
+use super::{
+    journal::{Journal, JournalEntry},
+    settle::Pause,
+};
 use crate::{
     driver::{Progress, ProgressUpdate},
     watch::Picture,
@@ -49,6 +52,7 @@ struct Live {
     reported: Option<Instant>,
     /// The driver said that it succeeds late, if at all.
     late: bool,
+    pause: Pause,
 }
 
 impl Record {
@@ -65,6 +69,7 @@ impl Record {
                 log: entry.log.into(),
                 reported: None,
                 late: false,
+                pause: entry.pause,
             }),
             writing: tokio::sync::Mutex::new(()),
         }
@@ -87,6 +92,24 @@ impl Record {
     /// Whether the driver said that it succeeds late.
     pub(super) fn is_late(&self) -> bool {
         self.live().late
+    }
+
+    /// Whether its VM is off for it.
+    pub(super) fn pause(&self) -> Pause {
+        self.live().pause
+    }
+
+    /// Writes down that its VM is off for it, or need not be any longer.
+    ///
+    /// # Errors
+    /// Whatever the disk says; nothing has changed then.
+    pub(super) async fn set_pause(&self, pause: Pause, journal: &Journal) -> io::Result<()> {
+        let before = std::mem::replace(&mut self.live().pause, pause);
+        let written = self.persist(journal).await;
+        if written.is_err() {
+            self.live().pause = before;
+        }
+        written
     }
 
     /// Changes it. The caller shows it.
@@ -126,6 +149,7 @@ impl Record {
                 operation: live.operation.clone(),
                 request: self.request.clone(),
                 driver: self.driver,
+                pause: live.pause,
                 log: if live.operation.state.is_finished() {
                     live.log.iter().cloned().collect()
                 } else {

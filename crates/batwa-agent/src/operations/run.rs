@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use batwa_api::{
     Timestamp,
-    name::VmName,
+    name::{SnapshotName, VmName},
     operation::{OperationError, OperationKind, OperationRequest, OperationState, Stage},
-    vm::VmState,
+    vm::{RestoreOptions, VmState},
 };
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
@@ -15,10 +15,10 @@ use super::{
     Operations, error_of,
     queue::is_done,
     record::Record,
-    settle::{Decision, Outcome, judge, settle},
+    settle::{Decision, Evidence, Outcome, Pause, evidence, judge, settle},
 };
 use crate::{
-    driver::{Driver, DriverError, Progress, StopMode},
+    driver::{Driver, DriverError, ObservedVm, Progress, StopMode},
     vms::{Busy, Running},
 };
 
@@ -48,8 +48,10 @@ impl Operations {
         }
         // The VM first: whoever hears of the operation's end finds its effect in the list.
         if !matches!(end, End::Cancelled) || record.operation().started_at.is_some() {
-            if let Err(error) = self.inventory.ask(record.driver, &vm).await {
-                warn!(vm.name = %vm, "cannot see VM `{vm}` after an operation: {error}");
+            for vm in [&vm].into_iter().chain(record.request.target()) {
+                if let Err(error) = self.inventory.ask(record.driver, vm).await {
+                    warn!(vm.name = %vm, "cannot see VM `{vm}` after an operation: {error}");
+                }
             }
             self.inventory.poke(record.driver);
         }
@@ -167,11 +169,11 @@ impl Operations {
         let kind = record.request.kind();
         let decision = if record.interrupted {
             self.wait_until_listed(record).await;
-            let observed = self.inventory.ask(record.driver, vm).await?;
-            let decision = settle(kind, OperationState::Running, observed);
+            let seen = self.evidence(vm, record, driver).await?;
+            let decision = settle(kind, OperationState::Running, record.pause(), seen);
             record.note(&format!(
                 "the agent was restarted; the VM is {}: {decision:?}",
-                observed.map_or("not there", VmState::as_str)
+                seen.state.map_or("not there", VmState::as_str)
             ));
             decision
         } else {
@@ -188,8 +190,69 @@ impl Operations {
                 "cannot {kind} VM `{vm}`: {reason}"
             ))),
             Decision::AwaitRunning => self.await_running(vm, record, progress).await,
+            Decision::Run(step) if step.needs_vm_off() => {
+                self.while_off(vm, record, driver, progress).await
+            }
             Decision::Run(step) => perform(step, vm, &record.request, driver, progress).await,
         }
+    }
+
+    /// What the driver now says of an operation's work.
+    async fn evidence(
+        &self,
+        vm: &VmName,
+        record: &Record,
+        driver: &Arc<dyn Driver>,
+    ) -> Result<Evidence, DriverError> {
+        if !record.request.kind().needs_vm_off() {
+            return Ok(self.inventory.ask(record.driver, vm).await?.into());
+        }
+        let vm = seen(driver.inspect(vm).await)?;
+        let target = match record.request.target() {
+            Some(target) => seen(driver.inspect(target).await)?,
+            None => None,
+        };
+        Ok(evidence(&record.request, vm.as_ref(), target.as_ref()))
+    }
+
+    /// Does what touches the VM's disk; one that runs is stopped for that where it was asked for, and started again
+    /// whatever came of the work.
+    async fn while_off(
+        &self,
+        vm: &VmName,
+        record: &Arc<Record>,
+        driver: &Arc<dyn Driver>,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        let runs = self
+            .inventory
+            .ask(record.driver, vm)
+            .await?
+            .is_some_and(|state| state == VmState::Running);
+        if runs && record.request.stops() {
+            self.pause(record, Pause::Off).await?;
+            driver.stop(vm, StopMode::Graceful, progress).await?;
+        }
+        let worked = perform(record.request.kind(), vm, &record.request, driver, progress).await;
+        if record.pause() == Pause::None {
+            return worked;
+        }
+        if worked.is_ok() {
+            self.pause(record, Pause::WorkDone).await?;
+        }
+        let started = driver.start(vm, progress).await;
+        worked.and(started)
+    }
+
+    async fn pause(&self, record: &Record, pause: Pause) -> Result<(), DriverError> {
+        record
+            .set_pause(pause, &self.journal)
+            .await
+            .map_err(|error| DriverError::Failed {
+                detail: format!("cannot write the operation down: {error}"),
+                hint: Some("see whether the agent's disk is full".to_owned()),
+                log: Vec::new(),
+            })
     }
 
     /// A driver that hangs at the start says nothing of its VMs; nothing can be settled before it does.
@@ -223,20 +286,36 @@ impl Operations {
 
     /// The work was dropped at somebody's request: nothing half-made stays.
     async fn cancelled(&self, vm: &VmName, record: &Arc<Record>, driver: &Arc<dyn Driver>) -> End {
-        if record.request.kind() != OperationKind::Create {
+        self.start_again(vm, record, driver).await;
+        let Some(made) = made_by(vm, record) else {
             return End::Cancelled;
-        }
-        match self.clean_up(vm, record, driver).await {
+        };
+        match self.clean_up(made, record, driver).await {
             Ok(()) => End::Cancelled,
             Err(error) => {
                 let mut error = error_of(&error);
                 error.detail = format!(
-                    "cancelled, but what was made of VM `{vm}` is still there: {}",
+                    "cancelled, but what was made of VM `{made}` is still there: {}",
                     error.detail
                 );
                 error.hint = Some("purge it".to_owned());
                 End::Failed(error)
             }
+        }
+    }
+
+    /// Starts a VM that was stopped for an operation which was cut off.
+    async fn start_again(&self, vm: &VmName, record: &Arc<Record>, driver: &Arc<dyn Driver>) {
+        if record.pause() == Pause::None {
+            return;
+        }
+        let progress = record.progress(&self.picture);
+        progress.message("starting the VM again, which was stopped for this");
+        let starting = driver.start(vm, &progress);
+        match timeout(self.limits.operation_deadline, starting).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => record.note(&format!("VM `{vm}` did not start again: {error}")),
+            Err(_) => record.note(&format!("VM `{vm}` did not start again in time")),
         }
     }
 
@@ -274,10 +353,14 @@ impl Operations {
         }
         // We cut it off, so the driver could not clean up after itself.
         let ours = matches!(error, DriverError::Timeout(_));
-        if kind == OperationKind::Create
-            && ours
-            && observed != Some(Some(VmState::Running))
-            && let Err(left) = self.clean_up(vm, record, driver).await
+        if ours {
+            self.start_again(vm, record, driver).await;
+        }
+        let came_up = kind == OperationKind::Create && observed == Some(Some(VmState::Running));
+        if ours
+            && !came_up
+            && let Some(made) = made_by(vm, record)
+            && let Err(left) = self.clean_up(made, record, driver).await
         {
             record.note(&format!("cannot remove what was made: {left}"));
         }
@@ -352,6 +435,64 @@ async fn perform(
         (OperationKind::Delete, _) => driver.delete(vm, progress).await,
         (OperationKind::Recover, _) => driver.recover(vm, progress).await,
         (OperationKind::Purge, _) => driver.purge(vm, progress).await,
+        (_, OperationRequest::Snapshot(options)) => {
+            let name = chosen(options.name.as_ref())?;
+            let comment = options.comment.as_deref().unwrap_or_default();
+            driver.snapshot(vm, name, comment, progress).await
+        }
+        (_, OperationRequest::Restore(options)) => restore(vm, options, driver, progress).await,
+        (_, OperationRequest::DeleteSnapshot { snapshot, .. }) => {
+            driver.delete_snapshot(vm, snapshot, progress).await
+        }
+        (_, OperationRequest::Clone(options)) => {
+            let snapshot = options.snapshot.as_ref();
+            driver.clone_vm(vm, &options.name, snapshot, progress).await
+        }
+        (_, OperationRequest::Resize(size)) => driver.resize(vm, size, progress).await,
+        (kind, request) => Err(DriverError::failed(format!(
+            "cannot {kind} VM `{vm}`: it was asked to {}",
+            request.kind()
+        ))),
+    }
+}
+
+/// Goes back to a snapshot, having kept the disk as it is now. A call that was cut off between the two has kept it.
+async fn restore(
+    vm: &VmName,
+    options: &RestoreOptions,
+    driver: &Arc<dyn Driver>,
+    progress: &Progress,
+) -> Result<(), DriverError> {
+    if !options.discard {
+        let name = chosen(options.safety.as_ref())?;
+        let comment = format!("before going back to {}", options.snapshot);
+        match driver.snapshot(vm, name, &comment, progress).await {
+            Ok(()) | Err(DriverError::SnapshotTaken { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    driver.restore(vm, &options.snapshot, progress).await
+}
+
+/// A name that was chosen when the operation was accepted.
+fn chosen(name: Option<&SnapshotName>) -> Result<&SnapshotName, DriverError> {
+    name.ok_or_else(|| DriverError::failed("an operation without the snapshot's name"))
+}
+
+/// The VM that an operation makes, and that is removed when it does not come to its end.
+fn made_by<'a>(vm: &'a VmName, record: &'a Record) -> Option<&'a VmName> {
+    match record.request {
+        OperationRequest::Create { .. } => Some(vm),
+        _ => record.request.target(),
+    }
+}
+
+/// That a VM is not there is something seen too.
+fn seen(observed: Result<ObservedVm, DriverError>) -> Result<Option<ObservedVm>, DriverError> {
+    match observed {
+        Ok(observed) => Ok(Some(observed)),
+        Err(DriverError::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

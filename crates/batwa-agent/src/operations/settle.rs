@@ -1,11 +1,13 @@
 //! What becomes of an operation that was cut off: by a restart of the agent, or by a driver's error. Pure and total.
 
 use batwa_api::{
-    operation::{OperationKind, OperationState},
+    name::SnapshotName,
+    operation::{OperationKind, OperationRequest, OperationState},
     vm::VmState,
 };
+use serde::{Deserialize, Serialize};
 
-use crate::driver::DriverError;
+use crate::driver::{DriverError, ObservedVm};
 
 /// What to do with an operation found in the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,11 +24,73 @@ pub(crate) enum Decision {
     Fail(&'static str),
 }
 
+/// Whether a VM is off for an operation that touches its disk. Journalled at each step, so that whoever goes on
+/// after a crash knows that the VM is to be started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Pause {
+    /// It was not stopped.
+    #[default]
+    None,
+    /// It ran, and is stopped for the work.
+    Off,
+    /// The work is done; it is to be started again.
+    WorkDone,
+}
+
+/// What is seen of an operation's work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Evidence {
+    /// The VM's state; `None` when there is no such VM.
+    pub(crate) state: Option<VmState>,
+    /// Whether what the operation works for is there: its snapshot, its clone, the new size.
+    pub(crate) reached: bool,
+}
+
+impl From<Option<VmState>> for Evidence {
+    fn from(state: Option<VmState>) -> Self {
+        Self {
+            state,
+            reached: false,
+        }
+    }
+}
+
+/// What is seen of `request`: of its VM, and of the VM that it makes.
+pub(crate) fn evidence(
+    request: &OperationRequest,
+    vm: Option<&ObservedVm>,
+    target: Option<&ObservedVm>,
+) -> Evidence {
+    let Some(vm) = vm else {
+        return None.into();
+    };
+    let has = |name: &SnapshotName| vm.snapshots.iter().any(|there| there.name == *name);
+    let reached = match request {
+        OperationRequest::Snapshot(options) => options.name.as_ref().is_some_and(has),
+        OperationRequest::DeleteSnapshot { snapshot, .. } => !has(snapshot),
+        OperationRequest::Clone(_) => {
+            target.is_some_and(|target| target.state != VmState::Creating)
+        }
+        OperationRequest::Resize(options) => {
+            options.cpus.is_none_or(|cpus| vm.cpus == Some(cpus))
+                && options.memory.is_none_or(|size| vm.memory == Some(size))
+                && options.disk.is_none_or(|size| vm.disk == Some(size))
+        }
+        _ => false,
+    };
+    Evidence {
+        state: Some(vm.state),
+        reached,
+    }
+}
+
 /// Settles an operation of this kind, journalled in this state, by what the driver now says of the VM.
 pub(crate) fn settle(
     kind: OperationKind,
     state: OperationState,
-    observed: Option<VmState>,
+    pause: Pause,
+    evidence: Evidence,
 ) -> Decision {
     use Decision::{AwaitRunning, Fail, Keep, Run, Succeed};
     use VmState::{
@@ -44,6 +108,12 @@ pub(crate) fn settle(
         OperationState::Queued => return Run(kind),
         OperationState::Running => {}
     }
+    let observed = evidence.state;
+    // What is left of it is to start the VM again.
+    let kind = match pause {
+        Pause::WorkDone => OperationKind::Start,
+        Pause::None | Pause::Off => kind,
+    };
     match (kind, observed) {
         // Making it again goes on where it was cut: an image half downloaded, a disk half made.
         (OperationKind::Create, None | Some(Creating | Error)) => Run(OperationKind::Create),
@@ -90,6 +160,21 @@ pub(crate) fn settle(
             Fail("the VM is busy otherwise")
         }
 
+        (
+            OperationKind::Snapshot
+            | OperationKind::Restore
+            | OperationKind::DeleteSnapshot
+            | OperationKind::Clone
+            | OperationKind::Resize,
+            Some(state),
+        ) => match (evidence.reached, pause, state) {
+            (true, Pause::None, _) => Succeed,
+            (true, _, Stopped | Running) => Run(OperationKind::Start),
+            (false, _, Stopped) | (false, Pause::Off, Running | Stopping) => Run(kind),
+            (false, Pause::None, Running) => Fail("somebody started the VM meanwhile"),
+            _ => Fail("the VM is busy otherwise"),
+        },
+
         (OperationKind::Suspend, Some(Suspended)) => Succeed,
         (OperationKind::Suspend, Some(Running | Suspending)) => Run(OperationKind::Suspend),
         (OperationKind::Suspend, Some(_)) => Fail("the VM does not run"),
@@ -126,6 +211,12 @@ pub(crate) fn judge(
                 Some(VmState::Stopped | VmState::Suspended | VmState::Running)
             )
         }
+        // Nothing in the state tells whether these are done.
+        OperationKind::Snapshot
+        | OperationKind::Restore
+        | OperationKind::DeleteSnapshot
+        | OperationKind::Clone
+        | OperationKind::Resize => false,
         // A VM that runs may still not be usable: that a driver says so is believed, that time ran out is not.
         OperationKind::Create
         | OperationKind::Start
@@ -157,45 +248,87 @@ mod tests {
         std::iter::once(None).chain(VmState::ALL.into_iter().map(Some))
     }
 
+    const PAUSES: [Pause; 3] = [Pause::None, Pause::Off, Pause::WorkDone];
+
+    /// Every journal entry and observation that there can be.
+    fn pairs() -> impl Iterator<Item = (OperationKind, OperationState, Pause, Evidence)> {
+        OperationKind::ALL.into_iter().flat_map(|kind| {
+            STATES.into_iter().flat_map(move |state| {
+                PAUSES.into_iter().flat_map(move |pause| {
+                    observations().flat_map(move |observed| {
+                        [false, true].map(|reached| {
+                            let evidence = Evidence {
+                                state: observed,
+                                reached,
+                            };
+                            (kind, state, pause, evidence)
+                        })
+                    })
+                })
+            })
+        })
+    }
+
     #[test]
     fn every_pair_of_entry_and_observation_is_settled() {
-        for kind in OperationKind::ALL {
-            for state in STATES {
-                for observed in observations() {
-                    let decision = settle(kind, state, observed);
-                    let context = format!("{kind} {state:?} {observed:?} -> {decision:?}");
-                    if state.is_finished() {
-                        assert_eq!(decision, Decision::Keep, "{context}");
-                        continue;
-                    }
-                    assert_ne!(decision, Decision::Keep, "{context}");
-                    if state == OperationState::Queued {
-                        assert_eq!(decision, Decision::Run(kind), "{context}");
-                    }
-                    // A VM is only waited for where it can come up by itself.
-                    if decision == Decision::AwaitRunning {
-                        assert!(
-                            matches!(
-                                observed,
-                                Some(
-                                    VmState::Unknown
-                                        | VmState::Restarting
-                                        | VmState::Starting
-                                        | VmState::Running
-                                )
-                            ),
-                            "{context}"
-                        );
-                    }
-                    // Nothing that destroys is run unless that was asked for.
-                    if let Decision::Run(run) = decision {
-                        let destroys = matches!(
-                            run,
-                            OperationKind::Purge | OperationKind::Delete | OperationKind::Stop
-                        );
-                        assert!(!destroys || run == kind, "{context}");
-                    }
-                }
+        for (kind, state, pause, evidence) in pairs() {
+            let observed = evidence.state;
+            let decision = settle(kind, state, pause, evidence);
+            let context = format!("{kind} {state:?} {pause:?} {evidence:?} -> {decision:?}");
+            if state.is_finished() {
+                assert_eq!(decision, Decision::Keep, "{context}");
+                continue;
+            }
+            assert_ne!(decision, Decision::Keep, "{context}");
+            if state == OperationState::Queued {
+                assert_eq!(decision, Decision::Run(kind), "{context}");
+            }
+            // A VM is only waited for where it can come up by itself.
+            if decision == Decision::AwaitRunning {
+                assert!(
+                    matches!(
+                        observed,
+                        Some(
+                            VmState::Unknown
+                                | VmState::Restarting
+                                | VmState::Starting
+                                | VmState::Running
+                        )
+                    ),
+                    "{context}"
+                );
+            }
+            // Nothing that destroys is run unless that was asked for.
+            if let Decision::Run(run) = decision {
+                let destroys = matches!(
+                    run,
+                    OperationKind::Purge | OperationKind::Delete | OperationKind::Stop
+                );
+                assert!(!destroys || run == kind, "{context}");
+                // The work is done once: what remains is to start the VM again.
+                let done = pause == Pause::WorkDone && state == OperationState::Running;
+                assert!(
+                    !done || destroys || run == OperationKind::Start,
+                    "{context}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_operation_that_stopped_its_vm_never_ends_well_with_it_off() {
+        for (kind, state, pause, evidence) in pairs() {
+            let stopped = pause != Pause::None && state == OperationState::Running;
+            let offline = matches!(
+                kind,
+                OperationKind::Snapshot | OperationKind::Resize | OperationKind::Clone
+            );
+            if stopped && offline && evidence.state == Some(VmState::Stopped) {
+                let decision = settle(kind, state, pause, evidence);
+                assert!(
+                    matches!(decision, Decision::Run(_)),
+                    "{kind} {pause:?} {evidence:?} -> {decision:?}"
+                );
             }
         }
     }
@@ -207,7 +340,12 @@ mod tests {
             .map(|kind| {
                 let cells: Vec<String> = observations()
                     .map(|observed| {
-                        let sign = match settle(kind, OperationState::Running, observed) {
+                        let sign = match settle(
+                            kind,
+                            OperationState::Running,
+                            Pause::None,
+                            observed.into(),
+                        ) {
                             Decision::Keep => "keep".to_owned(),
                             Decision::Succeed => "ok".to_owned(),
                             Decision::Run(kind) => kind.to_string(),
@@ -230,6 +368,11 @@ mod tests {
         delete: gone:ok creating:delete starting:delete running:delete restarting:delete stopping:delete stopped:delete suspending:delete suspended:delete deleted:ok unknown:delete error:delete
         recover: gone:fail creating:ok starting:ok running:ok restarting:ok stopping:ok stopped:ok suspending:ok suspended:ok deleted:recover unknown:ok error:ok
         purge: gone:ok creating:purge starting:purge running:purge restarting:purge stopping:purge stopped:purge suspending:purge suspended:purge deleted:purge unknown:purge error:purge
+        snapshot: gone:fail creating:fail starting:fail running:fail restarting:fail stopping:fail stopped:snapshot suspending:fail suspended:fail deleted:fail unknown:fail error:fail
+        restore: gone:fail creating:fail starting:fail running:fail restarting:fail stopping:fail stopped:restore suspending:fail suspended:fail deleted:fail unknown:fail error:fail
+        delete_snapshot: gone:fail creating:fail starting:fail running:fail restarting:fail stopping:fail stopped:delete_snapshot suspending:fail suspended:fail deleted:fail unknown:fail error:fail
+        clone: gone:fail creating:fail starting:fail running:fail restarting:fail stopping:fail stopped:clone suspending:fail suspended:fail deleted:fail unknown:fail error:fail
+        resize: gone:fail creating:fail starting:fail running:fail restarting:fail stopping:fail stopped:resize suspending:fail suspended:fail deleted:fail unknown:fail error:fail
         ");
     }
 

@@ -110,7 +110,9 @@ fn shown(seen: &Seen, source: &Source<'_>, busy: Option<&Busy>) -> Vm {
             .shutdown_at
             .or_else(|| running.and_then(|running| running.shutdown_at)),
         location: observed.location.clone(),
+        snapshots: observed.snapshots.clone(),
         observed_at: at,
+        needs_stop: Actions::need_stop(state),
         actions: Actions::of(state, &source.capabilities),
         operations: busy.map_or_else(Vec::new, |busy| busy.operations.clone()),
     }
@@ -145,6 +147,8 @@ fn to_be(
         shutdown_at: None,
         location: None,
         observed_at: now,
+        snapshots: Vec::new(),
+        needs_stop: false,
         actions: Actions::of(VmState::Creating, capabilities),
         operations: busy.operations.clone(),
     }

@@ -14,10 +14,11 @@ use batwa_agent::{
     },
 };
 use batwa_api::{
-    name::VmName,
+    name::{SnapshotName, VmName},
     operation::Stage,
+    size::ByteSize,
     terminal::{TermSize, TerminalKind},
-    vm::{VmSpec, VmState},
+    vm::{ResizeOptions, VmSpec, VmState},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -39,6 +40,9 @@ pub(crate) async fn driver_contract(driver: Arc<dyn Driver>, spec: VmSpec, patie
     walk.stops_and_starts().await;
     walk.suspends_and_resumes().await;
     walk.deletes_and_recovers().await;
+    walk.keeps_snapshots().await;
+    walk.clones().await;
+    walk.resizes().await;
     walk.purges().await;
     walk.leaves_nothing_of_a_create_cut_off().await;
 }
@@ -182,18 +186,21 @@ impl Walk {
     }
 
     async fn opens_a_shell(&self) {
+        let seen = self.says(&self.vm, "echo sum-$((40+2))").await;
+        assert!(seen.contains("sum-42"), "{seen:?}");
+    }
+
+    /// What a shell in `vm` prints for one line.
+    async fn says(&self, vm: &VmName, line: &str) -> String {
         let size = TermSize {
             cols: 100,
             rows: 30,
         };
-        let attach = self.driver.attach(&self.vm, TerminalKind::Shell, size);
+        let attach = self.driver.attach(vm, TerminalKind::Shell, size);
         let mut shell = self.ok("attach", attach).await;
         let talk = async {
-            shell
-                .input
-                .write_all(b"echo sum-$((40+2)); exit 7\n")
-                .await
-                .unwrap();
+            let line = format!("{line}; exit 7\n");
+            shell.input.write_all(line.as_bytes()).await.unwrap();
             shell.input.flush().await.unwrap();
             let mut seen = Vec::new();
             let mut buffer = [0; 4096];
@@ -206,10 +213,20 @@ impl Walk {
             String::from_utf8_lossy(&seen).into_owned()
         };
         let seen = self.within("talk to the shell", talk).await;
-        assert!(seen.contains("sum-42"), "{seen:?}");
         self.within("hear of the shell's end", &mut shell.exit)
             .await
             .expect("an exit that is known");
+        seen
+    }
+
+    /// Starts the VM, has a shell run a line, and stops it again.
+    async fn visit(&self, vm: &VmName, line: &str) -> String {
+        let quiet = Progress::ignored();
+        self.ok("start", self.driver.start(vm, &quiet)).await;
+        let seen = self.says(vm, line).await;
+        let stop = self.driver.stop(vm, StopMode::Graceful, &quiet);
+        self.ok("stop", stop).await;
+        seen
     }
 
     async fn stops_and_starts(&self) {
@@ -259,6 +276,123 @@ impl Walk {
         assert_eq!(taken, DriverError::NameTaken(vm.clone()));
         self.ok("recover", driver.recover(vm, &quiet)).await;
         self.assert_state(VmState::Stopped).await;
+    }
+
+    async fn keeps_snapshots(&self) {
+        let (driver, vm, quiet) = (&self.driver, &self.vm, Progress::ignored());
+        if !self
+            .ok("probe", driver.probe())
+            .await
+            .capabilities
+            .snapshots
+        {
+            return;
+        }
+        let [first, second, other] =
+            ["first", "second", "other"].map(|name| SnapshotName::parse_new(name).unwrap());
+        self.visit(vm, "echo on''e > note; sync").await;
+        self.ok("snapshot", driver.snapshot(vm, &first, "of one", &quiet))
+            .await;
+        let taken = driver.snapshot(vm, &first, "", &quiet).await;
+        assert!(
+            matches!(taken, Err(DriverError::SnapshotTaken { .. })),
+            "{taken:?}"
+        );
+
+        self.visit(vm, "echo tw''o > note; sync").await;
+        self.ok("snapshot", driver.snapshot(vm, &second, "", &quiet))
+            .await;
+        let kept = self.ok("inspect", driver.inspect(vm)).await.snapshots;
+        let tree: Vec<_> = kept
+            .iter()
+            .map(|kept| {
+                (
+                    kept.name.as_str(),
+                    kept.parent.as_ref().map(SnapshotName::as_str),
+                )
+            })
+            .collect();
+        assert_eq!(tree, [("first", None), ("second", Some("first"))]);
+        assert_eq!(kept[0].comment, "of one");
+
+        self.ok("restore", driver.restore(vm, &first, &quiet)).await;
+        let seen = self.visit(vm, "cat note").await;
+        assert!(seen.contains("one") && !seen.contains("two"), "{seen:?}");
+        self.ok("restore", driver.restore(vm, &second, &quiet))
+            .await;
+        let seen = self.visit(vm, "cat note").await;
+        assert!(seen.contains("two"), "{seen:?}");
+        let unknown = driver.restore(vm, &other, &quiet).await;
+        assert!(
+            matches!(unknown, Err(DriverError::NoSnapshot { .. })),
+            "{unknown:?}"
+        );
+
+        self.ok("delete", driver.delete_snapshot(vm, &first, &quiet))
+            .await;
+        self.ok("delete again", driver.delete_snapshot(vm, &first, &quiet))
+            .await;
+        let kept = self.ok("inspect", driver.inspect(vm)).await.snapshots;
+        assert_eq!(kept.len(), 1, "{kept:?}");
+        assert_eq!((&kept[0].name, &kept[0].parent), (&second, &None));
+
+        self.ok("start", driver.start(vm, &quiet)).await;
+        let runs = driver.snapshot(vm, &other, "", &quiet).await;
+        assert!(
+            matches!(runs, Err(DriverError::IllegalState(_))),
+            "{runs:?}"
+        );
+        let stop = driver.stop(vm, StopMode::Graceful, &quiet);
+        self.ok("stop", stop).await;
+    }
+
+    async fn clones(&self) {
+        let (driver, vm, quiet) = (&self.driver, &self.vm, Progress::ignored());
+        if !self.ok("probe", driver.probe()).await.capabilities.clone {
+            return;
+        }
+        let twin = VmName::parse_new("contract-twin").unwrap();
+        self.visit(vm, "echo from-the-origin''al > note; sync")
+            .await;
+        self.ok("clone", driver.clone_vm(vm, &twin, None, &quiet))
+            .await;
+        let listed = self.listed(&twin).await.map(|vm| vm.state);
+        assert_eq!(listed, Some(VmState::Stopped));
+        let taken = driver.clone_vm(vm, &twin, None, &quiet).await;
+        assert_eq!(taken, Err(DriverError::NameTaken(twin.clone())));
+        let seen = self.visit(&twin, "cat note").await;
+        assert!(seen.contains("from-the-original"), "{seen:?}");
+        self.ok("purge", driver.purge(&twin, &quiet)).await;
+        self.assert_state(VmState::Stopped).await;
+    }
+
+    async fn resizes(&self) {
+        let (driver, vm, quiet) = (&self.driver, &self.vm, Progress::ignored());
+        if !self.ok("probe", driver.probe()).await.capabilities.resize {
+            return;
+        }
+        let size = ResizeOptions {
+            cpus: Some(2),
+            memory: Some(ByteSize::bytes(self.spec.memory.as_u64() + (64 << 20))),
+            disk: Some(ByteSize::bytes(self.spec.disk.as_u64() + (1 << 30))),
+            stop: false,
+        };
+        self.ok("resize", driver.resize(vm, &size, &quiet)).await;
+        let seen = self.ok("inspect", driver.inspect(vm)).await;
+        assert_eq!(
+            (seen.cpus, seen.memory, seen.disk),
+            (size.cpus, size.memory, size.disk)
+        );
+        let less = ResizeOptions {
+            disk: Some(self.spec.disk),
+            ..ResizeOptions::default()
+        };
+        let refused = driver.resize(vm, &less, &quiet).await;
+        assert!(
+            matches!(refused, Err(DriverError::Invalid { field: "disk", .. })),
+            "{refused:?}"
+        );
+        self.visit(vm, "true").await;
     }
 
     async fn purges(&self) {

@@ -16,6 +16,7 @@ mod multipass_agent;
 mod multipass_real;
 mod multipass_trouble;
 mod multipass_watch;
+mod offline;
 mod openapi;
 mod operations;
 mod registration;

@@ -512,22 +512,14 @@ fn settle_unknown(
 
 fn new_operation(caller: &Caller, ask: &Ask) -> Operation {
     Operation {
-        id: OperationId::new(),
-        kind: ask.request.kind(),
-        agent_id: ask.agent.clone(),
-        vm: ask.vm.clone(),
-        state: OperationState::Queued,
-        stage: None,
-        progress: None,
-        bytes_done: None,
-        bytes_total: None,
-        message: None,
-        error: None,
-        late: false,
         requested_by: Some(caller.name.to_string()),
-        created_at: Timestamp::now(),
-        started_at: None,
-        finished_at: None,
+        ..Operation::new(
+            OperationId::new(),
+            ask.agent.clone(),
+            ask.vm.clone(),
+            &ask.request,
+            Timestamp::now(),
+        )
     }
 }
 
@@ -645,28 +637,19 @@ pub(crate) fn outcome(operation: &Operation) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use batwa_api::operation::OperationKind;
 
     use super::*;
 
     fn operation(state: OperationState) -> Operation {
         Operation {
-            id: OperationId::new(),
-            kind: OperationKind::Start,
-            agent_id: AgentId::parse("lab").unwrap(),
-            vm: VmName::parse("web").unwrap(),
             state,
-            stage: None,
-            progress: None,
-            bytes_done: None,
-            bytes_total: None,
-            message: None,
-            error: None,
-            late: false,
-            requested_by: None,
-            created_at: Timestamp::from_second(1_800_000_000).unwrap(),
-            started_at: None,
-            finished_at: None,
+            ..Operation::new(
+                OperationId::new(),
+                AgentId::parse("lab").unwrap(),
+                VmName::parse("web").unwrap(),
+                &OperationRequest::Start,
+                Timestamp::from_second(1_800_000_000).unwrap(),
+            )
         }
     }
 

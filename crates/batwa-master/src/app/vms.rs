@@ -160,10 +160,9 @@ impl App {
     }
 
     fn check_create(&self, ask: &Ask) -> Result<(), Error> {
-        let (cordoned, stuck) = self.fleet().read(|state| {
-            let Some(entry) = state.agents.get(&ask.agent) else {
-                return (false, None);
-            };
+        self.check_room(&ask.agent, &ask.vm)?;
+        let stuck = self.fleet().read(|state| {
+            let entry = state.agents.get(&ask.agent)?;
             let wanted = match &ask.request {
                 OperationRequest::Create { spec } => spec.driver,
                 _ => None,
@@ -172,7 +171,7 @@ impl App {
                 Some(kind) => info.drivers.iter().find(|driver| driver.kind == kind),
                 None => info.drivers.first(),
             });
-            let stuck = driver
+            driver
                 .filter(|driver| {
                     matches!(
                         driver.health.status,
@@ -186,22 +185,9 @@ impl App {
                         .as_deref()
                         .unwrap_or("no reason known");
                     format!("the {} driver cannot be used: {why}", driver.kind)
-                });
-            let cordoned = entry.record.as_ref().is_some_and(|record| record.cordoned);
-            (cordoned, stuck)
+                })
         });
         let words = Self::agent_words(&ask.agent);
-        if cordoned {
-            return Err(Error::Conflict(format!(
-                "{words} is cordoned: no new VM may be made there until an admin uncordons it"
-            )));
-        }
-        let there = self.fleet().vm(&ask.agent, &ask.vm);
-        if there.is_some_and(|found| found.vm.missing_since.is_none())
-            || self.fleet().is_being_created(&ask.agent, &ask.vm)
-        {
-            return Err(Error::NameTaken(format!("VM `{}` on {words}", ask.vm)));
-        }
         if let Some(stuck) = stuck {
             return Err(Error::Problem(Box::new(Problem::new(
                 ProblemCode::DriverStuck,
@@ -228,6 +214,52 @@ impl App {
         self.start_operation(caller, ask, Self::check_action).await
     }
 
+    /// Refuses sizes and names that cannot be, as far as the master knows the machine.
+    fn check_change(&self, ask: &Ask, found: &Found) -> Result<(), Error> {
+        match &ask.request {
+            OperationRequest::Resize(size) => {
+                let host = self.fleet().read(|state| {
+                    let info = state.agents.get(&ask.agent)?.info.as_ref()?;
+                    Some(info.host.clone())
+                });
+                match size.check(Some(&found.vm.vm), host.as_ref()) {
+                    errors if errors.is_empty() => Ok(()),
+                    errors => Err(Error::Invalid(errors)),
+                }
+            }
+            OperationRequest::Clone(options) => {
+                VmName::parse_new(options.name.as_str())
+                    .map_err(|error| Error::invalid("name", error.to_string()))?;
+                self.check_room(&ask.agent, &options.name)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a new VM where none may be made, or none of that name.
+    fn check_room(&self, agent: &AgentId, name: &VmName) -> Result<(), Error> {
+        let words = Self::agent_words(agent);
+        let cordoned = self.fleet().read(|state| {
+            let record = state
+                .agents
+                .get(agent)
+                .and_then(|entry| entry.record.as_ref());
+            record.is_some_and(|record| record.cordoned)
+        });
+        if cordoned {
+            return Err(Error::Conflict(format!(
+                "{words} is cordoned: no new VM may be made there until an admin uncordons it"
+            )));
+        }
+        let there = self.fleet().vm(agent, name);
+        if there.is_some_and(|found| found.vm.missing_since.is_none())
+            || self.fleet().is_being_created(agent, name)
+        {
+            return Err(Error::NameTaken(format!("VM `{name}` on {words}")));
+        }
+        Ok(())
+    }
+
     /// Refuses what is not possible in the VM's state, unless something is under way that will change it: the
     /// agent queues commands for one VM and decides when it comes to them.
     fn check_action(&self, ask: &Ask) -> Result<(), Error> {
@@ -244,7 +276,16 @@ impl App {
         };
         let stale = found.vm.stale;
         match found.refusal(action) {
-            None => Ok(()),
+            None if action.needs_stop(found.vm.vm.state) && !ask.request.stops() => {
+                Err(Error::Problem(Box::new(Problem::new(
+                    ProblemCode::IllegalState,
+                    format!(
+                        "cannot {action} VM `{}`: it is running: stop it first, or ask with `stop`",
+                        ask.vm
+                    ),
+                ))))
+            }
+            None => self.check_change(ask, &found),
             Some(reason) => {
                 let code = if stale {
                     ProblemCode::DriverStuck

@@ -72,6 +72,9 @@ pub(crate) const OLD_CAPABILITIES: Capabilities = Capabilities {
     suspend: false,
     trash: false,
     cloud_init: false,
+    snapshots: false,
+    clone: false,
+    resize: false,
 };
 
 impl AgentEntry {

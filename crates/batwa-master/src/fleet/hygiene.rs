@@ -6,7 +6,7 @@ use batwa_api::{
     agent::AgentInfo,
     operation::Operation,
     terminal::Terminal,
-    vm::{Vm, label_is_good},
+    vm::{MAX_SNAPSHOTS, Vm, label_is_good},
 };
 
 use crate::client::clip;
@@ -52,6 +52,10 @@ pub(crate) fn vm(mut vm: Vm) -> Vm {
         shorten(address, MAX_LIST);
     }
     vm.operations.truncate(MAX_LIST);
+    vm.snapshots.truncate(MAX_SNAPSHOTS);
+    for snapshot in &mut vm.snapshots {
+        shorten(&mut snapshot.comment, MAX_MESSAGE);
+    }
     if let Some(usage) = &mut vm.usage {
         usage.cpu_percent = usage.cpu_percent.filter(|percent| percent.is_finite());
     }

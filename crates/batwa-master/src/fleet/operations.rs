@@ -64,9 +64,11 @@ impl Fleet {
     /// Whether a VM with this name is being made.
     pub(crate) fn is_being_created(&self, agent: &AgentId, vm: &VmName) -> bool {
         self.any_unfinished(|operation| {
-            operation.kind == OperationKind::Create
-                && operation.agent_id == *agent
-                && operation.vm == *vm
+            let makes = match operation.kind {
+                OperationKind::Create => Some(&operation.vm),
+                _ => operation.target.as_ref(),
+            };
+            operation.agent_id == *agent && makes == Some(vm)
         })
     }
 

@@ -150,6 +150,8 @@ fn new_vm(name: VmName, state: VmState, listed: ListedByOld, now: Timestamp) -> 
         shutdown_at: None,
         location: None,
         observed_at: now,
+        snapshots: Vec::new(),
+        needs_stop: false,
         actions: Actions::default(),
         operations: Vec::new(),
     }

@@ -29,6 +29,7 @@ impl Row {
     /// A VM that its agent just told of.
     pub(crate) fn new(agent: AgentId, mut vm: Vm, labels: Labels) -> Self {
         vm.actions = Actions::default();
+        vm.needs_stop = false;
         Self {
             agent,
             vm,

@@ -452,6 +452,7 @@ impl State {
             missing_since: row.missing_since,
             labels: row.labels.clone(),
             vm: Vm {
+                needs_stop: Actions::need_stop(row.vm.state),
                 actions,
                 ..row.vm.clone()
             },

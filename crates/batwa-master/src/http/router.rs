@@ -23,8 +23,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     agent_keys, agents, audit, caller, client::Client, events, health, images, install,
-    join_tokens, legacy, legacy_auth, openapi, operations, security, session, setup, terminals,
-    tokens, tunnel, ui::Ui, users, vms,
+    join_tokens, legacy, legacy_auth, openapi, operations, security, session, setup, snapshots,
+    terminals, tokens, tunnel, ui::Ui, users, vms,
 };
 use crate::app::{App, auth::Right};
 
@@ -146,6 +146,11 @@ fn manage() -> OpenApiRouter<App> {
         .routes(routes!(vms::delete))
         .routes(routes!(vms::dismiss))
         .routes(routes!(vms::act))
+        .routes(routes!(snapshots::snapshot))
+        .routes(routes!(snapshots::restore))
+        .routes(routes!(snapshots::delete_snapshot))
+        .routes(routes!(snapshots::clone))
+        .routes(routes!(snapshots::resize))
         .routes(routes!(operations::cancel))
         .routes(routes!(legacy::create))
         .routes(routes!(legacy::start))

@@ -160,11 +160,11 @@ pub(crate) async fn dismiss(
 #[into_params(parameter_in = Query)]
 pub(crate) struct SlowParams {
     /// Wait for the operation, at most this long: `30s`, `2m`.
-    wait: Option<String>,
+    pub(super) wait: Option<String>,
 }
 
 /// The caller's `Idempotency-Key`.
-pub(crate) struct IdempotencyKey(Option<String>);
+pub(crate) struct IdempotencyKey(pub(super) Option<String>);
 
 impl FromRequestParts<App> for IdempotencyKey {
     type Rejection = ApiError;

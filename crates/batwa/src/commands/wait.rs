@@ -160,6 +160,11 @@ pub(crate) fn stage_words(stage: Stage) -> &'static str {
         Stage::Suspending => "suspending",
         Stage::Deleting => "deleting",
         Stage::Recovering => "recovering",
+        Stage::TakingSnapshot => "taking a snapshot",
+        Stage::Restoring => "going back to the snapshot",
+        Stage::DeletingSnapshot => "deleting the snapshot",
+        Stage::Cloning => "copying its disk",
+        Stage::Resizing => "changing its size",
         Stage::CleaningUp => "cleaning up",
     }
 }

@@ -348,6 +348,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/agents/{agent}/vms/{vm}/clone": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Make another VM of one, on the same machine and with an identity of its own; it is left off. */
+        post: operations["vms_clone"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/agents/{agent}/vms/{vm}/dismiss": {
         parameters: {
             query?: never;
@@ -360,6 +377,74 @@ export interface paths {
         /** Take a missing VM off the list. Nothing is done on its machine; should the VM come back there, it is listed again. */
         post: operations["vms_dismiss"];
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/agents/{agent}/vms/{vm}/resize": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Change a VM's CPUs, memory or disk; a disk only grows. */
+        post: operations["vms_resize"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/agents/{agent}/vms/{vm}/restore": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Take a VM back to a snapshot. Its disk as it is now is kept as one more snapshot first, unless `discard` is asked for. */
+        post: operations["vms_restore"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/agents/{agent}/vms/{vm}/snapshot": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Keep a VM's disk as it is now, to go back to. The VM has to be off, or `stop` has to be asked for. */
+        post: operations["vms_snapshot"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/agents/{agent}/vms/{vm}/snapshots/{snapshot}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Remove a snapshot; those that came from it go on from its parent. */
+        delete: operations["vms_delete_snapshot"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1230,6 +1315,11 @@ export interface components {
         /** @description What a driver can do beyond create, start, stop, restart and purge. */
         Capabilities: {
             /**
+             * @description Making another VM of one.
+             * @default false
+             */
+            clone: boolean;
+            /**
              * @description cloud-init user-data at creation.
              * @default false
              */
@@ -1240,10 +1330,20 @@ export interface components {
              */
             console: boolean;
             /**
+             * @description Changing CPUs, memory and disk of a VM.
+             * @default false
+             */
+            resize: boolean;
+            /**
              * @description Shells, commands and files inside a VM.
              * @default false
              */
             shell: boolean;
+            /**
+             * @description Snapshots: taking them, going back to them, removing them.
+             * @default false
+             */
+            snapshots: boolean;
             /**
              * @description Suspend to disk and resume.
              * @default false
@@ -1272,6 +1372,14 @@ export interface components {
         } | {
             /** @enum {string} */
             type: "resume";
+        };
+        /** @description How to make another VM of one. */
+        CloneOptions: {
+            /** @description The new VM's name. */
+            name: components["schemas"]["VmName"];
+            snapshot?: components["schemas"]["SnapshotName"] | null;
+            /** @description Stop the VM for it if it runs, and start it again. */
+            stop?: boolean;
         };
         /** @description Body of `POST /api/v1/agent-keys`. */
         CreateAgentKey: {
@@ -1932,6 +2040,7 @@ export interface components {
             progress?: number | null;
             /** @description Who asked, on the master. */
             requested_by?: string | null;
+            snapshot?: components["schemas"]["SnapshotName"] | null;
             stage?: components["schemas"]["Stage"] | null;
             /**
              * Format: date-time
@@ -1940,6 +2049,7 @@ export interface components {
             started_at?: string | null;
             /** @description How far it is. */
             state: components["schemas"]["OperationState"];
+            target?: components["schemas"]["VmName"] | null;
             /** @description The VM it is for. */
             vm: components["schemas"]["VmName"];
         };
@@ -1974,7 +2084,7 @@ export interface components {
          * @description The kind of an operation.
          * @enum {string}
          */
-        OperationKind: "create" | "start" | "stop" | "restart" | "suspend" | "resume" | "delete" | "recover" | "purge";
+        OperationKind: "create" | "start" | "stop" | "restart" | "suspend" | "resume" | "delete" | "recover" | "purge" | "snapshot" | "restore" | "delete_snapshot" | "clone" | "resize";
         /** @description Answer to the master's `GET /api/v1/operations`. */
         OperationList: {
             /** @description Counts over all pages. */
@@ -2091,6 +2201,34 @@ export interface components {
              */
             vms: number;
         };
+        /** @description The size that a VM is to have; what is absent stays as it is. */
+        ResizeOptions: {
+            /**
+             * Format: int32
+             * @description Number of virtual CPUs.
+             * @default null
+             */
+            cpus: number | null;
+            /** @default null */
+            disk: components["schemas"]["ByteSize"] | null;
+            /** @default null */
+            memory: components["schemas"]["ByteSize"] | null;
+            /**
+             * @description Stop the VM for it if it runs, and start it again.
+             * @default false
+             */
+            stop: boolean;
+        };
+        /** @description How to go back to a snapshot. */
+        RestoreOptions: {
+            /** @description Throw the VM's disk as it is away, instead of keeping it as one more snapshot first. */
+            discard?: boolean;
+            safety?: components["schemas"]["SnapshotName"] | null;
+            /** @description The snapshot to go back to. */
+            snapshot: components["schemas"]["SnapshotName"];
+            /** @description Stop the VM for it if it runs, and start it again. */
+            stop?: boolean;
+        };
         /**
          * @description What an account may do; each includes those before it.
          * @enum {string}
@@ -2178,11 +2316,41 @@ export interface components {
             /** @description The account's name. */
             username: string;
         };
+        /** @description What a VM's disk was at some moment, as its driver says. */
+        Snapshot: {
+            /** @description What people wrote about it. */
+            comment?: string;
+            /**
+             * Format: date-time
+             * @description When it was taken, where known.
+             */
+            created_at?: string | null;
+            disk?: components["schemas"]["ByteSize"] | null;
+            /** @description Unique among the VM's snapshots. */
+            name: components["schemas"]["SnapshotName"];
+            parent?: components["schemas"]["SnapshotName"] | null;
+        };
+        SnapshotName: string;
+        /** @description How to take a snapshot. */
+        SnapshotOptions: {
+            /**
+             * @description What to remember about it, at most 1,000 characters.
+             * @default null
+             */
+            comment: string | null;
+            /** @default null */
+            name: components["schemas"]["SnapshotName"] | null;
+            /**
+             * @description Stop the VM for it if it runs, and start it again.
+             * @default false
+             */
+            stop: boolean;
+        };
         /**
          * @description What a running operation is at.
          * @enum {string}
          */
-        Stage: "resolving_image" | "downloading" | "verifying" | "building_image" | "preparing" | "booting" | "waiting_for_ssh" | "cloud_init" | "starting" | "stopping" | "restarting" | "suspending" | "deleting" | "recovering" | "cleaning_up";
+        Stage: "resolving_image" | "downloading" | "verifying" | "building_image" | "preparing" | "booting" | "waiting_for_ssh" | "cloud_init" | "starting" | "stopping" | "restarting" | "suspending" | "deleting" | "recovering" | "taking_snapshot" | "restoring" | "deleting_snapshot" | "cloning" | "resizing" | "cleaning_up";
         /** @description How to stop a VM. */
         StopOptions: {
             /**
@@ -2371,6 +2539,11 @@ export interface components {
             /** @description Unique on the agent. */
             name: components["schemas"]["VmName"];
             /**
+             * @description Whether `snapshot`, `restore`, `delete_snapshot`, `clone` and `resize` have to stop it first, for which they are
+             *     to be asked with `stop`.
+             */
+            needs_stop?: boolean;
+            /**
              * Format: date-time
              * @description When the driver last said so.
              */
@@ -2385,6 +2558,8 @@ export interface components {
              * @description When it will be stopped, when that was asked for.
              */
             shutdown_at?: string | null;
+            /** @description What it can go back to, the oldest first. */
+            snapshots?: components["schemas"]["Snapshot"][];
             /**
              * Format: date-time
              * @description When it was last powered on.
@@ -2403,7 +2578,7 @@ export interface components {
          * @description Something that can be done with an existing VM.
          * @enum {string}
          */
-        VmAction: "start" | "stop" | "restart" | "suspend" | "resume" | "delete" | "recover" | "purge" | "shell" | "console";
+        VmAction: "start" | "stop" | "restart" | "suspend" | "resume" | "delete" | "recover" | "purge" | "snapshot" | "restore" | "delete_snapshot" | "clone" | "resize" | "shell" | "console";
         /** @description How many VMs the filters match. */
         VmCounts: {
             /**
@@ -3292,6 +3467,55 @@ export interface operations {
             };
         };
     };
+    vms_clone: {
+        parameters: {
+            query?: {
+                /** @description Wait for the operation, at most this long: `30s`, `2m`. */
+                wait?: string;
+            };
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the VM's name */
+                vm: components["schemas"]["VmName"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CloneOptions"];
+            };
+        };
+        responses: {
+            /** @description finished within `wait` */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
+                };
+            };
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     vms_dismiss: {
         parameters: {
             query?: never;
@@ -3311,6 +3535,202 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    vms_resize: {
+        parameters: {
+            query?: {
+                /** @description Wait for the operation, at most this long: `30s`, `2m`. */
+                wait?: string;
+            };
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the VM's name */
+                vm: components["schemas"]["VmName"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ResizeOptions"];
+            };
+        };
+        responses: {
+            /** @description finished within `wait` */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
+                };
+            };
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    vms_restore: {
+        parameters: {
+            query?: {
+                /** @description Wait for the operation, at most this long: `30s`, `2m`. */
+                wait?: string;
+            };
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the VM's name */
+                vm: components["schemas"]["VmName"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RestoreOptions"];
+            };
+        };
+        responses: {
+            /** @description finished within `wait` */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
+                };
+            };
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    vms_snapshot: {
+        parameters: {
+            query?: {
+                /** @description Wait for the operation, at most this long: `30s`, `2m`. */
+                wait?: string;
+            };
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the VM's name */
+                vm: components["schemas"]["VmName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["SnapshotOptions"] | null;
+            };
+        };
+        responses: {
+            /** @description finished within `wait` */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
+                };
+            };
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    vms_delete_snapshot: {
+        parameters: {
+            query?: {
+                /** @description Stop the VM for it if it runs, and start it again. */
+                stop?: boolean;
+                /** @description Wait for the operation, at most this long: `30s`, `2m`. */
+                wait?: string;
+            };
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the VM's name */
+                vm: components["schemas"]["VmName"];
+                /** @description the snapshot's name */
+                snapshot: components["schemas"]["SnapshotName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description finished within `wait` */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
+                };
+            };
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
+                };
             };
             /** @description what went wrong */
             default: {

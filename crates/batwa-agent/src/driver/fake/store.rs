@@ -2,8 +2,15 @@
 
 use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
-use batwa_api::{Timestamp, name::VmName, size::ByteSize, vm::VmState};
+use batwa_api::{
+    Timestamp,
+    name::{SnapshotName, VmName},
+    size::ByteSize,
+    vm::VmState,
+};
 use serde::{Deserialize, Serialize};
+
+use super::snapshots::FakeSnapshot;
 
 /// One fake VM.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,6 +26,12 @@ pub(super) struct FakeVm {
     pub(super) started_at: Option<Timestamp>,
     /// What it was before it went to the trash.
     pub(super) before_trash: Option<VmState>,
+    /// The oldest first.
+    #[serde(default)]
+    pub(super) snapshots: Vec<FakeSnapshot>,
+    /// The snapshot that its disk goes on from.
+    #[serde(default)]
+    pub(super) came_from: Option<SnapshotName>,
 }
 
 pub(super) type FakeVms = BTreeMap<VmName, FakeVm>;

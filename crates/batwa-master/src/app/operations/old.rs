@@ -53,7 +53,10 @@ enum Verdict {
 
 /// Judges by the VM's state.
 fn judge(kind: OperationKind, answer: Answer, observed: Option<VmState>) -> Verdict {
-    use OperationKind::{Create, Delete, Purge, Recover, Restart, Resume, Start, Stop, Suspend};
+    use OperationKind::{
+        Clone, Create, Delete, DeleteSnapshot, Purge, Recover, Resize, Restart, Restore, Resume,
+        Snapshot, Start, Stop, Suspend,
+    };
     use VmState::{
         Creating, Deleted, Error, Restarting, Running, Starting, Stopped, Stopping, Suspended,
         Suspending, Unknown,
@@ -82,7 +85,10 @@ fn judge(kind: OperationKind, answer: Answer, observed: Option<VmState>) -> Verd
 
         (Suspend, Some(Suspended)) | (Recover, Some(Stopped)) => Verdict::Succeeded,
         (Suspend, Some(Suspending | Stopping)) => Verdict::Wait,
-        (Suspend | Recover, Some(_)) => Verdict::Failed,
+        // An agent of the old kind does none of these.
+        (Suspend | Recover | Snapshot | Restore | DeleteSnapshot | Clone | Resize, Some(_)) => {
+            Verdict::Failed
+        }
     }
 }
 
@@ -167,7 +173,13 @@ impl App {
                 Err(error) => Err(error),
             },
             OperationRequest::Delete | OperationRequest::Purge => act(OldAction::Delete).await,
-            OperationRequest::Suspend | OperationRequest::Recover => Err(ClientError::Garbage(
+            OperationRequest::Suspend
+            | OperationRequest::Recover
+            | OperationRequest::Snapshot(_)
+            | OperationRequest::Restore(_)
+            | OperationRequest::DeleteSnapshot { .. }
+            | OperationRequest::Clone(_)
+            | OperationRequest::Resize(_) => Err(ClientError::Garbage(
                 "an agent of the old kind cannot do this".to_owned(),
             )),
         };
@@ -298,6 +310,11 @@ fn stage(kind: OperationKind) -> Stage {
         OperationKind::Suspend => Stage::Suspending,
         OperationKind::Recover => Stage::Recovering,
         OperationKind::Delete | OperationKind::Purge => Stage::Deleting,
+        OperationKind::Snapshot => Stage::TakingSnapshot,
+        OperationKind::Restore => Stage::Restoring,
+        OperationKind::DeleteSnapshot => Stage::DeletingSnapshot,
+        OperationKind::Clone => Stage::Cloning,
+        OperationKind::Resize => Stage::Resizing,
     }
 }
 

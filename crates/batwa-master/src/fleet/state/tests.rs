@@ -36,6 +36,8 @@ pub(crate) fn vm(text: &str, state: VmState) -> Vm {
         shutdown_at: None,
         location: None,
         observed_at: now(),
+        snapshots: Vec::new(),
+        needs_stop: false,
         actions: Actions::default(),
         operations: vec![],
     }

@@ -7,7 +7,7 @@ use batwa_api::{
     agent::{AgentKey, AgentStatus, LinkChange, LinkKind},
     id::{AgentId, AgentKeyId, OperationId, TerminalId},
     name::VmName,
-    operation::{Operation, OperationKind, OperationRequest, OperationState, StartOperation},
+    operation::{Operation, OperationRequest, OperationState, StartOperation},
     vm::VmState,
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -295,22 +295,14 @@ pub(super) async fn openers_of_sessions_that_are_there_are_never_forgotten(store
 
 fn operation(agent: &str, vm: &str) -> Operation {
     Operation {
-        id: OperationId::new(),
-        kind: OperationKind::Start,
-        agent_id: id(agent),
-        vm: name(vm),
-        state: OperationState::Queued,
-        stage: None,
-        progress: None,
-        bytes_done: None,
-        bytes_total: None,
-        message: None,
-        error: None,
-        late: false,
         requested_by: Some("ann".to_owned()),
-        created_at: now(),
-        started_at: None,
-        finished_at: None,
+        ..Operation::new(
+            OperationId::new(),
+            id(agent),
+            name(vm),
+            &OperationRequest::Start,
+            now(),
+        )
     }
 }
 

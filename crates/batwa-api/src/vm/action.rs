@@ -1,0 +1,279 @@
+//! What can be done with a VM, and the one table of when.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::VmState;
+use crate::agent::Capabilities;
+
+/// Something that can be done with an existing VM.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum VmAction {
+    /// Power on.
+    Start,
+    /// Power off, by the VM's own system or by force.
+    Stop,
+    /// Reboot.
+    Restart,
+    /// Write its memory to disk and power off.
+    Suspend,
+    /// Go on from where it was suspended.
+    Resume,
+    /// Move to the trash; a running VM is stopped first.
+    Delete,
+    /// Take out of the trash.
+    Recover,
+    /// Remove for good.
+    Purge,
+    /// Keep its disk as it is now, to go back to.
+    Snapshot,
+    /// Go back to a snapshot.
+    Restore,
+    /// Remove a snapshot.
+    DeleteSnapshot,
+    /// Make another VM of it.
+    Clone,
+    /// Change its CPUs, memory or disk.
+    Resize,
+    /// Open a shell, run a command or move files in it.
+    Shell,
+    /// Open its serial console.
+    Console,
+}
+
+impl VmAction {
+    /// Every action.
+    pub const ALL: [Self; 15] = [
+        Self::Start,
+        Self::Stop,
+        Self::Restart,
+        Self::Suspend,
+        Self::Resume,
+        Self::Delete,
+        Self::Recover,
+        Self::Purge,
+        Self::Snapshot,
+        Self::Restore,
+        Self::DeleteSnapshot,
+        Self::Clone,
+        Self::Resize,
+        Self::Shell,
+        Self::Console,
+    ];
+
+    /// The action as a verb in v1's words.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::Suspend => "suspend",
+            Self::Resume => "resume",
+            Self::Delete => "delete",
+            Self::Recover => "recover",
+            Self::Purge => "purge",
+            Self::Snapshot => "snapshot",
+            Self::Restore => "restore",
+            Self::DeleteSnapshot => "delete_snapshot",
+            Self::Clone => "clone",
+            Self::Resize => "resize",
+            Self::Shell => "shell",
+            Self::Console => "console",
+        }
+    }
+
+    /// Why this action is not possible now; `None` when it is.
+    ///
+    /// This is the one table of legal actions: agents and the master answer from it, page and command line
+    /// show what they answer.
+    #[must_use]
+    pub fn refusal(self, state: VmState, capabilities: &Capabilities) -> Option<&'static str> {
+        use VmState::{
+            Creating, Deleted, Error, Restarting, Running, Starting, Stopped, Stopping, Suspended,
+            Suspending, Unknown,
+        };
+        let unsupported = match self {
+            Self::Suspend | Self::Resume => !capabilities.suspend,
+            Self::Delete | Self::Recover => !capabilities.trash,
+            Self::Shell => !capabilities.shell,
+            Self::Console => !capabilities.console,
+            Self::Snapshot | Self::Restore | Self::DeleteSnapshot => !capabilities.snapshots,
+            Self::Clone => !capabilities.clone,
+            Self::Resize => !capabilities.resize,
+            Self::Start | Self::Stop | Self::Restart | Self::Purge => false,
+        };
+        if unsupported {
+            return Some("this machine's driver cannot do this");
+        }
+        let in_trash = "VM is in the trash";
+        match (self, state) {
+            // Purge is the way out of every state, a half-made VM included.
+            (Self::Purge, _) => None,
+
+            (Self::Recover, Deleted) => None,
+            (Self::Recover, _) => Some("VM is not in the trash"),
+            (Self::Delete, Deleted) => Some("VM is in the trash already"),
+            (_, Deleted) => Some(in_trash),
+
+            (Self::Delete, Creating) => Some("VM is being created: cancel that, or purge it"),
+            (Self::Delete, _) => None,
+
+            (Self::Start, Stopped | Suspended | Error | Unknown) => None,
+            (Self::Start, Running) => Some("VM is running"),
+            (Self::Start, Creating | Starting | Restarting) => Some("VM is starting"),
+            (Self::Start, Stopping) => Some("VM is stopping"),
+            (Self::Start, Suspending) => Some("VM is being suspended"),
+
+            (Self::Stop, Running | Starting | Restarting | Stopping | Unknown | Error) => None,
+            (Self::Stop, Stopped) => Some("VM is stopped"),
+            (Self::Stop, Suspended) => Some("VM is suspended"),
+            (Self::Stop, Suspending) => Some("VM is being suspended"),
+            (Self::Stop, Creating) => Some("VM is being created"),
+
+            // Stopped first where that is asked for: see `needs_stop`.
+            (
+                Self::Snapshot | Self::Restore | Self::DeleteSnapshot | Self::Clone | Self::Resize,
+                Stopped | Running,
+            ) => None,
+
+            (Self::Restart | Self::Suspend | Self::Shell, Running) => None,
+            // The serial console speaks from the first boot message on.
+            (Self::Console, Running | Starting | Restarting | Stopping | Creating | Unknown) => {
+                None
+            }
+            (Self::Resume, Suspended) => None,
+            (Self::Resume, _) => Some("VM is not suspended"),
+
+            // What is left needs a VM that runs or is off, and this one is neither.
+            (_, Creating | Starting | Restarting) => Some("VM is starting"),
+            (_, Stopping) => Some("VM is stopping"),
+            (_, Stopped) => Some("VM is stopped"),
+            (_, Suspended) => Some("VM is suspended"),
+            (_, Suspending) => Some("VM is being suspended"),
+            (_, Unknown) => Some("the VM's state is unknown"),
+            (_, Error) => Some("VM is broken"),
+        }
+    }
+}
+
+impl VmAction {
+    /// Whether a VM in this state has to be stopped for it: what touches its disk is done while nobody else does.
+    #[must_use]
+    pub fn needs_stop(self, state: VmState) -> bool {
+        let offline = matches!(
+            self,
+            Self::Snapshot | Self::Restore | Self::DeleteSnapshot | Self::Clone | Self::Resize
+        );
+        offline && state == VmState::Running
+    }
+}
+
+impl fmt::Display for VmAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Every action with the reason why it is not possible now; `null` when it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = BTreeMap<String, Option<String>>)]
+pub struct Actions(pub BTreeMap<VmAction, Option<Reason>>);
+
+/// Why something is not possible now. Our own reasons are sentences of the program: a list of a thousand VMs has ten
+/// thousand of them.
+pub type Reason = Cow<'static, str>;
+
+impl Actions {
+    /// The table of legal actions for one VM.
+    #[must_use]
+    pub fn of(state: VmState, capabilities: &Capabilities) -> Self {
+        Self(
+            VmAction::ALL
+                .into_iter()
+                .map(|action| {
+                    (
+                        action,
+                        action.refusal(state, capabilities).map(Cow::Borrowed),
+                    )
+                })
+                .collect(),
+        )
+    }
+
+    /// Whether a VM in this state has to be stopped for what touches its disk.
+    #[must_use]
+    pub fn need_stop(state: VmState) -> bool {
+        VmAction::ALL
+            .into_iter()
+            .any(|action| action.needs_stop(state))
+    }
+
+    /// No action is possible, for one reason.
+    #[must_use]
+    pub fn none_because(reason: &'static str) -> Self {
+        Self(
+            VmAction::ALL
+                .into_iter()
+                .map(|action| (action, Some(Cow::Borrowed(reason))))
+                .collect(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_can_be_left_and_every_refusal_has_a_reason() {
+        let capabilities = Capabilities::all();
+        for state in VmState::ALL {
+            assert_eq!(
+                VmAction::Purge.refusal(state, &capabilities),
+                None,
+                "{state}"
+            );
+            for action in VmAction::ALL {
+                if let Some(reason) = action.refusal(state, &capabilities) {
+                    assert!(!reason.is_empty(), "{action} {state}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_of_legal_actions() {
+        let capabilities = Capabilities::all();
+        let table: Vec<String> = VmState::ALL
+            .into_iter()
+            .map(|state| {
+                let legal: Vec<_> = VmAction::ALL
+                    .into_iter()
+                    .filter(|action| action.refusal(state, &capabilities).is_none())
+                    .map(VmAction::as_str)
+                    .collect();
+                format!("{state}: {}", legal.join(" "))
+            })
+            .collect();
+        insta::assert_snapshot!(table.join("\n"), @"
+        creating: purge console
+        starting: stop delete purge console
+        running: stop restart suspend delete purge snapshot restore delete_snapshot clone resize shell console
+        restarting: stop delete purge console
+        stopping: stop delete purge console
+        stopped: start delete purge snapshot restore delete_snapshot clone resize
+        suspending: delete purge
+        suspended: start resume delete purge
+        deleted: recover purge
+        unknown: start stop delete purge console
+        error: start stop delete purge
+        ");
+    }
+}

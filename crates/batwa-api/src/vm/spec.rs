@@ -1,0 +1,333 @@
+//! What is asked for when a VM is made.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    agent::{DriverKind, HostFacts},
+    problem::FieldError,
+    size::ByteSize,
+};
+
+/// What is asked for when a VM is made.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VmSpec {
+    /// A name from the agent's catalogue: `ubuntu:24.04`, `debian:12`, `tiny`, or a bare Ubuntu version.
+    #[serde(default = "default_image")]
+    pub image: String,
+    /// Number of virtual CPUs.
+    #[serde(default = "default_cpus")]
+    pub cpus: u32,
+    /// Memory size, at least 128M.
+    #[serde(default = "default_memory")]
+    pub memory: ByteSize,
+    /// Disk size, at least 512M and not below the image's own.
+    #[serde(default = "default_disk")]
+    pub disk: ByteSize,
+    /// cloud-init user-data: a `#cloud-config` document or a `#!` script.
+    #[serde(default)]
+    pub cloud_init: Option<String>,
+    /// Which driver is to run it; the agent's first one when absent.
+    #[serde(default)]
+    pub driver: Option<DriverKind>,
+    /// Labels, kept by the master.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+fn default_image() -> String {
+    "24.04".to_owned()
+}
+
+fn default_cpus() -> u32 {
+    1
+}
+
+fn default_memory() -> ByteSize {
+    ByteSize::gib(1)
+}
+
+fn default_disk() -> ByteSize {
+    ByteSize::gib(5)
+}
+
+impl fmt::Debug for VmSpec {
+    /// Leaves out the user-data: it may hold passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VmSpec")
+            .field("image", &self.image)
+            .field("cpus", &self.cpus)
+            .field("memory", &self.memory)
+            .field("disk", &self.disk)
+            .field(
+                "cloud_init",
+                &self
+                    .cloud_init
+                    .as_ref()
+                    .map(|text| format!("<{} bytes>", text.len())),
+            )
+            .field("driver", &self.driver)
+            .field("labels", &self.labels)
+            .finish()
+    }
+}
+
+impl Default for VmSpec {
+    fn default() -> Self {
+        Self {
+            image: default_image(),
+            cpus: default_cpus(),
+            memory: default_memory(),
+            disk: default_disk(),
+            cloud_init: None,
+            driver: None,
+            labels: BTreeMap::new(),
+        }
+    }
+}
+
+impl VmSpec {
+    /// Least memory; Multipass' own limit.
+    pub const MIN_MEMORY: ByteSize = ByteSize::mib(128);
+    /// Least disk; Multipass' own limit.
+    pub const MIN_DISK: ByteSize = ByteSize::mib(512);
+    /// Largest user-data: what common clouds accept, and small enough for any seed.
+    pub const MAX_CLOUD_INIT_BYTES: usize = 64 << 10;
+
+    /// What is wrong with the spec, field by field; against the host's size too where it is known.
+    ///
+    /// Whether the image exists and how large it is, is the driver's to say.
+    #[must_use]
+    pub fn check(&self, host: Option<&HostFacts>) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let mut refuse =
+            |field: &str, message: String| errors.push(FieldError::new(field, message));
+        if self.image.is_empty() || self.image.len() > 512 || self.image.starts_with('-') {
+            refuse(
+                "image",
+                "name an image of the catalogue, such as `24.04` or `debian:12`".to_owned(),
+            );
+        } else if self
+            .image
+            .chars()
+            .any(|c| c.is_control() || c.is_whitespace())
+        {
+            refuse(
+                "image",
+                "an image name has no spaces or control characters".to_owned(),
+            );
+        }
+        errors.extend(check_cpus(self.cpus, host));
+        errors.extend(check_memory(self.memory, host));
+        errors.extend(check_disk(self.disk, host));
+        let mut refuse =
+            |field: &str, message: String| errors.push(FieldError::new(field, message));
+        if let Some(text) = &self.cloud_init
+            && text.len() > Self::MAX_CLOUD_INIT_BYTES
+        {
+            refuse(
+                "cloud_init",
+                format!(
+                    "user-data is limited to {} KiB",
+                    Self::MAX_CLOUD_INIT_BYTES >> 10
+                ),
+            );
+        }
+        if self.labels.len() > 64
+            || self
+                .labels
+                .iter()
+                .any(|(key, value)| !label_is_good(key, value))
+        {
+            refuse("labels", "at most 64 labels; keys of 1 to 63 letters, digits and `._-/`, values of at most 255 printable characters".to_owned());
+        }
+        errors
+    }
+}
+
+/// What is wrong with a number of CPUs.
+pub(super) fn check_cpus(cpus: u32, host: Option<&HostFacts>) -> Option<FieldError> {
+    let most = host.map_or(1024, |host| host.cpus);
+    let message = if cpus == 0 {
+        "a VM needs at least 1 CPU".to_owned()
+    } else if cpus > most {
+        format!("{cpus} is more than the {most} CPUs of this machine")
+    } else {
+        return None;
+    };
+    Some(FieldError::new("cpus", message))
+}
+
+/// What is wrong with a memory size.
+pub(super) fn check_memory(memory: ByteSize, host: Option<&HostFacts>) -> Option<FieldError> {
+    let most = host.map_or(ByteSize::gib(16 << 10), |host| host.memory);
+    let message = if memory < VmSpec::MIN_MEMORY {
+        format!("a VM needs at least {}", VmSpec::MIN_MEMORY)
+    } else if memory > most {
+        format!("{memory} is more than the {most} of this machine")
+    } else {
+        return None;
+    };
+    Some(FieldError::new("memory", message))
+}
+
+/// What is wrong with a disk size.
+pub(super) fn check_disk(disk: ByteSize, host: Option<&HostFacts>) -> Option<FieldError> {
+    let most = host
+        .and_then(|host| host.disk_total)
+        .unwrap_or(ByteSize::gib(64 << 10));
+    let message = if disk < VmSpec::MIN_DISK {
+        format!("a VM needs at least {}", VmSpec::MIN_DISK)
+    } else if disk > most {
+        format!("{disk} is more than the {most} of this machine's disk")
+    } else {
+        return None;
+    };
+    Some(FieldError::new("disk", message))
+}
+
+/// Whether a label can be kept: a short plain key, a printable value.
+#[must_use]
+pub fn label_is_good(key: &str, value: &str) -> bool {
+    (1..=63).contains(&key.len())
+        && key
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/'))
+        && value.len() <= 255
+        && !value.chars().any(char::is_control)
+}
+
+/// Body of `POST /api/v1/agents/{agent}/vms`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(from = "FlatCreateVm")]
+pub struct CreateVm {
+    /// The new VM's name.
+    pub name: String,
+    /// What is asked for.
+    #[serde(flatten)]
+    pub spec: VmSpec,
+}
+
+/// [`CreateVm`] as it is read: with `flatten`, serde could not say which field is wrong.
+#[derive(Deserialize)]
+struct FlatCreateVm {
+    name: String,
+    #[serde(default = "default_image")]
+    image: String,
+    #[serde(default = "default_cpus")]
+    cpus: u32,
+    #[serde(default = "default_memory")]
+    memory: ByteSize,
+    #[serde(default = "default_disk")]
+    disk: ByteSize,
+    #[serde(default)]
+    cloud_init: Option<String>,
+    #[serde(default)]
+    driver: Option<DriverKind>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+impl From<FlatCreateVm> for CreateVm {
+    fn from(flat: FlatCreateVm) -> Self {
+        Self {
+            name: flat.name,
+            spec: VmSpec {
+                image: flat.image,
+                cpus: flat.cpus,
+                memory: flat.memory,
+                disk: flat.disk,
+                cloud_init: flat.cloud_init,
+                driver: flat.driver,
+                labels: flat.labels,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_specs_name_the_field() {
+        let host = HostFacts {
+            cpus: 2,
+            memory: ByteSize::gib(4),
+            disk_total: Some(ByteSize::gib(100)),
+            ..HostFacts::default()
+        };
+        let fields = |spec: VmSpec| -> Vec<String> {
+            spec.check(Some(&host))
+                .into_iter()
+                .map(|error| error.field)
+                .collect()
+        };
+        assert!(fields(VmSpec::default()).is_empty());
+        assert_eq!(
+            fields(VmSpec {
+                cpus: 0,
+                ..VmSpec::default()
+            }),
+            ["cpus"]
+        );
+        assert_eq!(
+            fields(VmSpec {
+                cpus: 3,
+                ..VmSpec::default()
+            }),
+            ["cpus"]
+        );
+        assert_eq!(
+            fields(VmSpec {
+                memory: ByteSize::bytes(0),
+                ..VmSpec::default()
+            }),
+            ["memory"]
+        );
+        assert_eq!(
+            fields(VmSpec {
+                memory: ByteSize::gib(999 << 10),
+                ..VmSpec::default()
+            }),
+            ["memory"]
+        );
+        assert_eq!(
+            fields(VmSpec {
+                disk: ByteSize::mib(1),
+                ..VmSpec::default()
+            }),
+            ["disk"]
+        );
+        assert_eq!(
+            fields(VmSpec {
+                image: "--all".into(),
+                ..VmSpec::default()
+            }),
+            ["image"]
+        );
+    }
+
+    #[test]
+    fn a_request_to_create_reads_every_field_of_the_spec() {
+        let create = CreateVm {
+            name: "web".into(),
+            spec: VmSpec {
+                image: "tiny".into(),
+                cpus: 3,
+                memory: ByteSize::mib(300),
+                disk: ByteSize::gib(7),
+                cloud_init: Some("#!/bin/sh".into()),
+                driver: Some(DriverKind::Fake),
+                labels: [("a".to_owned(), "b".to_owned())].into(),
+            },
+        };
+        let written = serde_json::to_string(&create).expect("JSON");
+        let read: CreateVm = serde_json::from_str(&written).expect("the same");
+        assert_eq!(read, create);
+        let least: CreateVm = serde_json::from_str(r#"{"name":"web"}"#).expect("defaults");
+        assert_eq!(least.spec, VmSpec::default());
+    }
+}
