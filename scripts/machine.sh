@@ -87,17 +87,24 @@ in_the_way() {
         done
 }
 
+# Whether apt could install "$@" without removing anything: it makes room for a package by taking away one that
+# stands in its way, without a word under `-y`.
+can_install() {
+    local plan
+    plan=$(apt-get -s install --no-install-recommends "$@" 2>/dev/null) && ! grep -q '^Remv ' <<<"$plan"
+}
+
 # Installs Debian packages that are missing among "$@".
 apt_install() {
     local missing blockers
     mapfile -t missing < <(missing_packages "$@")
     [ "${#missing[@]}" -gt 0 ] || return 0
     say "installing Debian packages: ${missing[*]}"
-    if ! apt-get -s install --no-install-recommends "${missing[@]}" >/dev/null 2>&1; then
+    if ! can_install "${missing[@]}"; then
         say "fetching the list of packages first"
         apt_get update || die "apt-get update failed"
     fi
-    if apt-get -s install --no-install-recommends "${missing[@]}" >/dev/null 2>&1; then
+    if can_install "${missing[@]}"; then
         apt_get install -y --no-install-recommends "${missing[@]}" ||
             die "apt-get could not install: ${missing[*]}"
         return

@@ -33,12 +33,17 @@ pub(crate) struct Lab {
     cache: PathBuf,
 }
 
-/// Why the tests of this file cannot run here.
+/// Why the tests of this file cannot run here; `BATWA_TEST_QEMU=require` makes that an error.
 pub(crate) fn obstacle() -> Option<String> {
-    ["qemu-system-x86_64", "qemu-img", "apt-get", "dpkg-deb"]
+    let obstacle = ["qemu-system-x86_64", "qemu-img", "apt-get", "dpkg-deb"]
         .into_iter()
         .find(|program| !on_path(program))
-        .map(|program| format!("`{program}` is not installed"))
+        .map(|program| format!("`{program}` is not installed"));
+    let required = std::env::var("BATWA_TEST_QEMU").is_ok_and(|text| text == "require");
+    match obstacle {
+        Some(why) if required => panic!("{why}, and BATWA_TEST_QEMU=require"),
+        obstacle => obstacle,
+    }
 }
 
 fn on_path(program: &str) -> bool {
