@@ -27,6 +27,7 @@ export type OperationKind = Schemas['OperationKind'];
 export type Problem = Schemas['Problem'];
 export type Registration = Schemas['Registration'];
 export type Role = Schemas['Role'];
+export type Snapshot = Schemas['Snapshot'];
 export type Session = Schemas['Session'];
 export type Stage = Schemas['Stage'];
 export type Terminal = Schemas['ListedTerminal'];

@@ -2,16 +2,19 @@
 import { goto } from '$app/navigation';
 import type { Vm } from '$lib/api/types';
 import { dismiss, refusal, request, TITLES, type Verb } from '$lib/state/actions.svelte';
+import { dialogs } from '$lib/state/dialogs.svelte';
 import { session } from '$lib/state/session.svelte';
 import { terminals } from '$lib/state/terminals.svelte';
+import type { IconName } from './Icon.svelte';
 import type { MenuItem } from './Menu.svelte';
 
+const ICONS: Partial<Record<Verb, IconName>> = { delete: 'trash' };
 const KEYS: Partial<Record<Verb, string>> = { start: 's', stop: 's' };
 
 export function vmMenu(vm: Vm): MenuItem[] {
 	const action = (verb: Verb): MenuItem => ({
 		title: TITLES[verb],
-		icon: verb === 'delete' ? 'trash' : verb,
+		icon: ICONS[verb] ?? (verb as Exclude<Verb, 'delete'>),
 		key: KEYS[verb],
 		refusal: refusal(vm, verb),
 		danger: verb === 'purge',
@@ -42,7 +45,12 @@ export function vmMenu(vm: Vm): MenuItem[] {
 		open,
 		'line',
 		...power.map(action),
+		{ title: 'More ways to stop…', icon: 'stop', refusal: refusal(vm, 'stop'), run: () => (dialogs.about = { kind: 'stop', vm }) },
 		...memory.filter(able).map(action),
+		'line',
+		action('snapshot'),
+		action('clone'),
+		action('resize'),
 		'line',
 		...(able('delete') ? [action('delete')] : []),
 		action('purge')

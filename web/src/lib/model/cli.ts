@@ -1,5 +1,4 @@
 // The command that does the same as a button: shown beside it, so that one learns it.
-import type { VmAction } from '$lib/api/types';
 import { writeSize } from './size';
 
 /** One argument, quoted for a POSIX shell when it needs to be. */
@@ -9,17 +8,6 @@ export function quote(argument: string): string {
 
 function target(agent: string, vm: string): string {
 	return quote(`${agent}/${vm}`);
-}
-
-/** The command for an action on a VM; `null` where the command line has none. */
-export function actionCommand(action: VmAction, agent: string, vm: string): string | null {
-	switch (action) {
-		case 'shell':
-		case 'console':
-			return null;
-		default:
-			return `batwa ${action} ${target(agent, vm)}`;
-	}
 }
 
 export function infoCommand(agent: string, vm: string): string {

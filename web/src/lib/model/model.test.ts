@@ -1,12 +1,13 @@
 import { describe, expect, test } from 'vitest';
 import { browserName } from './browser';
-import { actionCommand, quote } from './cli';
+import { quote } from './cli';
 import { expandNames, nameError, proposeName } from './name';
 import { createStep, headline, stageText } from './operation';
 import { bestPlace, placeRefusal } from './placement';
+import { GRACEFUL, requestCommand } from './request';
 import { formatBytes, parseSize, writeSize } from './size';
 import { agentMark, vmMark } from './state';
-import { formatAgo, formatClock, formatDuration } from './time';
+import { formatAgo, formatClock, formatDuration, formatTook } from './time';
 import type { Agent, Operation } from '$lib/api/types';
 
 describe('sizes', () => {
@@ -33,6 +34,8 @@ describe('times', () => {
 		expect(formatDuration(47 * 3_600_000)).toBe('47 h');
 		expect(formatDuration(49 * 3_600_000)).toBe('2 d');
 		expect(formatClock(3_725_000)).toBe('1:02:05');
+		expect(formatTook('2026-01-01T12:00:00.000Z', '2026-01-01T12:00:00.640Z')).toBe('0.6 s');
+		expect(formatTook('2026-01-01T12:00:00Z', '2026-01-01T12:01:05Z')).toBe('1:05');
 	});
 	test('clocks that differ a little do not show', () => {
 		expect(formatAgo('2026-01-01T12:00:03Z', now)).toBe('just now');
@@ -81,7 +84,7 @@ const agent = (id: string, free: number, more: Partial<Agent> = {}): Agent => ({
 		protocol_version: 1,
 		host: { hostname: id, os: '', arch: 'x86_64', cpus: 4, memory: 8 * 1024 ** 3, memory_available: free },
 		drivers: [
-			{ kind: 'qemu', capabilities: { shell: true, console: true, suspend: false, trash: false, cloud_init: true }, health: { status: 'ok', since: '2026-01-01T00:00:00Z' } }
+			{ kind: 'qemu', capabilities: { shell: true, console: true, suspend: false, trash: false, cloud_init: true, snapshots: true, clone: true, resize: true }, health: { status: 'ok', since: '2026-01-01T00:00:00Z' } }
 		],
 		started_at: '2026-01-01T00:00:00Z',
 		clock: '2026-01-01T00:00:00Z'
@@ -136,7 +139,7 @@ describe('browsers', () => {
 describe('commands', () => {
 	test('are quoted for the shell', () => {
 		expect(quote(`it's`)).toBe(`'it'\\''s'`);
-		expect(actionCommand('stop', 'lab-1', 'web')).toBe('batwa stop lab-1/web');
-		expect(actionCommand('stop', 'lab', '$(reboot)')).toBe(`batwa stop 'lab/$(reboot)'`);
+		expect(requestCommand(GRACEFUL, { agent_id: 'lab-1', name: 'web' })).toBe('batwa stop lab-1/web');
+		expect(requestCommand(GRACEFUL, { agent_id: 'lab', name: '$(reboot)' })).toBe(`batwa stop 'lab/$(reboot)'`);
 	});
 });

@@ -10,8 +10,13 @@ const DOING: Record<OperationKind, string> = {
 	suspend: 'Suspending',
 	resume: 'Resuming',
 	delete: 'Moving to trash',
-	recover: 'Restoring',
-	purge: 'Purging'
+	recover: 'Recovering',
+	purge: 'Purging',
+	snapshot: 'Taking snapshot',
+	restore: 'Restoring',
+	delete_snapshot: 'Deleting snapshot',
+	clone: 'Cloning',
+	resize: 'Resizing'
 };
 
 const DONE: Record<OperationKind, string> = {
@@ -22,8 +27,13 @@ const DONE: Record<OperationKind, string> = {
 	suspend: 'Suspended',
 	resume: 'Resumed',
 	delete: 'Moved to trash',
-	recover: 'Restored',
-	purge: 'Purged'
+	recover: 'Recovered',
+	purge: 'Purged',
+	snapshot: 'Snapshot taken',
+	restore: 'Restored',
+	delete_snapshot: 'Snapshot deleted',
+	clone: 'Cloned',
+	resize: 'Resized'
 };
 
 const STAGE: Record<Stage, string> = {
@@ -41,6 +51,11 @@ const STAGE: Record<Stage, string> = {
 	suspending: 'Writing memory to disk',
 	deleting: 'Removing',
 	recovering: 'Taking out of the trash',
+	taking_snapshot: 'Keeping the disk as it is',
+	restoring: 'Going back to the snapshot',
+	deleting_snapshot: 'Removing the snapshot',
+	cloning: 'Copying the disk',
+	resizing: 'Changing the size',
 	cleaning_up: 'Cleaning up'
 };
 
@@ -65,7 +80,7 @@ export function isFinished(operation: Pick<Operation, 'state'>): boolean {
 
 /** `Creating`, `Created`, `Create failed`. */
 export function headline(operation: Pick<Operation, 'kind' | 'state'>): string {
-	const kind = operation.kind.charAt(0).toUpperCase() + operation.kind.slice(1);
+	const kind = operation.kind.charAt(0).toUpperCase() + operation.kind.slice(1).replaceAll('_', ' ');
 	switch (operation.state) {
 		case 'succeeded':
 			return DONE[operation.kind] ?? kind;
@@ -76,6 +91,11 @@ export function headline(operation: Pick<Operation, 'kind' | 'state'>): string {
 		default:
 			return DOING[operation.kind] ?? kind;
 	}
+}
+
+/** What it is about besides its VM: `snapshot2`, `→ web-clone1`; empty when nothing. */
+export function subject(operation: Pick<Operation, 'kind' | 'snapshot' | 'target'>): string {
+	return [operation.snapshot, operation.target ? `→ ${operation.target}` : null].filter(Boolean).join(' ');
 }
 
 /** What it is at now, with its measure: `Downloading the image · 43 % · 12 of 28 MiB`. */

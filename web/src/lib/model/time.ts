@@ -37,3 +37,9 @@ export function formatClock(milliseconds: number): string {
 	const [h, m, s] = [Math.floor(total / 3600), Math.floor(total / 60) % 60, total % 60];
 	return h > 0 ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
 }
+
+/** How long something took: `0.6 s`, from a minute on `mm:ss`. */
+export function formatTook(from: string, to: string): string {
+	const ms = Math.max(0, Date.parse(to) - Date.parse(from));
+	return ms < MINUTE ? `${(ms / SECOND).toFixed(1)} s` : formatClock(ms);
+}

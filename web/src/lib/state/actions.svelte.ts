@@ -1,14 +1,17 @@
 // What one can do with VMs, and what is told about how it went.
+import { goto } from '$app/navigation';
 import { api, unwrap } from '$lib/api/client';
-import { problemOf } from '$lib/api/problem';
 import type { Operation, Vm, VmAction } from '$lib/api/types';
+import { GRACEFUL, verb, type PlainVerb, type VmName, type VmRequest } from '$lib/model/request';
 import { sentences } from '$lib/model/sentence';
+import { ask } from './ask';
 import { dialogs } from './dialogs.svelte';
 import { operations } from './operations.svelte';
 import { session } from './session.svelte';
 import { toasts } from './toasts.svelte';
 
-export type Verb = Exclude<VmAction, 'shell' | 'console'>;
+/** What a click on a VM can be for. */
+export type Verb = Exclude<VmAction, 'shell' | 'console' | 'restore' | 'delete_snapshot'>;
 
 export const TITLES: Record<VmAction, string> = {
 	start: 'Start',
@@ -17,17 +20,16 @@ export const TITLES: Record<VmAction, string> = {
 	suspend: 'Suspend',
 	resume: 'Resume',
 	delete: 'Move to trash',
-	recover: 'Restore',
+	recover: 'Recover',
 	purge: 'Purge…',
+	snapshot: 'Take snapshot…',
+	restore: 'Restore…',
+	delete_snapshot: 'Delete snapshot…',
+	clone: 'Clone…',
+	resize: 'Resize…',
 	shell: 'Terminal',
 	console: 'Serial console'
 };
-
-/** How many requests of one click are under way at once. */
-const AT_ONCE = 4;
-/** How often a request is tried that does not reach the master, and the first pause between. */
-const ATTEMPTS = 3;
-const PAUSE_MS = 400;
 
 /** Why an action is not possible now; `null` when it is. The agent and the account's rights say so, not we. */
 export function refusal(vm: Vm, action: VmAction): string | null {
@@ -37,40 +39,46 @@ export function refusal(vm: Vm, action: VmAction): string | null {
 	return reason;
 }
 
-/** Asks for an action; tells when it cannot be asked for, and later when it failed. */
-export async function act(vm: { agent_id: string; name: string }, verb: Verb): Promise<Operation | null> {
+/** Asks, and tells later how it went; throws when it cannot be asked for. */
+export async function begin(vm: VmName, wanted: VmRequest): Promise<Operation> {
+	const operation = await ask(vm, wanted);
+	operations.whenFinished(operation, (finished) => tell(vm, wanted, finished));
+	return operation;
+}
+
+/** Asks; tells when it cannot be asked for, and later when it failed. */
+export async function act(vm: VmName, wanted: VmRequest): Promise<Operation | null> {
 	try {
-		const operation = await ask(vm, verb);
-		operations.whenFinished(operation, (finished) => tell(vm, verb, finished));
-		return operation;
+		return await begin(vm, wanted);
 	} catch (thrown) {
-		toasts.failure(`Cannot ${verb} ${vm.name}`, thrown);
+		toasts.failure(`Cannot ${verb(wanted.kind)} ${vm.name}`, thrown);
 		return null;
 	}
 }
 
-/** Purge asks first; everything else is done at once. */
+/** Does what needs no more words at once; for the rest, opens what asks for them. */
 export function request(vm: Vm, action: Verb): void {
-	if (action === 'purge') dialogs.purge = [vm];
-	else void act(vm, action);
+	switch (action) {
+		case 'purge':
+			dialogs.purge = [vm];
+			return;
+		case 'snapshot':
+		case 'clone':
+		case 'resize':
+			dialogs.about = { kind: action, vm };
+			return;
+		default:
+			void act(vm, plain(action));
+	}
 }
 
-/** Does the same with several; those that cannot are left out. */
-export function actOnAll(vms: Vm[], verb: Verb): void {
-	const able = vms.filter((vm) => refusal(vm, verb) === null);
-	if (verb === 'purge') {
-		dialogs.purge = able;
-		return;
-	}
-	const waiting = able.values();
-	const worker = async () => {
-		for (const vm of waiting) await act(vm, verb);
-	};
-	for (let n = 0; n < AT_ONCE; n += 1) void worker();
+/** The request behind a button that asks for nothing else. */
+export function plain(action: PlainVerb | 'stop'): VmRequest {
+	return action === 'stop' ? GRACEFUL : { kind: action };
 }
 
 /** Takes a missing VM off the list. */
-export async function dismiss(vm: { agent_id: string; name: string }): Promise<boolean> {
+export async function dismiss(vm: VmName): Promise<boolean> {
 	try {
 		await unwrap(api.POST('/api/v1/agents/{agent}/vms/{vm}/dismiss', { params: { path: { agent: vm.agent_id, vm: vm.name } } }));
 		toasts.show({ tone: 'info', title: `${vm.name} is off the list`, detail: 'Should it come back on its machine, it is listed again.' });
@@ -81,44 +89,30 @@ export async function dismiss(vm: { agent_id: string; name: string }): Promise<b
 	}
 }
 
-/** A request whose answer never came is asked again under the same key: the master does it once, however often it hears it. */
-async function ask(vm: { agent_id: string; name: string }, verb: Verb): Promise<Operation> {
-	const headers = { 'Idempotency-Key': freshKey() };
-	for (let attempt = 1; ; attempt += 1) {
-		try {
-			return await askOnce(vm, verb, headers);
-		} catch (thrown) {
-			if (problemOf(thrown).status !== 0 || attempt === ATTEMPTS) throw thrown;
-			await new Promise((resolve) => setTimeout(resolve, PAUSE_MS * attempt));
-		}
+function tell(vm: VmName, wanted: VmRequest, operation: Operation): void {
+	if (operation.state === 'failed') {
+		const detail = sentences(operation.error?.detail, operation.error?.hint);
+		toasts.show({ tone: 'bad', title: `Could not ${verb(wanted.kind)} ${vm.name}`, detail });
+	}
+	if (operation.state !== 'succeeded') return;
+	const show = (title: string, action?: { title: string; run: () => void }) => toasts.show({ tone: 'info', title, action });
+	switch (wanted.kind) {
+		case 'delete':
+			return show(`${vm.name} is in the trash`, { title: 'Undo', run: () => void act(vm, { kind: 'recover' }) });
+		case 'purge':
+			return show(`${vm.name} is gone`);
+		case 'snapshot':
+			return show(`Snapshot ${operation.snapshot ?? ''} of ${vm.name} is taken`);
+		case 'restore':
+			return show(`${vm.name} is as it was at ${wanted.snapshot}`);
+		case 'delete_snapshot':
+			return show(`Snapshot ${wanted.snapshot} of ${vm.name} is deleted`);
+		case 'clone':
+			return show(`${wanted.name} is there, and off`, {
+				title: 'Look at it',
+				run: () => void goto(`/vms/${encodeURIComponent(vm.agent_id)}/${encodeURIComponent(wanted.name)}`)
+			});
+		case 'resize':
+			return show(`${vm.name} has its new size`);
 	}
 }
-
-function askOnce(vm: { agent_id: string; name: string }, verb: Verb, headers: Record<string, string>): Promise<Operation> {
-	const path = { agent: vm.agent_id, vm: vm.name };
-	if (verb === 'delete') return unwrap(api.DELETE('/api/v1/agents/{agent}/vms/{vm}', { params: { path }, headers }));
-	return unwrap(api.POST('/api/v1/agents/{agent}/vms/{vm}/{action}', { params: { path: { ...path, action: verb } }, headers }));
-}
-
-/** Random; `randomUUID` is not there over plain HTTP. */
-function freshKey(): string {
-	return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
-}
-
-function tell(vm: { agent_id: string; name: string }, verb: Verb, operation: Operation): void {
-	if (operation.state === 'failed')
-		toasts.show({
-			tone: 'bad',
-			title: `Could not ${verb} ${vm.name}`,
-			detail: sentences(operation.error?.detail, operation.error?.hint)
-		});
-	else if (operation.state === 'succeeded' && verb === 'delete')
-		toasts.show({
-			tone: 'info',
-			title: `${vm.name} is in the trash`,
-			action: { title: 'Undo', run: () => void act(vm, 'recover') }
-		});
-	else if (operation.state === 'succeeded' && verb === 'purge')
-		toasts.show({ tone: 'info', title: `${vm.name} is gone` });
-}
-

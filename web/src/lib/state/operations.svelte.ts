@@ -3,6 +3,7 @@ import { SvelteMap } from 'svelte/reactivity';
 import { api, unwrap } from '$lib/api/client';
 import { problemOf } from '$lib/api/problem';
 import type { Operation, Problem } from '$lib/api/types';
+import { groupBy } from '$lib/model/group';
 import { isFinished } from '$lib/model/operation';
 import { oneAtATime } from './again';
 import { events } from './events.svelte';
@@ -24,7 +25,7 @@ class Operations {
 	active = $derived(this.all.filter((operation) => !isFinished(operation)));
 	own = $derived(this.all.filter((operation) => operation.requested_by === session.user?.name));
 	/** What is under way, by `agent/vm`: the oldest first, as the agent works them off. */
-	#byVm = $derived(Map.groupBy([...this.active].reverse(), (operation) => `${operation.agent_id}/${operation.vm}`));
+	#byVm = $derived(groupBy([...this.active].reverse(), (operation) => `${operation.agent_id}/${operation.vm}`));
 
 	constructor() {
 		events.subscribe((event) => {
