@@ -1,5 +1,8 @@
 //! Makes the types that master and agent want of the text that people set.
 
+mod parse;
+mod state_dir;
+
 use std::{
     ffi::OsString,
     net::{SocketAddr, ToSocketAddrs},
@@ -13,11 +16,15 @@ use batwa_agent::{
     driver::multipass::{CustomImages, RestartPolicy},
     tunnel::{Dialer, Membership, Proxies, TunnelConfig},
 };
-use batwa_api::{agent::DriverKind, id::AgentId, vm::label_is_good};
+use batwa_api::id::AgentId;
 use batwa_master::MasterConfig;
-use reqwest::Url;
 use secrecy::SecretString;
 
+use self::parse::{ImageServer, image_server, network, port};
+pub(crate) use self::{
+    parse::{driver_kind, duration, http_url, label, rate},
+    state_dir::{default_state_dir, state_dir},
+};
 use crate::{
     failure::chain,
     settings::{Environment, Origin, SettingError, Settings},
@@ -286,47 +293,6 @@ fn machine(settings: &Settings, config: &mut AgentConfig) -> Result<(), SettingE
     Ok(())
 }
 
-/// The one folder in which everything is kept, as an absolute path.
-pub(crate) fn state_dir(
-    settings: &Settings,
-    environment: &Environment,
-) -> Result<PathBuf, SettingError> {
-    let is_root = rustix::process::geteuid().is_root();
-    let dir = settings
-        .text("state-dir")
-        .map(PathBuf::from)
-        .or_else(|| default_state_dir(is_root, environment))
-        .ok_or_else(|| {
-            SettingError::Missing(
-                "there is no home folder to keep state in: name a folder with `--state-dir`"
-                    .to_owned(),
-            )
-        })?;
-    std::path::absolute(&dir).map_err(|error| {
-        settings.refuse("state-dir", &dir.display().to_string(), error.to_string())
-    })
-}
-
-/// Where state is kept when nobody says: what systemd prepared, the system's place for root, else by XDG.
-pub(crate) fn default_state_dir(is_root: bool, environment: &Environment) -> Option<PathBuf> {
-    if let Some(prepared) = environment.get("STATE_DIRECTORY") {
-        return prepared.split(':').next().map(PathBuf::from);
-    }
-    if is_root {
-        return Some(PathBuf::from("/var/lib/batwa"));
-    }
-    // The XDG specification: a relative path there is to be ignored.
-    let state_home = environment
-        .get("XDG_STATE_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute());
-    let state_home = state_home.or_else(|| {
-        let home = environment.get("HOME")?;
-        Some(Path::new(home).join(".local/state"))
-    })?;
-    Some(state_home.join("batwa"))
-}
-
 /// The agent's key, from a flag, the environment or a file.
 fn key(settings: &Settings) -> Result<Option<SecretString>, SettingError> {
     let (name, text) = match (settings.text("api-key"), settings.text("api-key-file")) {
@@ -367,89 +333,6 @@ fn listen(settings: &Settings) -> Result<SocketAddr, SettingError> {
                 .ok_or_else(|| "no address belongs to that name".to_owned())
         })?
         .ok_or_else(|| SettingError::Missing("name an address with `--host`".to_owned()))
-}
-
-fn port(text: &str) -> Result<u16, String> {
-    text.parse()
-        .map_err(|_| "it must be a number from 0 to 65535".to_owned())
-}
-
-fn network(text: &str) -> Result<ipnet::IpNet, String> {
-    if let Ok(address) = text.parse::<std::net::IpAddr>() {
-        return Ok(address.into());
-    }
-    text.parse()
-        .map_err(|_| "it must be an address or a network such as `10.0.0.0/8`".to_owned())
-}
-
-/// An absolute `http` or `https` URL that names a host.
-pub(crate) fn http_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text)
-        .map_err(|error| format!("{error}; it should look like `http://192.168.1.10:8000`"))?;
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err("it must begin with `http://` or `https://` and name a host".to_owned());
-    }
-    Ok(url)
-}
-
-/// Whose images a mirror has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ImageServer {
-    Ubuntu,
-    Debian,
-}
-
-/// `ubuntu=URL` or `debian=URL`; the URL is given back with a slash at its end.
-fn image_server(text: &str) -> Result<(ImageServer, String), String> {
-    let server = match text.split_once('=') {
-        Some(("ubuntu", url)) => Some((ImageServer::Ubuntu, url)),
-        Some(("debian", url)) => Some((ImageServer::Debian, url)),
-        _ => None,
-    };
-    let (server, url) = server.ok_or("it must look like `ubuntu=URL` or `debian=URL`")?;
-    http_url(url)?;
-    Ok((server, format!("{}/", url.trim_end_matches('/'))))
-}
-
-/// `90s`, `15m`, `1h 30m`, or a bare number of seconds.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "it must be a time such as `30s`, `15m` or `1h`".to_owned();
-    if let Ok(seconds) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).map_err(|_| wrong());
-    }
-    let duration: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-    duration.try_into().map_err(|_| wrong())
-}
-
-/// How often something happens.
-pub(crate) fn rate(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(rate) if (0.0..=100_000.0).contains(&rate) => Ok(rate),
-        _ => Err("it must be a number from 0 to 100000".to_owned()),
-    }
-}
-
-/// `key=value`.
-pub(crate) fn label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text
-        .split_once('=')
-        .ok_or("it must look like `key=value`")?;
-    if label_is_good(key, value) {
-        Ok((key.to_owned(), value.to_owned()))
-    } else {
-        Err(
-            "a label's key has letters, digits and `._-/`, its value printable characters"
-                .to_owned(),
-        )
-    }
-}
-
-/// One driver's name.
-pub(crate) fn driver_kind(text: &str) -> Result<DriverKind, String> {
-    [DriverKind::Multipass, DriverKind::Qemu, DriverKind::Fake]
-        .into_iter()
-        .find(|kind| kind.as_str() == text)
-        .ok_or_else(|| "it must be `multipass`, `qemu` or `fake`".to_owned())
 }
 
 #[cfg(test)]
@@ -514,43 +397,5 @@ mod tests {
             let refused = agent_from([id, ("HOME", "/h"), ("BATWA_IMAGE_SERVER", bad)]);
             assert!(refused.is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn times_are_words_or_seconds() {
-        let secs = |text| duration(text).map(|time| time.as_secs_f64());
-        assert_eq!(secs("30"), Ok(30.0));
-        assert_eq!(secs("0.5"), Ok(0.5));
-        assert_eq!(secs("15m"), Ok(900.0));
-        assert_eq!(secs("1h 30m"), Ok(5400.0));
-        for bad in ["", "soon", "-1", "-5s", "nan", "1e99"] {
-            assert!(secs(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn state_is_kept_where_the_system_wants_it() {
-        let dir = |is_root, environment: Environment| {
-            default_state_dir(is_root, &environment).map(|path| path.display().to_string())
-        };
-        let home = ("HOME", "/home/me");
-        assert_eq!(dir(true, [home].into()).as_deref(), Some("/var/lib/batwa"));
-        assert_eq!(
-            dir(false, [home].into()).as_deref(),
-            Some("/home/me/.local/state/batwa")
-        );
-        assert_eq!(
-            dir(false, [home, ("XDG_STATE_HOME", "/s")].into()).as_deref(),
-            Some("/s/batwa")
-        );
-        assert_eq!(
-            dir(false, [home, ("XDG_STATE_HOME", "s")].into()).as_deref(),
-            Some("/home/me/.local/state/batwa")
-        );
-        assert_eq!(
-            dir(true, [("STATE_DIRECTORY", "/var/lib/private/b:/x")].into()).as_deref(),
-            Some("/var/lib/private/b")
-        );
-        assert_eq!(dir(false, [].into()), None);
     }
 }

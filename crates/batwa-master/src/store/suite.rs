@@ -1,7 +1,9 @@
 //! The store's promises, kept by both databases. A case is given an empty store; [`cases!`] runs all of them on
 //! SQLite, one test each, and on PostgreSQL in one test that starts one server.
 
+mod audit;
 mod fleet;
+mod tokens;
 
 use std::time::Duration;
 
@@ -21,6 +23,10 @@ use super::{
     users::{Account, Changed, UserChanges},
 };
 
+use audit::{
+    a_changed_line_breaks_the_chain, audit_lines_cannot_be_changed_or_removed,
+    audit_lines_form_an_unbroken_chain_whoever_writes_at_once,
+};
 use fleet::{
     a_key_names_its_operation_and_no_other_request, agents_come_back_as_they_were_written,
     an_agents_key_belongs_to_the_first_that_uses_it,
@@ -30,6 +36,9 @@ use fleet::{
     removing_an_agent_removes_what_is_known_of_it_and_nothing_else,
     the_last_changes_of_a_link_are_kept_in_order_and_no_more,
     vms_come_back_with_labels_and_since_when_they_are_missing,
+};
+use tokens::{
+    a_token_is_found_until_it_expires, a_token_never_has_more_rights_than_its_owner, token,
 };
 
 macro_rules! cases {
@@ -378,199 +387,6 @@ async fn an_account_remembers_its_last_addresses(store: Store) {
         );
     }
     assert_eq!(known, [false, true, true, true]);
-}
-
-fn token(user: &User, secret: u8, role: Option<Role>) -> NewToken {
-    NewToken {
-        id: TokenId::new(),
-        user_id: user.id,
-        name: format!("token {secret}"),
-        role,
-        secret_hash: [secret; 32],
-        created_at: now(),
-        expires_at: None,
-    }
-}
-
-async fn a_token_is_found_until_it_expires(store: Store) {
-    let ann = with_account(&store, "ann", Role::Operator).await;
-    let bob = with_account(&store, "bob", Role::Operator).await;
-    let expiry = now() + Duration::from_secs(60);
-    let new = NewToken {
-        expires_at: Some(expiry),
-        ..token(&ann, 1, None)
-    };
-    store.insert_token(&new).await.unwrap();
-    store
-        .insert_token(&token(&bob, 2, Some(Role::Viewer)))
-        .await
-        .unwrap();
-    assert!(store.token_holder(&[1; 32], now()).await.unwrap().is_some());
-    assert!(
-        store
-            .token_holder(&[1; 32], expiry)
-            .await
-            .unwrap()
-            .is_none()
-    );
-    assert!(
-        store
-            .token_holder_by_id(new.id, now())
-            .await
-            .unwrap()
-            .is_some()
-    );
-    let at = now();
-    store.touch_token(new.id, at).await.unwrap();
-    let anns = store.tokens(Some(ann.id)).await.unwrap();
-    assert_eq!(anns.len(), 1);
-    assert_eq!(
-        (anns[0].last_used_at, anns[0].expires_at),
-        (Some(at), Some(expiry))
-    );
-    assert_eq!(store.tokens(None).await.unwrap().len(), 2);
-    assert_eq!(
-        store.delete_token(new.id, Some(bob.id)).await.unwrap(),
-        None,
-        "somebody else's"
-    );
-    assert_eq!(
-        store
-            .delete_token(new.id, Some(ann.id))
-            .await
-            .unwrap()
-            .as_deref(),
-        Some("token 1")
-    );
-    assert!(store.token_holder(&[1; 32], now()).await.unwrap().is_none());
-}
-
-async fn a_token_never_has_more_rights_than_its_owner(store: Store) {
-    with_account(&store, "root", Role::Admin).await;
-    let ann = with_account(&store, "ann", Role::Admin).await;
-    for (secret, role) in [
-        (1, None),
-        (2, Some(Role::Admin)),
-        (3, Some(Role::Operator)),
-        (4, Some(Role::Viewer)),
-    ] {
-        store
-            .insert_token(&token(&ann, secret, role))
-            .await
-            .unwrap();
-    }
-    let rights = async || {
-        let mut all = Vec::new();
-        for secret in 1..=4 {
-            let holder = store
-                .token_holder(&[secret; 32], now())
-                .await
-                .unwrap()
-                .unwrap();
-            all.push((holder.role, holder.terminal));
-        }
-        all
-    };
-    let (viewer, operator, admin) = (Role::Viewer, Role::Operator, Role::Admin);
-    assert_eq!(
-        rights().await,
-        [
-            (admin, true),
-            (admin, true),
-            (operator, true),
-            (viewer, false)
-        ]
-    );
-    let changes = UserChanges {
-        role: Some(Role::Operator),
-        ..UserChanges::default()
-    };
-    store.update_user(ann.id, &changes).await.unwrap();
-    assert_eq!(
-        rights().await,
-        [
-            (operator, true),
-            (operator, true),
-            (operator, true),
-            (viewer, false)
-        ]
-    );
-    let changes = UserChanges {
-        terminal: Some(false),
-        ..UserChanges::default()
-    };
-    store.update_user(ann.id, &changes).await.unwrap();
-    assert!(rights().await.iter().all(|(_, terminal)| !terminal));
-}
-
-fn line(n: usize) -> NewAuditEntry {
-    NewAuditEntry {
-        at: now(),
-        actor: "ann".to_owned(),
-        via: "session",
-        address: "192.0.2.1".to_owned(),
-        action: "vm.start".to_owned(),
-        target: format!("lab/wéb-{n}"),
-        result: "ok",
-        detail: n.is_multiple_of(2).then(|| "with \"quotes\"".to_owned()),
-        request_id: format!("r{n}"),
-    }
-}
-
-async fn audit_lines_form_an_unbroken_chain_whoever_writes_at_once(store: Store) {
-    let writes = (0..20).map(|n| {
-        let store = store.clone();
-        async move { store.append_audit(line(n)).await.unwrap() }
-    });
-    futures_util::future::join_all(writes).await;
-    let page = |before, limit| store.audit_page(AuditPage { before, limit });
-    let newest = page(i64::MAX, 5).await.unwrap();
-    assert_eq!(
-        newest.iter().map(|entry| entry.seq).collect::<Vec<_>>(),
-        [20, 19, 18, 17, 16]
-    );
-    assert_eq!(page(16, 100).await.unwrap().len(), 15);
-    assert_eq!(store.verify_audit().await.unwrap(), None);
-}
-
-async fn refused(store: &Store, sql: &'static str) -> String {
-    let result = on!(store.db(), db => sqlx::query(sql).execute(db).await.map(drop));
-    result.unwrap_err().to_string()
-}
-
-async fn audit_lines_cannot_be_changed_or_removed(store: Store) {
-    store.append_audit(line(1)).await.unwrap();
-    for sql in ["UPDATE audit SET actor = 'eve'", "DELETE FROM audit"] {
-        assert!(refused(&store, sql).await.contains("append-only"), "{sql}");
-    }
-    assert_eq!(
-        store
-            .audit_page(AuditPage {
-                before: 9,
-                limit: 9
-            })
-            .await
-            .unwrap()[0]
-            .actor,
-        "ann"
-    );
-}
-
-async fn a_changed_line_breaks_the_chain(store: Store) {
-    for n in 0..5 {
-        store.append_audit(line(n)).await.unwrap();
-    }
-    let unguard = match store.db() {
-        Db::Sqlite(_) => "DROP TRIGGER audit_no_update",
-        Db::Postgres(_) => "DROP TRIGGER audit_append_only ON audit",
-    };
-    for sql in [
-        unguard,
-        "UPDATE audit SET detail = 'nothing happened' WHERE seq = 3",
-    ] {
-        on!(store.db(), db => sqlx::query(sql).execute(db).await.map(drop)).unwrap();
-    }
-    assert_eq!(store.verify_audit().await.unwrap(), Some(3));
 }
 
 async fn a_transaction_that_is_dropped_leaves_nothing(store: Store) {
