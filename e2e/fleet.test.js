@@ -150,6 +150,7 @@ test('a machine joins with the line that the page shows, and is seen coming', as
 	await dialog.getByRole('button', { name: 'batwa is there' }).click();
 	const command = await dialog.getByText(/^batwa agent join/).innerText();
 	check(command.includes(`batwa agent join ${master.url} batwa-join.`), command);
+	await dialog.getByText(/works on the master’s own machine only/).waitFor();
 	await dialog.getByRole('button', { name: 'One line' }).click();
 	await shoot(page, 'fleet-add-waiting');
 	it.barn = await joins(it, line, 'barn');

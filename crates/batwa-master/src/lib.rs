@@ -7,6 +7,7 @@
 //! Dependencies run one way: `http -> app -> {store, fleet}`, and `fleet -> client -> link`. Only `store` sees
 //! the database, only `http` sees requests.
 
+mod addresses;
 mod app;
 mod client;
 mod config;

@@ -14,6 +14,7 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
+use sha2::{Digest as _, Sha256};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -88,6 +89,15 @@ impl ServedCertificate {
     #[must_use]
     pub fn hash(&self) -> CertificateHash {
         self.current().hash
+    }
+
+    /// The SHA-256 of the public key that new connections see now, as `curl --pinnedpubkey` has it; `None` where the
+    /// key does not tell.
+    #[must_use]
+    pub fn public_key_hash(&self) -> Option<[u8; 32]> {
+        let current = self.current();
+        let key = current.key.key.public_key()?;
+        Some(Sha256::digest(&*key).into())
     }
 
     /// What ends TLS on a port with this certificate, also after it was exchanged.

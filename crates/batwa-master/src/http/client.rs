@@ -21,6 +21,8 @@ pub(crate) struct Client {
     pub(crate) source: Source,
     /// Whether it came by TLS, ours or a trusted proxy's.
     pub(crate) is_secure: bool,
+    /// Whether the TLS that the client sees is our own.
+    pub(crate) own_tls: bool,
     /// The host the client asked for: what the page's address shows.
     pub(crate) host: Option<String>,
 }
@@ -50,6 +52,7 @@ impl Client {
         Self {
             source: Source::new(address, request_id.into()),
             // A trusted proxy knows how its own client came; without its word, it is how this connection came.
+            own_tls: config.tls.is_some() && forwarded("x-forwarded-proto").is_none(),
             is_secure: forwarded("x-forwarded-proto").map_or(config.tls.is_some(), |scheme| {
                 scheme.eq_ignore_ascii_case("https")
             }),

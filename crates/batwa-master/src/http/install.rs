@@ -1,20 +1,23 @@
 //! What a machine needs that is to join: `/join.sh`, the program, and its checksum.
 
-use std::net::{Ipv4Addr, SocketAddr};
+mod ways;
 
 use axum::{
     body::Body,
     extract::State,
     response::{IntoResponse, Response},
 };
-use batwa_api::tunnel::JoinToken;
-use http::{HeaderValue, header, uri::Authority};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use batwa_api::tunnel::{JoinToken, JoinWay};
+use batwa_tls::CertificateSource;
+use http::{HeaderValue, header};
 use tokio_util::io::ReaderStream;
 
+use self::ways::{Asked, Way};
 use super::{ApiResult, client::Client, extract::Path};
 use crate::{
+    addresses,
     app::{App, Error, program},
-    config::{MasterConfig, origin},
 };
 
 /// Read from the file at a time.
@@ -26,11 +29,11 @@ const SCRIPT: &str = include_str!("install/join.sh");
     responses((status = 200, body = String, content_type = "text/x-shellscript")))]
 pub(crate) async fn script(State(app): State<App>, client: Client) -> ApiResult<Response> {
     let program = app.measure_program().await?;
+    let here = asked(&app, &client).here();
+    let pin = pin(&app, &here).unwrap_or_default();
     let script = SCRIPT
-        .replace(
-            "@MASTER@",
-            &master_url(app.config(), &client, app.address()),
-        )
+        .replace("@MASTER@", &here.url)
+        .replace("@PIN@", &pin)
         .replace("@PLATFORM@", &program::platform())
         .replace("@SHA256@", &program.sha256.to_string())
         .replace("@VERSION@", env!("CARGO_PKG_VERSION"));
@@ -69,78 +72,45 @@ pub(crate) async fn download(
     Ok(response)
 }
 
-/// The line to paste on the machine that is to join.
-pub(crate) fn command(master_url: &str, token: &JoinToken) -> String {
-    format!("curl -fsSL {master_url}/join.sh | sh -s -- {token}")
+/// Every line that can be pasted on a machine that is to join, the best first.
+pub(crate) async fn ways(app: &App, client: &Client, token: &JoinToken) -> Vec<JoinWay> {
+    let own = tokio::task::spawn_blocking(addresses::own);
+    let own = own.await.unwrap_or_default();
+    let ways = asked(app, client).for_others(&own);
+    ways.into_iter()
+        .map(|way| JoinWay {
+            command: command(&way.url, pin(app, &way).as_deref(), token),
+            url: way.url,
+            this_machine_only: way.this_machine_only,
+        })
+        .collect()
 }
 
-/// Where machines reach this master: the public URL, else where the caller reached it. Goes into a shell script, so
-/// nothing gets in that is no plain host and port.
-pub(crate) fn master_url(config: &MasterConfig, client: &Client, address: SocketAddr) -> String {
-    if let Some(url) = &config.public_url {
-        return url.origin().to_owned();
-    }
-    let scheme = if client.is_secure { "https" } else { "http" };
-    match client.host.as_deref().filter(|host| is_plain(host)) {
-        Some(host) => origin(scheme, host),
-        None => {
-            let mut address = address;
-            if address.ip().is_unspecified() {
-                address.set_ip(Ipv4Addr::LOCALHOST.into());
-            }
-            origin(scheme, &address.to_string())
-        }
+fn asked<'a>(app: &'a App, client: &'a Client) -> Asked<'a> {
+    Asked {
+        config: app.config(),
+        host: client.host.as_deref(),
+        is_secure: client.is_secure,
+        own_tls: client.own_tls,
+        listens_on: app.address(),
     }
 }
 
-fn is_plain(host: &str) -> bool {
-    let plain =
-        |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
-    host.len() <= 255 && host.chars().all(plain) && host.parse::<Authority>().is_ok()
+/// What `curl` knows the master by where no authority vouches for it: its public key, as `--pinnedpubkey` wants it.
+fn pin(app: &App, way: &Way) -> Option<String> {
+    let is_self_signed = matches!(app.config().tls, Some(CertificateSource::SelfSigned { .. }));
+    if !(is_self_signed && way.own_certificate) {
+        return None;
+    }
+    let key = app.certificate()?.public_key_hash()?;
+    Some(format!("sha256//{}", STANDARD.encode(key)))
 }
 
-#[cfg(test)]
-mod tests {
-    use http::HeaderMap;
-
-    use super::*;
-
-    fn url(host: &str) -> String {
-        let config = MasterConfig::new("unused");
-        let mut headers = HeaderMap::new();
-        headers.insert(
-            header::HOST,
-            HeaderValue::from_bytes(host.as_bytes()).unwrap(),
-        );
-        let peer = "192.0.2.1:1".parse().unwrap();
-        let client = Client::of(&config, peer, &headers, "r");
-        master_url(&config, &client, "0.0.0.0:8000".parse().unwrap())
-    }
-
-    #[test]
-    fn the_script_names_the_master_as_the_caller_does() {
-        assert_eq!(url("batwa.example"), "http://batwa.example");
-        assert_eq!(url("10.0.0.1:8000"), "http://10.0.0.1:8000");
-        assert_eq!(url("[fd00::1]:8000"), "http://[fd00::1]:8000");
-    }
-
-    #[test]
-    fn no_hostile_host_gets_into_the_script() {
-        for host in [
-            "x'; rm -rf ~; '",
-            "$(id)",
-            "`id`",
-            "a b",
-            "a\"b",
-            "a;b",
-            "a|b",
-            "a\\b",
-            "user@host",
-            "a/b",
-            "",
-            &"a".repeat(300),
-        ] {
-            assert_eq!(url(host), "http://127.0.0.1:8000", "{host}");
-        }
-    }
+/// The line to paste. With a pin the key is checked instead of the certificate's issuer, which `--insecure` lets be.
+fn command(master_url: &str, pin: Option<&str>, token: &JoinToken) -> String {
+    let pinned = pin.map(|pin| format!(" --insecure --pinnedpubkey '{pin}'"));
+    format!(
+        "curl -fsSL{} {master_url}/join.sh | sh -s -- {token}",
+        pinned.unwrap_or_default()
+    )
 }

@@ -35,12 +35,14 @@ pub(crate) async fn create(
     OptionalBody(body): OptionalBody<CreateJoinToken>,
 ) -> ApiResult<(StatusCode, Json<CreatedJoinToken>)> {
     let (token, expires_at) = app.create_join_token(&caller, body).await?;
+    let ways = install::ways(&app, &client, &token).await;
     let created = CreatedJoinToken {
         id: token.id,
-        command: install::command(
-            &install::master_url(app.config(), &client, app.address()),
-            &token,
-        ),
+        command: ways
+            .first()
+            .map(|way| way.command.clone())
+            .unwrap_or_default(),
+        ways,
         token: token.to_string(),
         expires_at,
     };

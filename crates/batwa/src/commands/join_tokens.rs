@@ -39,7 +39,24 @@ async fn create(args: CreateJoinTokenArgs) -> Result<(), Failure> {
         "id {}, until {}; the token is shown this once. On a machine with Batwa: batwa agent join URL TOKEN. To install and join:",
         created.id, created.expires_at
     ));
-    output::print(&format!("{}\n", output::plain(&created.command)))
+    output::print(&format!("{}\n", output::plain(&created.command)))?;
+    let elsewhere: Vec<_> = created
+        .ways
+        .iter()
+        .filter(|way| !way.this_machine_only)
+        .map(|way| output::plain(&way.url))
+        .collect();
+    match &elsewhere[..] {
+        [] => output::say(
+            "this address works on the master's own machine only: let it listen where others reach it (--host), or say where they do (--public-url)",
+        ),
+        [_] => {}
+        [_, others @ ..] => output::say(&format!(
+            "the master has other addresses too: {}; write the one that the machine reaches",
+            others.join(", ")
+        )),
+    }
+    Ok(())
 }
 
 async fn list(args: ReadArgs) -> Result<(), Failure> {

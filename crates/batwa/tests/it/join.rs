@@ -45,6 +45,9 @@ async fn a_machine_joins_in_one_line_and_runs_again_by_itself() {
         created["command"],
         format!("curl -fsSL {}/join.sh | sh -s -- {token}", lab.url)
     );
+    // It listens on 127.0.0.1, and says that nobody else gets there.
+    let way = json!({ "url": lab.url, "command": created["command"], "this_machine_only": true });
+    assert_eq!(created["ways"], json!([way]));
     let joined = lab.joining("edge", token).start();
     let agent = lab.agent_is("edge", "online").await;
     assert_eq!(agent["link"], "tunnel");

@@ -14,7 +14,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::lab::{INSTANT, Lab, Process, batwa, join_token};
+use crate::lab::{INSTANT, Lab, Process, ProcessBuilder, batwa, join_token};
 
 /// A proxy that does `CONNECT` and nothing else, and ends with this value.
 struct Proxy {
@@ -260,6 +260,59 @@ async fn a_master_that_serves_tls_itself_vouches_for_its_certificate_by_its_key(
             .contains("the master's key does not vouch for it either"),
         "{ended:?}"
     );
+}
+
+#[tokio::test]
+async fn the_line_of_a_master_that_vouches_for_itself_takes_its_program_from_nobody_else() {
+    let lab = Lab::master_by_tls().await;
+    let certificate = lab.master.as_ref().expect("it runs").certificate();
+    let created = lab
+        .admin
+        .post("/api/v1/join-tokens", json!({ "uses": 2 }))
+        .await
+        .expect(201);
+    let [line, token] = ["command", "token"].map(|key| created[key].as_str().expect("a text"));
+    // As pasted, with what keeps it from this machine's own folders.
+    let paste = |line: &str, id: &str| {
+        let state = lab.folder(id);
+        let flags = format!(
+            "--agent-id {id} --driver fake --fake {INSTANT} --state-dir {}",
+            state.display()
+        );
+        ProcessBuilder::program("sh")
+            .args(["-c", &format!("{line} {flags}")])
+            .env("BATWA_INSTALL_DIR", lab.folder(&format!("bin-{id}")))
+    };
+    let joined = paste(line, "edge").start();
+    lab.agent_is("edge", "online").await;
+    assert!(joined.log().contains("installed "), "{}", joined.log());
+
+    // Somebody in between with a certificate of their own gets no script in.
+    let between = Between::start(&lab.url, certificate).await;
+    let lured = paste(&line.replace(&lab.url, &between.url), "lured")
+        .run()
+        .await;
+    // "The public key does not match the pinned one."
+    assert!(lured.stderr.contains("curl: (90)"), "{lured:?}");
+    assert!(!lab.folder("bin-lured").exists());
+
+    // Nor a program, where the script itself was the master's.
+    let pinned = line.split_once(" https://").expect("an address").0;
+    let host = between.url.trim_start_matches("https://");
+    let line = format!(
+        "{pinned} -H 'Host: {host}' {}/join.sh | sh -s -- {token}",
+        lab.url
+    );
+    let lured = paste(&line, "halfway").run().await;
+    assert!(
+        lured.stderr.contains(&format!(
+            "join.sh: cannot download the program from {}",
+            between.url
+        )),
+        "{lured:?}"
+    );
+    assert!(lured.stderr.contains("curl: (90)"), "{lured:?}");
+    assert!(!lab.folder("bin-halfway").join("batwa").exists());
 }
 
 /// Ends TLS with another certificate, and opens it again to the master.

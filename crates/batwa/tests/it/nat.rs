@@ -100,10 +100,6 @@ async fn start_master(network: &Network, folder: &Path) -> (Process, Caller) {
         .inside('m')
         .arg(env!("CARGO_BIN_EXE_batwa"))
         .args(["master", "--host", "0.0.0.0", "--port", "8000"])
-        .args([
-            "--public-url",
-            &format!("http://{}.1.1:8000", network.prefix),
-        ])
         .args(["--tunnel-ping", "500ms", "--state-dir"])
         .arg(folder.join("master"))
         .env("BATWA_ADMIN_PASSWORD_FILE", folder.join("password"))
@@ -129,11 +125,22 @@ async fn a_machine_behind_nat_joins_by_the_pasted_line_and_a_cut_loses_nothing()
     };
     let dir = tempfile::tempdir().expect("a folder");
     let (_master, admin) = start_master(&network, dir.path()).await;
-    let created = admin
-        .post("/api/v1/join-tokens", json!({}))
+    // Asked on the master's own machine, by its loopback address.
+    let token = admin
+        .post("/api/v1/tokens", json!({ "name": "shell" }))
         .await
         .expect(201);
-    let line = created["command"].as_str().expect("a line");
+    let created = network
+        .inside('m')
+        .arg(env!("CARGO_BIN_EXE_batwa"))
+        .args(["join-token", "create"])
+        .env("BATWA_URL", "http://127.0.0.1:8000")
+        .env("BATWA_TOKEN", token["token"].as_str().expect("a token"))
+        .run()
+        .await;
+    let line = created.stdout.trim();
+    let address = format!("http://{}.1.1:8000/join.sh", network.prefix);
+    assert!(line.contains(&address), "{created:?}");
     // As pasted, with what keeps it from this machine's own folders.
     let line = format!(
         "{line} --agent-id laptop --driver fake --fake vms=0,latency=300ms --tunnel-ping 500ms --tunnel-retry 1s --state-dir {}",

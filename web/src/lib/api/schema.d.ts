@@ -1463,7 +1463,7 @@ export interface components {
         };
         /** @description Answer to `POST /api/v1/join-tokens`: the only time the token is shown. */
         CreatedJoinToken: {
-            /** @description One line to paste on the machine that is to join: it installs Batwa and joins. */
+            /** @description One line to paste on the machine that is to join: it installs Batwa and joins. That of the first of [`Self::ways`]. */
             command: string;
             /**
              * Format: date-time
@@ -1474,6 +1474,8 @@ export interface components {
             id: components["schemas"]["JoinTokenId"];
             /** @description What is given to `batwa agent join`. */
             token: string;
+            /** @description How machines reach the master, the best first; never empty. */
+            ways: components["schemas"]["JoinWay"][];
         };
         /** @description Answer to `POST /api/v1/tokens`: the only time the token is shown. */
         CreatedToken: {
@@ -1884,6 +1886,15 @@ export interface components {
          * @enum {string}
          */
         JoinTokenStatus: "active" | "used_up" | "expired" | "revoked";
+        /** @description One address of the master, and what is pasted on a machine that reaches it there. */
+        JoinWay: {
+            /** @description One line to paste on the machine that is to join: it installs Batwa and joins. */
+            command: string;
+            /** @description Whether the master's own machine alone reaches it there. */
+            this_machine_only: boolean;
+            /** @description Scheme, host and port: what `batwa agent join` takes. */
+            url: string;
+        };
         /** @description How many VMs the filters match with one label. */
         LabelCount: {
             /**

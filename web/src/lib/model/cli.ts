@@ -47,8 +47,7 @@ export function quickstartCommand(agent: string, key: string, master: string): s
 	return `scripts/quickstart agent --agent-id ${quote(agent)} --api-key ${quote(key)} --master-url ${quote(master)} --port 8001`;
 }
 
-/** Joining with a batwa that is there already; the address is the one that the master put into its own line. */
-export function joinCommand(line: string, token: string): string {
-	const master = /\bhttps?:\/\/\S+?(?=\/join\.sh)/.exec(line)?.[0] ?? 'MASTER-URL';
+/** Joining with a batwa that is there already. */
+export function joinCommand(master: string, token: string): string {
 	return `batwa agent join ${quote(master)} ${quote(token)}`;
 }

@@ -71,7 +71,7 @@ describe('labels', () => {
 
 describe('joining', () => {
 	test('by a batwa that is there goes to the address of the master’s own line', () => {
-		expect(joinCommand('curl -fsSL https://batwa.example/join.sh | sh -s -- T', 'batwa-join.a.b.c')).toBe('batwa agent join https://batwa.example batwa-join.a.b.c');
+		expect(joinCommand('https://batwa.example', 'batwa-join.a.b.c')).toBe('batwa agent join https://batwa.example batwa-join.a.b.c');
 	});
 });
 
