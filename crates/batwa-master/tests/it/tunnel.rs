@@ -22,7 +22,7 @@ use tokio_tungstenite::{
 
 use crate::{
     fake_agent::{FakeAgent, Manner, vm},
-    harness::{Caller, TestMaster},
+    harness::{Caller, TestMaster, give_admin},
 };
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -174,19 +174,26 @@ async fn serving(
 }
 
 async fn until_status(admin: &Caller<'_>, id: &str, status: &str) -> Value {
+    until_row(admin, id, |row| row["status"] == status).await
+}
+
+/// Waits until an agent's row is so.
+async fn until_row(admin: &Caller<'_>, id: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let mut last = Value::Null;
     let waiting = async {
         loop {
             let row = admin.get(&format!("/api/v1/agents/{id}")).await;
-            let row = row.expect(StatusCode::OK);
-            if row["status"] == status {
-                return row;
+            last = row.expect(StatusCode::OK);
+            if is_so(&last) {
+                return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(DEADLINE, waiting)
-        .await
-        .unwrap_or_else(|_| panic!("{id} does not become {status}"))
+    if timeout(DEADLINE, waiting).await.is_err() {
+        panic!("{id} stays so: {last}");
+    }
+    last
 }
 
 #[tokio::test]
@@ -211,6 +218,47 @@ async fn a_proof_of_before_is_worth_nothing() {
     assert_eq!(line["action"], "agent.connect");
     assert_eq!(line["result"], "refused");
     assert_eq!(line["target"], "lab");
+}
+
+#[tokio::test]
+async fn a_used_token_a_revoked_key_and_a_borrowed_name_are_refused_and_audited() {
+    let master = TestMaster::with_admin().await;
+    let admin = master.admin().await;
+    let refused_last = async |action: &str, target: &str| {
+        let audit = admin.get("/api/v1/audit").await.expect(StatusCode::OK);
+        let line = &audit["items"][0];
+        assert_eq!(line["action"], action, "{line}");
+        assert_eq!(line["result"], "refused", "{line}");
+        assert_eq!(line["target"], target, "{line}");
+        line["detail"].as_str().unwrap_or_default().to_owned()
+    };
+    let token = token(&admin, json!({})).await;
+    let purpose = Purpose::Join { token_id: token.id };
+    let owner = Identity::generate().unwrap();
+    let asked = hello("lab", owner.public(), purpose.clone());
+    let (_, result) = shake(&master, &owner, &asked, Some(&token)).await;
+    result.unwrap();
+
+    // Somebody found the token on the machine that had used it.
+    let thief = Identity::generate().unwrap();
+    let stealing = hello("thief", thief.public(), purpose);
+    let (_, result) = shake(&master, &thief, &stealing, Some(&token)).await;
+    assert_eq!(result.unwrap_err().code, RefusalCode::TokenUsedUp);
+    refused_last("agent.join", "thief").await;
+    let agents = admin.get("/api/v1/agents").await.expect(StatusCode::OK);
+    assert_eq!(agents["counts"]["total"], 1, "{agents}");
+
+    let claims = hello("lab", thief.public(), Purpose::Tunnel);
+    let (_, result) = shake(&master, &thief, &claims, None).await;
+    assert_eq!(result.unwrap_err().code, RefusalCode::WrongKey);
+    refused_last("agent.connect", "lab").await;
+
+    let revoke = "/api/v1/agents/lab/revoke";
+    admin.post(revoke, json!({})).await.expect(StatusCode::OK);
+    let returns = hello("lab", owner.public(), Purpose::Tunnel);
+    let (_, result) = shake(&master, &owner, &returns, None).await;
+    assert_eq!(result.unwrap_err().code, RefusalCode::Revoked);
+    refused_last("agent.connect", "lab").await;
 }
 
 #[tokio::test]
@@ -417,6 +465,81 @@ async fn liars_in_tunnels_harm_nothing_but_their_own_rows() {
     let begin = "/api/v1/agents/lab/vms/web/stop?wait=10s";
     let done = admin.post(begin, json!({})).await.expect(StatusCode::OK);
     assert_eq!(done["state"], "succeeded");
+}
+
+/// How a tunnel's agent takes no bytes any more.
+#[derive(Clone, Copy, Debug)]
+enum Deaf {
+    /// Not one of the whole tunnel: its pings stay unanswered.
+    Tunnel,
+    /// Those of the tunnel's streams: it answers pings and nothing else.
+    Streams,
+}
+
+#[tokio::test]
+async fn an_agent_that_never_reads_is_given_up_and_nobody_waits_for_it() {
+    let ping = Timing {
+        ping: Duration::from_secs(1),
+        ..Timing::default()
+    };
+    let master = TestMaster::with(|config| {
+        give_admin(config);
+        config.tunnel_timing = ping;
+    })
+    .await;
+    let admin = master.admin().await;
+    let mut tasks = JoinSet::new();
+    let (_known, honest) = FakeAgent::parts("lab", Manner::Honest, vec![vm("web", "running")]);
+    serving(&master, &admin, "lab", honest, &mut tasks).await;
+    until_status(&admin, "lab", "online").await;
+
+    for (id, deaf) in [("wall", Deaf::Tunnel), ("mule", Deaf::Streams)] {
+        let identity = joined(&master, &admin, id).await;
+        let hello = hello(id, identity.public(), Purpose::Tunnel);
+        let (socket, result) = shake(&master, &identity, &hello, None).await;
+        result.unwrap();
+        match deaf {
+            Deaf::Tunnel => {
+                tasks.spawn(async move {
+                    let _held = socket;
+                    std::future::pending::<()>().await;
+                });
+            }
+            Deaf::Streams => {
+                let (sender, mut streams) = mpsc::channel(64);
+                let mux = Mux::agent(socket, ping);
+                tasks.spawn(async move {
+                    mux.run_agent(sender).await;
+                });
+                tasks.spawn(async move {
+                    let mut held = Vec::new();
+                    while let Some(stream) = streams.recv().await {
+                        held.push(stream);
+                    }
+                });
+            }
+        }
+    }
+    // Many ask for what only those two could tell; everything else goes on.
+    for round in 0..10 {
+        let list = admin
+            .get("/api/v1/vms?agent=lab")
+            .await
+            .expect(StatusCode::OK);
+        assert_eq!(list["items"][0]["stale"], false, "{list}");
+        let action = if round % 2 == 0 { "stop" } else { "start" };
+        let path = format!("/api/v1/agents/lab/vms/web/{action}?wait=10s");
+        let done = admin.post(&path, json!({})).await.expect(StatusCode::OK);
+        assert_eq!(done["state"], "succeeded");
+    }
+    // Silence ends the one's tunnel. The other's stays, and its row says that nothing comes out of it.
+    until_row(&admin, "wall", |row| row["tunnel"].is_null()).await;
+    let mule = until_row(&admin, "mule", |row| {
+        let message = row["message"].as_str().unwrap_or_default();
+        row["status"] != "online" && message.contains("did not answer")
+    })
+    .await;
+    assert!(!mule["tunnel"].is_null(), "{mule}");
 }
 
 #[tokio::test]
