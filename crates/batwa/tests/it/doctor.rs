@@ -7,7 +7,10 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::lab::{Caller, Lab, batwa, free_port};
+use crate::{
+    lab::{Caller, Lab, batwa, free_port},
+    stuck_multipass::stand_in,
+};
 
 /// What the doctor says, with these flags and variables.
 fn doctor(flags: &[&str], variables: &[(&str, &str)]) -> impl Future<Output = Vec<Value>> + use<> {
@@ -212,4 +215,30 @@ async fn a_folder_that_cannot_be_used_and_a_machine_without_programs_are_told_wi
         "{}",
         table.stdout
     );
+}
+
+#[tokio::test]
+async fn a_multipass_that_hangs_or_whose_daemon_is_down_is_told_with_what_helps() {
+    let ask = async |knobs: Value| {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::os::unix::fs::symlink(stand_in(), dir.path().join("multipass")).expect("a link");
+        std::fs::write(dir.path().join("control.json"), knobs.to_string()).expect("knobs");
+        let path = format!("{}:/usr/bin:/bin", dir.path().display());
+        doctor(&[], &[("PATH", &path)]).await
+    };
+    let (hangs, down) = tokio::join!(ask(json!({ "hang": ["*"] })), ask(json!({ "down": true })));
+    is_bad(
+        &hangs,
+        "multipass",
+        "does not answer",
+        "snap restart multipass",
+    );
+    let down = finding(&down, "multipass");
+    assert_eq!(down["verdict"], "note", "{down}");
+    let has = |key: &str, words: &str| down[key].as_str().is_some_and(|text| text.contains(words));
+    assert!(
+        has("finding", "cannot connect to the Multipass daemon"),
+        "{down}"
+    );
+    assert!(has("repair", "snap start multipass"), "{down}");
 }

@@ -60,7 +60,8 @@ impl Multipass {
     }
 }
 
-fn stand_in() -> PathBuf {
+/// The stand-in program.
+pub(crate) fn stand_in() -> PathBuf {
     let tests = std::env::current_exe().expect("a path");
     let target = tests
         .parent()
