@@ -36,6 +36,14 @@ pub(crate) struct Master {
     pub(crate) bearer: String,
 }
 
+/// Where a master is called, and as whom: for threads that do not own it.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    pub(crate) address: SocketAddr,
+    /// The header that signs a request in.
+    pub(crate) bearer: String,
+}
+
 /// An agent under test.
 #[derive(Debug)]
 pub(crate) struct Agent {
@@ -161,6 +169,43 @@ impl Lab {
     }
 }
 
+impl Lab {
+    /// Starts an agent of pretended VMs that joins with a token and dials in.
+    pub(crate) async fn member(
+        &self,
+        master: &Master,
+        id: &str,
+        fake: &str,
+        pin: Pin,
+    ) -> anyhow::Result<Process> {
+        let made = master
+            .call("POST", "/api/v1/join-tokens", Some(&json!({})))
+            .await?;
+        let token = made["token"].as_str().context("a token without its text")?;
+        let url = format!("http://{}", master.address);
+        let state_dir = self.path(id).display().to_string();
+        let args = [
+            "agent",
+            "join",
+            &url,
+            token,
+            "--agent-id",
+            id,
+            "--driver",
+            "fake",
+            "--fake",
+            fake,
+            "--log-level",
+            "warn",
+            "--state-dir",
+            &state_dir,
+        ]
+        .map(str::to_owned);
+        let log = self.path(&format!("{id}.log"));
+        Process::start(&binary(), &args, &[], &log, pin)
+    }
+}
+
 impl Agent {
     /// Calls the agent itself, as the master does.
     pub(crate) async fn call(
@@ -189,12 +234,15 @@ impl Master {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Value> {
-        let mut connection = Connection::open(self.address).await?;
-        connection
-            .send(&self.request(method, path, body))
-            .await?
-            .json()
-            .with_context(|| format!("{method} {path}"))
+        self.door().call(method, path, body).await
+    }
+
+    /// Where it is called, and as whom.
+    pub(crate) fn door(&self) -> Door {
+        Door {
+            address: self.address,
+            bearer: self.bearer.clone(),
+        }
     }
 
     /// Waits until so many agents are online and so many VMs known.
@@ -237,6 +285,28 @@ impl Master {
                 .context("no VM runs there")
         })
         .await
+    }
+}
+
+impl Door {
+    /// Calls on a connection of its own.
+    pub(crate) async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
+        let mut connection = Connection::open(self.address).await?;
+        connection
+            .send(&request(
+                method,
+                path,
+                &[("Authorization", &self.bearer)],
+                body,
+            ))
+            .await?
+            .json()
+            .with_context(|| format!("{method} {path}"))
     }
 }
 

@@ -9,6 +9,7 @@ mod heartbeats;
 mod lists;
 mod start;
 mod stuck;
+mod tunnel;
 
 use std::{future::Future, pin::Pin};
 
@@ -77,6 +78,11 @@ pub(crate) const ROWS: &[Row] = &[
         name: "flood",
         about: "200 MB of output, local and through an agent; memory with a reader that stalls",
         run: |report| Box::pin(flood::flood(report)),
+    },
+    Row {
+        name: "tunnel",
+        about: "50 typists through one tunnel, beside 2 GB of output in the same",
+        run: |report| Box::pin(tunnel::tunnel(report)),
     },
     Row {
         name: "fleet",

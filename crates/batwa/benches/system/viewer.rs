@@ -15,7 +15,7 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    lab::{Agent, Master},
+    lab::{Agent, Door, Master},
     stats::Latencies,
 };
 
@@ -77,7 +77,12 @@ impl Viewer {
 
     /// Opens a new session in a VM of an agent, through the master.
     pub(crate) async fn shell(master: &Master, agent: &str, vm: &str) -> anyhow::Result<Self> {
-        let made = master
+        Self::shell_at(&master.door(), agent, vm).await
+    }
+
+    /// As [`Self::shell`], without the master at hand.
+    pub(crate) async fn shell_at(door: &Door, agent: &str, vm: &str) -> anyhow::Result<Self> {
+        let made = door
             .call(
                 "POST",
                 "/api/v1/terminals",
@@ -86,7 +91,7 @@ impl Viewer {
             .await?;
         let id = made["id"].as_str().context("a terminal without an id")?;
         let path = format!("/api/v1/terminals/{id}/attach");
-        Self::open(Dialect::Batwa, master.address, &path, Some(&master.bearer)).await
+        Self::open(Dialect::Batwa, door.address, &path, Some(&door.bearer)).await
     }
 
     /// As [`Self::shell`], in any running VM of the agent.

@@ -99,7 +99,7 @@ async fn many(
 }
 
 /// Opens many shells, some at a time: one who waits long without reading counts as gone.
-async fn open<F>(count: usize, shell: impl Fn() -> F) -> anyhow::Result<Vec<Viewer>>
+pub(super) async fn open<F>(count: usize, shell: impl Fn() -> F) -> anyhow::Result<Vec<Viewer>>
 where
     F: Future<Output = anyhow::Result<Viewer>>,
 {
