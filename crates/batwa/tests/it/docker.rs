@@ -2,95 +2,122 @@
 //! `BATWA_TEST_DOCKER=require` and `DOCKER_HOST` of an engine that has a `debian:bookworm-slim`; `scripts/test docker`
 //! starts one of its own with a base made by mmdebstrap.
 
-use std::path::Path;
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+};
 
-use crate::lab::{ADMIN, Caller, ProcessBuilder, free_port, until};
+use tempfile::TempDir;
 
-const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+use crate::{
+    guide::each,
+    lab::{ADMIN, Caller, ProcessBuilder, REPOSITORY, free_port, until},
+};
 
-/// `docker-compose` on the shipped file, with the binary that the tests were built with.
-struct Compose {
+/// A copy of the repository, as far as the guide's commands look at it, with the binary that the tests were built with.
+struct Copy {
+    dir: TempDir,
     project: String,
     port: u16,
-    password: String,
 }
 
-impl Compose {
-    fn command(&self, words: &[&str]) -> ProcessBuilder {
-        ProcessBuilder::program("docker-compose")
-            .args(["-p", &self.project, "-f", "deploy/docker-compose.yml"])
-            .args(words)
-            .current_dir(Path::new(REPOSITORY))
+impl Copy {
+    fn make() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| dir.path().join(name);
+        // Containers read the password as a user of their own.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("open");
+        for folder in ["deploy", "scripts", "target/release"] {
+            fs::create_dir_all(path(folder)).expect("a folder");
+        }
+        for file in [
+            "deploy/Dockerfile",
+            "deploy/docker-compose.yml",
+            ".dockerignore",
+        ] {
+            fs::copy(Path::new(REPOSITORY).join(file), path(file)).expect("copied");
+        }
+        fs::copy(env!("CARGO_BIN_EXE_batwa"), path("target/release/batwa")).expect("copied");
+        // What it would build is there already.
+        symlink("/bin/true", path("scripts/quickstart")).expect("a link");
+        Self {
+            dir,
+            project: format!("batwa{}", std::process::id()),
+            port: free_port(),
+        }
+    }
+
+    fn command(&self, command: &str) -> ProcessBuilder {
+        ProcessBuilder::program("sh")
+            .args(["-euc", command])
+            .current_dir(self.dir.path())
             .env(
                 "DOCKER_HOST",
                 std::env::var("DOCKER_HOST").unwrap_or_default(),
             )
-            .env("BATWA_BINARY", "target/debug/batwa")
-            .env("BATWA_AGENT_KEY", "key-of-docker-1")
+            .env("COMPOSE_PROJECT_NAME", &self.project)
             .env("BATWA_MASTER_PORT", self.port.to_string())
-            .env("BATWA_ADMIN_PASSWORD_FILE", &self.password)
             // What a base made by hand lacks is fetched in a build that has the host's network.
             .env("DOCKER_BUILDKIT", "0")
     }
 
-    async fn does(&self, words: &[&str]) -> String {
-        let mut process = self.command(words).start();
+    async fn does(&self, command: &str) -> String {
+        let mut process = self.command(command).start();
         let status = tokio::task::block_in_place(|| process.wait_patiently());
         assert!(
             status.success(),
-            "docker-compose {words:?}: {status}\n{}{}",
+            "{command}: {status}\n{}{}",
             process.printed(),
             process.log()
         );
         process.printed()
     }
+
+    /// `docker-compose` on the shipped file.
+    async fn compose(&self, words: &str) -> String {
+        self.does(&format!(
+            "docker-compose -f deploy/docker-compose.yml {words}"
+        ))
+        .await
+    }
 }
 
-impl Drop for Compose {
+impl Drop for Copy {
     fn drop(&mut self) {
-        let mut down = self
-            .command(&["down", "--volumes", "--timeout", "5"])
-            .start();
-        down.wait();
+        let down = "docker-compose -f deploy/docker-compose.yml down --volumes --timeout 5";
+        self.command(down).start().wait();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_compose_file_brings_up_a_master_and_an_agent() {
+async fn the_compose_file_brings_up_a_master_and_an_agent_as_printed() {
     if !std::env::var("BATWA_TEST_DOCKER").is_ok_and(|text| text == "require") {
         println!(
             "SKIPPED: a real Docker engine: `scripts/test docker` starts one, which takes minutes"
         );
         return;
     }
-    let dir = tempfile::tempdir().expect("a folder");
-    let password = dir.path().join("admin-password");
-    std::fs::write(&password, ADMIN.1).expect("the password file");
-    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(dir.path(), readable).expect("readable");
-    let compose = Compose {
-        project: format!("batwa{}", std::process::id()),
-        port: free_port(),
-        password: password.display().to_string(),
-    };
-    compose.does(&["build"]).await;
-    compose.does(&["up", "-d"]).await;
+    let copy = Copy::make();
+    for command in each("scripts/quickstart --build-only") {
+        copy.does(&command).await;
+    }
+    let password = "a password of your own";
 
     // No root in either, and both say that they are well.
     for service in ["master", "agent"] {
-        let user = compose.does(&["exec", "-T", service, "id", "-u"]).await;
+        let user = copy.compose(&format!("exec -T {service} id -u")).await;
         assert_eq!(user.trim(), "10001", "{service}");
-        compose
-            .does(&["exec", "-T", service, "batwa", "health"])
+        copy.compose(&format!("exec -T {service} batwa health"))
             .await;
         until(&format!("Docker finds the {service} healthy"), async || {
-            let listed = compose.does(&["ps", service]).await;
+            let listed = copy.compose(&format!("ps {service}")).await;
             listed.contains("(healthy)").then_some(())
         })
         .await;
     }
-    let url = format!("http://127.0.0.1:{}", compose.port);
-    let admin = Caller::nobody(&url).sign_in(ADMIN).await;
+    let url = format!("http://127.0.0.1:{}", copy.port);
+    let admin = Caller::nobody(&url).sign_in((ADMIN.0, password)).await;
     let row = "/api/v1/agents/docker-1";
     let stands = async |status: &str| {
         until(&format!("the agent is {status}"), async || {
@@ -109,8 +136,8 @@ async fn the_compose_file_brings_up_a_master_and_an_agent() {
     assert!(drivers.contains("\"qemu\""), "{drivers}");
 
     // Accounts and machines outlive the containers.
-    compose.does(&["down", "--timeout", "10"]).await;
-    compose.does(&["up", "-d"]).await;
+    copy.compose("down --timeout 10").await;
+    copy.compose("up -d").await;
     until("the master is ready again", async || {
         let answer = admin.try_get("/ready").await?;
         (answer.status == 200).then_some(())

@@ -1,6 +1,7 @@
 //! A master, agents and callers to experiment with.
 
 mod caller;
+mod machine;
 mod member;
 mod process;
 mod terminal;
@@ -15,6 +16,7 @@ use tempfile::TempDir;
 
 pub(crate) use self::{
     caller::Caller,
+    machine::{COPY, Machine, Networks, REPOSITORY},
     member::join_token,
     process::{Process, ProcessBuilder, batwa},
     terminal::Terminal,

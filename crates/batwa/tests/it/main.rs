@@ -10,6 +10,7 @@ mod compat_master;
 mod compat_terminal;
 mod docker;
 mod doctor;
+mod guide;
 mod join;
 mod join_ways;
 mod lab;

@@ -1,7 +1,7 @@
 //! Two network namespaces: the master in one, an agent in the other, started as the guide says, and a cable that
 //! can be pulled. Needs root; `BATWA_TEST_NETNS=require` makes it an error not to be.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -125,37 +125,20 @@ async fn start_master(network: &Network, folder: &Path) -> (Process, Caller) {
     (master, admin)
 }
 
-/// As the guide has it, but for the driver and the folder.
-fn start_agent(network: &Network, state: &PathBuf) -> Process {
-    network
-        .inside('a')
-        .args([
-            "agent",
-            "--agent-id",
-            "office-server-1",
-            "--api-key",
-            "your-secret-key-123",
-        ])
-        .args([
-            "--master-url",
-            &format!("http://{}.1.1:8000", network.prefix),
-        ])
-        .args([
-            "--port",
-            "8001",
-            "--host",
-            "0.0.0.0",
-            "--heartbeat-interval",
-            "1",
-        ])
-        .args([
-            "--driver",
-            "fake",
-            "--fake",
-            "vms=0,latency=0ms",
-            "--state-dir",
-        ])
-        .arg(state)
+/// As the guide has it, but for the master's address; the driver, the folder and a shorter pause come from the environment.
+fn start_agent(network: &Network, state: &Path) -> Process {
+    let printed = crate::guide::printed("batwa agent \\");
+    assert!(printed.contains("http://MASTER:8000"), "{printed}");
+    let command = printed.replace("MASTER", &format!("{}.1.1", network.prefix));
+    let command = command.replacen("batwa", env!("CARGO_BIN_EXE_batwa"), 1);
+    ProcessBuilder::program("nsenter")
+        .arg(format!("--net=/run/netns/{}a", network.name))
+        .args(["sh", "-c", &format!("exec {command}")])
+        .env("KEY", "your-secret-key-123")
+        .env("BATWA_HEARTBEAT_INTERVAL", "1")
+        .env("BATWA_DRIVER", "fake")
+        .env("BATWA_FAKE", crate::lab::INSTANT)
+        .env("BATWA_STATE_DIR", state)
         .start()
 }
 
@@ -174,7 +157,7 @@ async fn agent_is(admin: &Caller, status: &str) -> Value {
 
 async fn until_status(admin: &Caller, status: &str) -> Value {
     until(&format!("the agent is {status}"), async || {
-        let answer = admin.try_get("/api/v1/agents/office-server-1").await?;
+        let answer = admin.try_get("/api/v1/agents/office-1").await?;
         (answer.body["status"] == status).then_some(answer.body)
     })
     .await
@@ -196,7 +179,7 @@ async fn a_cable_pulled_and_put_back_loses_nothing() {
         "it found its address by itself: {pending}"
     );
     admin
-        .post("/api/v1/agents/office-server-1/approve", json!({}))
+        .post("/api/v1/agents/office-1/approve", json!({}))
         .await
         .ok();
     agent_is(&admin, "online").await;
@@ -204,20 +187,20 @@ async fn a_cable_pulled_and_put_back_loses_nothing() {
     let created = admin
         .post(
             "/api/vm/create",
-            json!({ "name": "web", "agent_id": "office-server-1" }),
+            json!({ "name": "web", "agent_id": "office-1" }),
         )
         .await
         .expect(200);
-    assert_eq!(created["agent_id"], "office-server-1");
+    assert_eq!(created["agent_id"], "office-1");
 
     // An old terminal, and one of ours, which will outlive the cut.
-    let mut old = Terminal::old(&admin, "office-server-1", "web").await;
+    let mut old = Terminal::old(&admin, "office-1", "web").await;
     old.types("echo $((6*7))\n").await;
     old.shows("42").await;
     let opened = admin
         .post(
             "/api/v1/terminals",
-            json!({ "agent_id": "office-server-1", "vm": "web", "cols": 80, "rows": 24 }),
+            json!({ "agent_id": "office-1", "vm": "web", "cols": 80, "rows": 24 }),
         )
         .await
         .expect(201);
@@ -255,12 +238,12 @@ async fn a_cable_pulled_and_put_back_loses_nothing() {
         "a cut link changes no state: {list}"
     );
     assert_eq!(list["vms"][0]["stale"], true);
-    assert_eq!(list["unreachable"], json!(["office-server-1"]));
+    assert_eq!(list["unreachable"], json!(["office-1"]));
     let began = std::time::Instant::now();
     admin
         .post(
             "/api/vm/stop",
-            json!({ "name": "web", "agent_id": "office-server-1" }),
+            json!({ "name": "web", "agent_id": "office-1" }),
         )
         .await
         .refused(503);
@@ -269,7 +252,7 @@ async fn a_cable_pulled_and_put_back_loses_nothing() {
     network.cable("up").await;
     agent_is(&admin, "online").await;
     let vm = admin
-        .get("/api/v1/agents/office-server-1/vms/web")
+        .get("/api/v1/agents/office-1/vms/web")
         .await
         .expect(200);
     assert_eq!(

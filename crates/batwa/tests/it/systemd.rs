@@ -1,6 +1,4 @@
-//! Under a real systemd: a container that boots this system's own `/usr` with an empty `/etc`, so that what is tried
-//! here touches nothing of the machine. Needs root and `systemd-nspawn`; `BATWA_TEST_SYSTEMD=require` makes it an error
-//! not to have them.
+//! Under a real systemd: the units as they are shipped, and the services that commands make of themselves.
 
 use std::{
     fs,
@@ -10,139 +8,12 @@ use std::{
 
 use serde_json::json;
 
-use crate::lab::{ADMIN, Caller, Process, ProcessBuilder, free_port, until};
+use crate::lab::{
+    ADMIN, COPY, Caller, Machine, Networks, ProcessBuilder, REPOSITORY, free_port, until,
+};
 
-const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-/// Where the container sees the binary and the repository's `deploy/`.
-const BATWA: &str = "/opt/batwa";
-const DEPLOY: &str = "/opt/deploy";
-
-/// A booted container; gone with this value.
-struct Machine {
-    _container: Process,
-    leader: u32,
-    ports: [u16; 2],
-}
-
-impl Machine {
-    async fn boot(name: &str) -> Result<Self, String> {
-        if !rustix::process::geteuid().is_root() {
-            return Err("needs root".to_owned());
-        }
-        for path in ["/usr/bin/systemd-nspawn", "/lib/systemd/systemd"] {
-            if !Path::new(path).exists() {
-                return Err(format!("there is no {path}"));
-            }
-        }
-        let name = format!("batwa-{name}-{}", std::process::id());
-        let mut builder = ProcessBuilder::program("systemd-nspawn")
-            .args([
-                "--register=no",
-                "--keep-unit",
-                "--directory=/",
-                "--volatile=yes",
-                "--boot",
-            ])
-            .arg(format!("--machine={name}"))
-            .args([
-                "--tmpfs=/usr/local:mode=755",
-                "--resolv-conf=copy-host",
-                "--link-journal=no",
-            ])
-            .arg(format!("--bind-ro={}:{BATWA}", env!("CARGO_BIN_EXE_batwa")))
-            .arg(format!("--bind-ro={REPOSITORY}/deploy:{DEPLOY}"));
-        // What making the image `tiny` reads: this system's package sources.
-        for path in ["/etc/apt", "/var/lib/apt", "/var/lib/dpkg", "/etc/ssl"] {
-            if Path::new(path).exists() {
-                builder = builder.arg(format!("--bind-ro={path}"));
-            }
-        }
-        let container = builder
-            .args(["systemd.unit=basic.target", "systemd.firstboot=no"])
-            .start();
-        let children = format!("/proc/{0}/task/{0}/children", container.id());
-        let mut machine = Self {
-            _container: container,
-            leader: 0,
-            ports: [free_port(), free_port()],
-        };
-        // The first child only prepares the container; its own child is what boots.
-        until("systemd answers", async || {
-            let text = fs::read_to_string(&children).unwrap_or_default();
-            machine.leader = text.split_whitespace().last()?.parse().ok()?;
-            let state = machine
-                .run(&["systemctl", "is-system-running"])
-                .await
-                .ok()?;
-            ["running", "degraded"]
-                .contains(&state.trim())
-                .then_some(())
-        })
-        .await;
-        Ok(machine)
-    }
-
-    /// Runs a command inside; its output, or what it complained of. An exit status of `systemctl is-…` is no complaint.
-    async fn run(&self, words: &[&str]) -> Result<String, String> {
-        let ended = ProcessBuilder::program("nsenter")
-            .args(["--all", "--target", &self.leader.to_string()])
-            .args(words)
-            .run()
-            .await;
-        let is_question = words.iter().any(|word| word.starts_with("is-"));
-        if ended.code == Some(0) || is_question {
-            Ok(ended.stdout)
-        } else {
-            Err(format!(
-                "{words:?}: {:?}\n{}{}",
-                ended.code, ended.stdout, ended.stderr
-            ))
-        }
-    }
-
-    async fn does(&self, words: &[&str]) -> String {
-        match self.run(words).await {
-            Ok(output) => output,
-            Err(complaint) => {
-                let journal = self.run(&["journalctl", "--no-pager", "-n", "60"]).await;
-                panic!("{complaint}\n--- journal\n{}", journal.unwrap_or_default());
-            }
-        }
-    }
-
-    async fn property(&self, unit: &str, name: &str) -> String {
-        let line = format!("--property={name}");
-        let value = self
-            .does(&["systemctl", "show", "--value", &line, unit])
-            .await;
-        value.trim().to_owned()
-    }
-
-    /// Writes a file inside.
-    async fn write(&self, path: &str, mode: &str, text: &str) {
-        let ended = ProcessBuilder::program("nsenter")
-            .args(["--all", "--target", &self.leader.to_string()])
-            .args(["install", "-D", "-m", mode, "/dev/stdin", path])
-            .stdin(text)
-            .run()
-            .await;
-        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    }
-}
-
-#[expect(clippy::print_stdout, reason = "skipping is said aloud")]
-async fn machine(name: &str) -> Option<Machine> {
-    match Machine::boot(name).await {
-        Ok(machine) => Some(machine),
-        Err(reason) if std::env::var("BATWA_TEST_SYSTEMD").is_ok_and(|text| text == "require") => {
-            panic!("no real systemd can be booted: {reason}")
-        }
-        Err(reason) => {
-            println!("SKIPPED: a real systemd: {reason}");
-            None
-        }
-    }
-}
+/// The binary inside.
+const BATWA: &str = "/opt/copy/target/release/batwa";
 
 fn units() -> Vec<PathBuf> {
     let mut units: Vec<_> = fs::read_dir(Path::new(REPOSITORY).join("deploy"))
@@ -190,10 +61,10 @@ async fn systemd_finds_nothing_wrong_with_the_units() {
 
 #[tokio::test]
 async fn a_command_makes_itself_a_service_that_starts_restarts_and_reloads() {
-    let Some(machine) = machine("service").await else {
+    let Some(machine) = Machine::boot("service", Networks::Shared).await else {
         return;
     };
-    let [port, _] = machine.ports.map(|port| port.to_string());
+    let port = free_port().to_string();
     machine.write("/root/password", "600", ADMIN.1).await;
     let install = [
         BATWA,
@@ -290,10 +161,10 @@ async fn a_command_makes_itself_a_service_that_starts_restarts_and_reloads() {
 
 #[tokio::test]
 async fn a_master_alone_runs_as_a_user_of_its_own() {
-    let Some(machine) = machine("master").await else {
+    let Some(machine) = Machine::boot("master", Networks::Shared).await else {
         return;
     };
-    let [port, _] = machine.ports.map(|port| port.to_string());
+    let port = free_port().to_string();
     machine
         .does(&[
             BATWA,
@@ -334,13 +205,13 @@ async fn a_master_alone_runs_as_a_user_of_its_own() {
 
 #[tokio::test]
 async fn vms_of_an_agent_go_on_while_its_service_is_restarted_and_stopped() {
-    let Some(machine) = machine("agent").await else {
+    let Some(machine) = Machine::boot("agent", Networks::Shared).await else {
         return;
     };
     machine
         .does(&["test", "-x", "/usr/bin/qemu-system-x86_64"])
         .await;
-    let [port, agent_port] = machine.ports.map(|port| port.to_string());
+    let [port, agent_port] = [free_port(), free_port()].map(|port| port.to_string());
     let master_url = format!("http://127.0.0.1:{port}");
     machine.write("/root/password", "600", ADMIN.1).await;
     let master = [
@@ -371,7 +242,7 @@ async fn vms_of_an_agent_go_on_while_its_service_is_restarted_and_stopped() {
     machine
         .write("/etc/batwa-agent.env", "600", &settings)
         .await;
-    let unit = format!("{DEPLOY}/batwa-agent.service");
+    let unit = format!("{COPY}/deploy/batwa-agent.service");
     machine
         .does(&["install", "-m", "644", &unit, "/etc/systemd/system/"])
         .await;

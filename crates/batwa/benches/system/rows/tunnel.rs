@@ -56,7 +56,7 @@ pub(crate) async fn tunnel(report: &mut Report) -> anyhow::Result<()> {
     let mut beside = typed?;
     master.end_terminals().await?;
 
-    let mut figure = |name: &str, value: f64, unit: &str, target: Target| {
+    let mut figure = |name: &str, value: f64, unit: &'static str, target: Target| {
         report.figure(&format!("tunnel/{name}"), value, unit, target)
     };
     figure("50_typists/p50", quiet.p50(), "ms", Target::None)?;
