@@ -4,9 +4,14 @@ import { api, socketUrl, unwrap } from '$lib/api/client';
 import { problemOf, ProblemError } from '$lib/api/problem';
 import type { Terminal, TerminalKind } from '$lib/api/types';
 import { MAX_TYPED_AHEAD, TerminalSocket, type Connection, type Verdict } from '$lib/terminal/socket';
-import { TerminalView } from '$lib/terminal/xterm';
+import { keyBytes, withControl, type TouchKey } from '$lib/terminal/keys';
+import { TerminalView, type Look } from '$lib/terminal/xterm';
 import { events } from './events.svelte';
 import { settings } from './settings.svelte';
+import { toasts } from './toasts.svelte';
+
+/** Said once: a program that asks, asks often. */
+let told = false;
 
 const KEY = 'batwa.terminals';
 type Kept = { id: string; agent: string; vm: string; kind: TerminalKind };
@@ -27,6 +32,10 @@ export class TerminalTab {
 	view = $state.raw<TerminalView | null>(null);
 	searching = $state(false);
 	found = $state<{ index: number; count: number } | null>(null);
+	/** A paste that waits for a word, because each of its lines would run at once. */
+	pasting = $state.raw<{ text: string; lines: number } | null>(null);
+	/** Ctrl is held for the next key, on a phone. */
+	control = $state(false);
 	/** Output came while nobody looked. */
 	unseen = $state(false);
 	resumable = true;
@@ -51,7 +60,11 @@ export class TerminalTab {
 		try {
 			this.view ??= await TerminalView.make({
 				label: `Terminal of ${this.vm} on ${this.agent}`,
-				dark: isDark(),
+				look: look(),
+				pasting: (text, lines) => {
+					this.pasting = { text, lines };
+				},
+				copied: (text) => this.#copied(text),
 				typed: (text) => this.#typed(text),
 				resized: (cols, rows) => this.#socket?.resize(cols, rows),
 				key: (event) => this.#key(event),
@@ -147,7 +160,31 @@ export class TerminalTab {
 		}
 	}
 
-	#typed(text: string): void {
+	/** Pastes what waited, or forgets it. */
+	paste(text: string | null): void {
+		this.pasting = null;
+		if (text !== null) this.view?.paste(text);
+		this.view?.focus();
+	}
+
+	/** Presses a key that a phone does not have. */
+	press(key: TouchKey): void {
+		this.#typed(keyBytes(key, this.view?.applicationKeys ?? false));
+		this.view?.focus();
+	}
+
+	#copied(text: string): void {
+		if (!settings.terminal.clipboard) {
+			if (!told) toasts.show({ tone: 'info', title: `A program on ${this.vm} wanted to put text into your clipboard`, detail: 'Whether programs may is in the settings of terminals.' });
+			told = true;
+			return;
+		}
+		navigator.clipboard?.writeText(text).catch(() => undefined);
+	}
+
+	#typed(typed: string): void {
+		const text = this.control ? withControl(typed) : typed;
+		this.control = false;
 		// Whoever types while the session is still being opened means it.
 		if (!this.#socket) {
 			if (this.#early.length + text.length <= MAX_TYPED_AHEAD) this.#early += text;
@@ -271,12 +308,19 @@ class Terminals {
 		this.keep();
 	}
 
+	/** Takes up theme and settings, after either has changed. */
 	recolour(): void {
-		for (const tab of this.tabs) tab.view?.setDark(isDark());
+		for (const tab of this.tabs) tab.view?.setLook(look());
 	}
 }
 
-export function isDark(): boolean {
+function look(): Look {
+	const { fontSize, font, screenReader } = settings.terminal;
+	return { dark: isDark(), fontSize, font, screenReader };
+}
+
+function isDark(): boolean {
+	if (settings.terminal.colours !== 'page') return settings.terminal.colours === 'dark';
 	if (settings.theme === 'auto') return matchMedia('(prefers-color-scheme: dark)').matches;
 	return settings.theme !== 'light';
 }

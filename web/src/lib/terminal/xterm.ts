@@ -3,17 +3,27 @@
 import type { FitAddon } from '@xterm/addon-fit';
 import type { ISearchOptions, SearchAddon } from '@xterm/addon-search';
 import type { Terminal } from '@xterm/xterm';
+import { copied, linesRun } from './paste';
 import { DARK, LIGHT } from './theme';
+
+/** What can be changed while it is open. */
+export type Look = { dark: boolean; fontSize: number; /** Empty for the usual one. */ font: string; screenReader: boolean };
 
 export type ViewOptions = {
 	label: string;
-	dark: boolean;
+	look: Look;
+	/** A paste that would run so many lines at once; who takes it pastes it later, or never. */
+	pasting: (text: string, lines: number) => void;
+	/** A program put this into the clipboard. */
+	copied: (text: string) => void;
 	typed: (text: string) => void;
 	resized: (cols: number, rows: number) => void;
 	/** Keys that the page wants, such as the one that opens the search; `true` takes them from the terminal. */
 	key: (event: KeyboardEvent) => boolean;
 	found: (index: number, count: number) => void;
 };
+
+const FONTS = 'ui-monospace, "SF Mono", "Cascadia Mono", "JetBrains Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace';
 
 const SEARCH: ISearchOptions = {
 	decorations: {
@@ -60,15 +70,12 @@ export class TerminalView {
 		]);
 		const term = new Terminal({
 			allowProposedApi: true,
-			fontFamily: 'ui-monospace, "SF Mono", "Cascadia Mono", "JetBrains Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace',
-			fontSize: 13,
 			lineHeight: 1.15,
 			scrollback: 10_000,
 			cursorBlink: !matchMedia('(prefers-reduced-motion: reduce)').matches,
 			minimumContrastRatio: 4.5,
 			macOptionIsMeta: true,
-			rightClickSelectsWord: false,
-			theme: options.dark ? DARK : LIGHT
+			rightClickSelectsWord: false
 		});
 		const fit = new FitAddon();
 		const search = new SearchAddon();
@@ -93,6 +100,25 @@ export class TerminalView {
 			}
 		};
 		const view = new TerminalView(term, fit, search, loadWebgl);
+		view.setLook(options.look);
+		term.parser.registerOscHandler(52, (data) => {
+			const text = copied(data);
+			if (text !== null) options.copied(text);
+			return true;
+		});
+		// Before xterm.js hears of it.
+		view.element.addEventListener(
+			'paste',
+			(event) => {
+				const text = event.clipboardData?.getData('text/plain') ?? '';
+				const lines = linesRun(text, term.modes.bracketedPasteMode);
+				if (lines === 0) return;
+				event.preventDefault();
+				event.stopPropagation();
+				options.pasting(text, lines);
+			},
+			true
+		);
 		term.onData(options.typed);
 		term.onBinary(options.typed);
 		term.onResize(({ cols, rows }) => options.resized(cols, rows));
@@ -176,18 +202,20 @@ export class TerminalView {
 		this.#term.focus();
 	}
 
-	setFontSize(size: number): void {
-		this.#term.options.fontSize = size;
-		this.fit();
+	/** Whether a full-screen program wants arrows of its own kind. */
+	get applicationKeys(): boolean {
+		return this.#term.modes.applicationCursorKeysMode;
 	}
 
-	setDark(dark: boolean): void {
-		this.#term.options.theme = dark ? DARK : LIGHT;
-	}
-
-	/** Screen readers need the text beside the picture; that costs, so only they get it. */
-	setScreenReader(on: boolean): void {
-		this.#term.options.screenReaderMode = on;
+	setLook({ dark, fontSize, font, screenReader }: Look): void {
+		const options = this.#term.options;
+		options.theme = dark ? DARK : LIGHT;
+		options.fontSize = fontSize;
+		options.fontFamily = font ? `"${font}", ${FONTS}` : FONTS;
+		// Screen readers need the text beside the picture; that costs, so only they get it.
+		options.screenReaderMode = screenReader;
+		this.element.dataset.colours = dark ? 'dark' : 'light';
+		if (this.#opened) this.fit();
 	}
 
 	dispose(): void {
