@@ -139,6 +139,12 @@ impl FakeDriver {
         self.steps.add_permits(n);
     }
 
+    /// How many of the steps that were allowed are not made yet.
+    #[must_use]
+    pub fn steps_left(&self) -> usize {
+        self.steps.available_permits()
+    }
+
     /// From now on no call returns, as with a hung daemon.
     pub fn hang(&self) {
         self.hangs.send_replace(true);

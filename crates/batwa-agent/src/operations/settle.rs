@@ -45,6 +45,8 @@ pub(crate) struct Evidence {
     pub(crate) state: Option<VmState>,
     /// Whether what the operation works for is there: its snapshot, its clone, the new size.
     pub(crate) reached: bool,
+    /// Whether the VM may be stopped for it.
+    pub(crate) may_stop: bool,
 }
 
 impl From<Option<VmState>> for Evidence {
@@ -52,6 +54,7 @@ impl From<Option<VmState>> for Evidence {
         Self {
             state,
             reached: false,
+            may_stop: false,
         }
     }
 }
@@ -82,6 +85,7 @@ pub(crate) fn evidence(
     Evidence {
         state: Some(vm.state),
         reached,
+        may_stop: request.stops(),
     }
 }
 
@@ -171,6 +175,8 @@ pub(crate) fn settle(
             (true, Pause::None, _) => Succeed,
             (true, _, Stopped | Running) => Run(OperationKind::Start),
             (false, _, Stopped) | (false, Pause::Off, Running | Stopping) => Run(kind),
+            // Cut off before it was stopped.
+            (false, Pause::None, Running) if evidence.may_stop => Run(kind),
             (false, Pause::None, Running) => Fail("somebody started the VM meanwhile"),
             _ => Fail("the VM is busy otherwise"),
         },
@@ -260,6 +266,7 @@ mod tests {
                             let evidence = Evidence {
                                 state: observed,
                                 reached,
+                                may_stop: pause != Pause::None,
                             };
                             (kind, state, pause, evidence)
                         })

@@ -122,6 +122,12 @@ impl Lab {
         self.dir.take().unwrap()
     }
 
+    /// Its folder; the agent goes on until its runtime ends.
+    pub(crate) fn abandon(mut self) -> TempDir {
+        self.tasks.detach_all();
+        self.dir.take().unwrap()
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }

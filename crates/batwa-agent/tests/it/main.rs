@@ -9,6 +9,7 @@
 mod compat_agent;
 mod driver_contract;
 mod errors;
+mod faults;
 mod lab;
 mod legacy;
 mod multipass_actions;
