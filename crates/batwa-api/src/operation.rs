@@ -95,6 +95,12 @@ impl OperationRequest {
         }
     }
 
+    /// Whether it may hold passwords: user-data does.
+    #[must_use]
+    pub fn has_secrets(&self) -> bool {
+        matches!(self, Self::Create { spec } if spec.cloud_init.is_some())
+    }
+
     /// Whether a VM that runs is to be stopped for it, and started again.
     #[must_use]
     pub fn stops(&self) -> bool {
@@ -309,6 +315,15 @@ pub enum Stage {
     CleaningUp,
 }
 
+/// Something that an operation was at, and since when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Step {
+    /// What it was at.
+    pub stage: Stage,
+    /// When that began.
+    pub began_at: Timestamp,
+}
+
 /// One operation, as agent and master both keep it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Operation {
@@ -331,6 +346,9 @@ pub struct Operation {
     /// What it is at, while it runs; what it was at, when it failed.
     #[serde(default)]
     pub stage: Option<Stage>,
+    /// What it has been at, the first first, the stage it is at last; at most [`Operation::MAX_STEPS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
     /// Per cent of the stage, where that can be known.
     #[serde(default)]
     pub progress: Option<f64>,
@@ -352,6 +370,12 @@ pub struct Operation {
     /// Who asked, on the master.
     #[serde(default)]
     pub requested_by: Option<String>,
+    /// From which address, on the master.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_from: Option<String>,
+    /// Until when the master keeps it for a machine that is offline: it has not been sent yet. `None` once it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_until: Option<Timestamp>,
     /// When it was accepted.
     pub created_at: Timestamp,
     /// When it left the queue.
@@ -363,6 +387,18 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// Most steps that are kept: no driver has more, and a VM that boots again and again must not grow it for ever.
+    pub const MAX_STEPS: usize = 32;
+
+    /// Notes that a new stage begins.
+    pub fn enter(&mut self, stage: Stage, now: Timestamp) {
+        if self.stage != Some(stage) && self.steps.len() < Self::MAX_STEPS {
+            let began_at = now;
+            self.steps.push(Step { stage, began_at });
+        }
+        self.stage = Some(stage);
+    }
+
     /// An operation that has been accepted and waits for its turn.
     #[must_use]
     pub fn new(
@@ -381,6 +417,7 @@ impl Operation {
             snapshot: request.snapshot().cloned(),
             state: OperationState::Queued,
             stage: None,
+            steps: Vec::new(),
             progress: None,
             bytes_done: None,
             bytes_total: None,
@@ -388,6 +425,8 @@ impl Operation {
             error: None,
             late: false,
             requested_by: None,
+            requested_from: None,
+            waits_until: None,
             created_at,
             started_at: None,
             finished_at: None,

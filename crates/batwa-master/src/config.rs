@@ -29,6 +29,8 @@ pub struct MasterConfig {
     pub open_registration: bool,
     /// How long an old blocking call waits for its operation.
     pub operation_timeout: Duration,
+    /// How long finished operations are kept.
+    pub operations_kept: Duration,
     /// The first admin's name, with [`Self::admin_password_file`].
     pub admin_user: String,
     /// A file with the first admin's password; ignored once an admin exists.
@@ -58,6 +60,7 @@ impl MasterConfig {
             trusted_proxies: Vec::new(),
             open_registration: false,
             operation_timeout: Duration::from_secs(15 * 60),
+            operations_kept: Duration::from_secs(30 * 24 * 60 * 60),
             admin_user: "admin".to_owned(),
             admin_password_file: None,
             session_limits: SessionLimits::default(),

@@ -621,6 +621,12 @@ pub(crate) struct OperationsArgs {
     /// Only operations of this VM
     #[arg(long, value_name = "NAME")]
     pub(crate) vm: Option<String>,
+    /// Only operations of these kinds, separated by commas, such as `create,snapshot`
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<String>,
+    /// Only what this account asked for
+    #[arg(long, value_name = "NAME")]
+    pub(crate) requested_by: Option<String>,
     /// How many at most, the newest first
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub(crate) limit: usize,
@@ -647,6 +653,15 @@ pub(crate) enum OperationsTask {
     },
     /// Wait for an operation, showing its progress
     Wait {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        wait: WaitArgs,
+        #[command(flatten)]
+        master: MasterArgs,
+    },
+    /// Ask for the same again as an operation that failed or was cancelled
+    Retry {
         /// Its id
         id: String,
         #[command(flatten)]

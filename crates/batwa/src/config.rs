@@ -68,6 +68,9 @@ pub(crate) fn master(
     if let Some(timeout) = settings.parse("operation-timeout", duration)? {
         config.operation_timeout = timeout;
     }
+    if let Some(kept) = settings.parse("operations-kept", duration)? {
+        config.operations_kept = kept;
+    }
     if let Some(user) = settings.text("admin-user") {
         user.clone_into(&mut config.admin_user);
     }

@@ -185,7 +185,7 @@ impl Record {
         match update {
             ProgressUpdate::Stage(stage) => {
                 at_once = live.operation.stage != Some(stage);
-                live.operation.stage = Some(stage);
+                live.operation.enter(stage, Timestamp::now());
                 live.operation.progress = None;
                 live.operation.bytes_done = None;
                 live.operation.bytes_total = None;

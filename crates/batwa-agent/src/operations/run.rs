@@ -326,7 +326,7 @@ impl Operations {
         driver: &Arc<dyn Driver>,
     ) -> Result<(), DriverError> {
         record.change(|operation| {
-            operation.stage = Some(Stage::CleaningUp);
+            operation.enter(Stage::CleaningUp, Timestamp::now());
             operation.progress = None;
             operation.message = Some("removing what was made".to_owned());
         });

@@ -29,8 +29,8 @@ const SIGHTINGS_INTERVAL: Duration = Duration::from_secs(60);
 const TIDY_INTERVAL: Duration = Duration::from_secs(600);
 /// How long it is kept who opened a terminal session that no agent told of: its agent may be away for a while.
 const OPENERS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long finished operations are kept.
-const OPERATIONS_KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// How often it is looked at what waits for machines that are offline.
+const KEPT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs until `stop`, then writes down what is left.
 pub(crate) async fn run(app: App, stop: CancellationToken) {
@@ -43,6 +43,8 @@ pub(crate) async fn run(app: App, stop: CancellationToken) {
     }
     let mut sightings = interval(SIGHTINGS_INTERVAL);
     sightings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut kept = interval(KEPT_INTERVAL);
+    kept.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut tidy = interval_at(Instant::now() + TIDY_INTERVAL, TIDY_INTERVAL);
     loop {
         let saved = tokio::select! {
@@ -58,6 +60,14 @@ pub(crate) async fn run(app: App, stop: CancellationToken) {
                 Ok(())
             }
             _ = sightings.tick() => save_sightings(&app).await,
+            _ = kept.tick() => match app.give_up_in_vain().await {
+                Err(Error::Store(error)) => Err(error),
+                Err(error) => {
+                    tracing::warn!("cannot give up what waits for a machine: {error}");
+                    Ok(())
+                }
+                Ok(()) => Ok(()),
+            },
             _ = tidy.tick() => tidy_up(&app).await,
         };
         if let Err(error) = saved {
@@ -175,7 +185,8 @@ async fn tidy_up(app: &App) -> Result<(), StoreError> {
     let stored = app.store().openers().await?;
     app.fleet()
         .forget_openers(&stored.into_iter().map(|(id, _)| id).collect());
-    app.store().prune_operations(now - OPERATIONS_KEPT).await
+    let kept = app.config().operations_kept;
+    app.store().prune_operations(now - kept).await
 }
 
 impl App {

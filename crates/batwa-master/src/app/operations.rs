@@ -4,7 +4,9 @@
 //! point leaves an operation that its agent knows, or one that can be shown never to have begun. The agent's
 //! journal decides, never a timer alone. Agents from before v1 have no journal: `old.rs`.
 
+mod kept;
 pub(crate) mod old;
+mod settle;
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,6 +23,7 @@ use batwa_api::{
 };
 use sha2::{Digest, Sha256};
 
+use self::kept::GivenUp;
 use super::{
     App, Error,
     agents::unknown,
@@ -41,8 +44,6 @@ use crate::{
 const IDEMPOTENCY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest such key.
 const MAX_KEY: usize = 255;
-/// How long an operation that its agent may not have got is still brought to it; later nobody expects it to begin.
-const RESEND_WITHIN: Duration = Duration::from_secs(10 * 60);
 /// How often it is tried at once.
 const SEND_TRIES: u32 = 3;
 /// Between two tries.
@@ -57,8 +58,27 @@ pub(crate) struct Ask {
     pub(crate) vm: VmName,
     /// What.
     pub(crate) request: OperationRequest,
+    /// How it is to reach its machine.
+    pub(crate) delivery: Delivery,
+}
+
+/// How an operation is to reach its machine.
+#[derive(Debug, Clone)]
+pub(crate) struct Delivery {
     /// The caller's `Idempotency-Key`.
     pub(crate) key: Option<String>,
+    /// How long it is kept for a machine that is offline; refused there when absent.
+    pub(crate) keep_for: Option<Duration>,
+}
+
+impl Delivery {
+    /// Now or not at all.
+    pub(crate) fn at_once() -> Self {
+        Self {
+            key: None,
+            keep_for: None,
+        }
+    }
 }
 
 impl App {
@@ -79,8 +99,15 @@ impl App {
         {
             return self.accepted_before(accepted).await;
         }
-        let contact = self.online(&ask.agent)?;
-        if let Err(error) = preflight(self, &ask) {
+        let (contact, checked) = match (self.online(&ask.agent), ask.delivery.keep_for) {
+            (Ok(contact), _) => (Some(contact), preflight(self, &ask)),
+            (Err(error), Some(_)) if self.may_come_online(&ask.agent) => {
+                tracing::debug!("an operation is kept: {error}");
+                (None, self.check_to_keep(&ask))
+            }
+            (Err(error), _) => return Err(error),
+        };
+        if let Err(error) = checked {
             let record = Record {
                 outcome: Outcome::Failed,
                 detail: Some(error.to_string()),
@@ -89,7 +116,13 @@ impl App {
             self.audit(caller, record).await?;
             return Err(error);
         }
-        let operation = new_operation(caller, &ask);
+        let mut operation = new_operation(caller, &ask);
+        if contact.is_none() {
+            operation.waits_until = ask
+                .delivery
+                .keep_for
+                .and_then(|keep| operation.created_at.checked_add(keep).ok());
+        }
         let new = NewOperation {
             operation: operation.clone(),
             request: StartOperation {
@@ -111,6 +144,11 @@ impl App {
         let record = Record {
             detail: Some(format!("operation {id}")),
             ..Record::ok(action_name(&ask), target(&ask))
+        };
+        let Some(contact) = contact else {
+            self.say_that_it_waits(operation);
+            self.audit(caller, record).await?;
+            return self.operation(id).await;
         };
         // A caller that hangs up cancels nothing: the rest runs as a task of the master.
         let app = self.clone();
@@ -262,104 +300,6 @@ impl App {
         }
     }
 
-    /// Settles the unfinished operations of an agent that came online.
-    pub(super) fn settle_operations(&self, agent: &AgentId) {
-        let Some(contact) = self.fleet().contact(agent) else {
-            return;
-        };
-        for operation in self.fleet().unsettled_operations(agent) {
-            let app = self.clone();
-            let contact = contact.clone();
-            let legacy = self.is_legacy(agent);
-            self.tasks().spawn(async move {
-                let settling = async {
-                    if legacy {
-                        app.settle_old(&contact, operation).await
-                    } else {
-                        app.settle(&contact, operation).await
-                    }
-                };
-                let settled = tokio::select! {
-                    () = app.stopping().cancelled() => return,
-                    settled = settling => settled,
-                };
-                if let Err(error) = settled {
-                    tracing::warn!(
-                        "an operation of agent `{}` is not settled yet: {error}",
-                        contact.id
-                    );
-                }
-            });
-        }
-    }
-
-    async fn settle(&self, contact: &Contact, operation: Operation) -> Result<(), Error> {
-        let id = operation.id;
-        match contact.client.operation(id).await {
-            Ok(heard) => {
-                self.fleet()
-                    .hear_operation(&contact.id, heard, Heard::AsChange);
-                Ok(())
-            }
-            Err(error) if error.is_not_found() => {
-                let request = self.store().operation_request(id).await?;
-                match settle_unknown(&operation, request, Timestamp::now()) {
-                    Unknown::Send(request) => match self.send(contact, id, &request).await {
-                        Ok(()) => Ok(()),
-                        Err(refusal) => {
-                            // The caller was told 202: the row must end, and say why.
-                            let problem = refusal.to_problem();
-                            self.fail(operation, problem.code, &problem.detail).await
-                        }
-                    },
-                    Unknown::NeverBegan => {
-                        self.fail(
-                            operation,
-                            ProblemCode::Unavailable,
-                            "it never reached the machine, which has no record of it: nothing was done",
-                        )
-                        .await
-                    }
-                }
-            }
-            Err(error) => Err(agent_error(&contact.id, error)),
-        }
-    }
-
-    /// Ends an operation that its agent cannot end.
-    async fn fail(
-        &self,
-        operation: Operation,
-        code: ProblemCode,
-        detail: &str,
-    ) -> Result<(), Error> {
-        let agent = operation.agent_id.clone();
-        let failed = Operation {
-            state: OperationState::Failed,
-            finished_at: Some(Timestamp::now()),
-            message: None,
-            error: Some(OperationError {
-                code,
-                detail: format!("{} of VM `{}`: {detail}", operation.kind, operation.vm),
-                hint: None,
-                field: None,
-                log: Vec::new(),
-            }),
-            ..operation
-        };
-        self.store()
-            .save_operations(std::slice::from_ref(&failed))
-            .await?;
-        if self.fleet().operation(failed.id).is_none() {
-            self.fleet().add_operation(Operation {
-                state: OperationState::Queued,
-                ..failed.clone()
-            });
-        }
-        self.fleet().hear_operation(&agent, failed, Heard::AsChange);
-        Ok(())
-    }
-
     /// One operation.
     pub(crate) async fn operation(&self, id: OperationId) -> Result<Operation, Error> {
         if let Some(operation) = self.fleet().operation(id) {
@@ -430,6 +370,15 @@ impl App {
                 format!("operation `{id}` is {} already", operation.state.as_str()),
             ))));
         }
+        let target = format!("{}/{}", operation.agent_id, operation.vm);
+        let record = Record {
+            detail: Some(format!("operation {id}")),
+            ..Record::ok("operation.cancel", target)
+        };
+        if operation.waits_until.is_some() {
+            self.audit(caller, record).await?;
+            return self.give_up(operation, GivenUp::Cancelled).await;
+        }
         let contact = self.online(&operation.agent_id)?;
         if self.is_legacy(&operation.agent_id) {
             return Err(Error::Problem(Box::new(Problem::new(
@@ -445,17 +394,54 @@ impl App {
             .cancel_operation(id)
             .await
             .map_err(|error| agent_error(&contact.id, error))?;
-        let target = format!("{}/{}", operation.agent_id, operation.vm);
-        let record = Record {
-            detail: Some(format!("operation {id}")),
-            ..Record::ok("operation.cancel", target)
-        };
         self.audit(caller, record).await?;
         if let Ok(heard) = contact.client.operation(id).await {
             self.fleet()
                 .hear_operation(&contact.id, heard, Heard::AsChange);
         }
         self.operation(id).await
+    }
+
+    /// Asks for the same again as an operation that failed or was cancelled.
+    pub(crate) async fn retry_operation(
+        &self,
+        caller: &Caller,
+        id: OperationId,
+        delivery: Delivery,
+    ) -> Result<Operation, Error> {
+        caller.require(Right::Manage)?;
+        let operation = self.operation(id).await?;
+        let refuse = |detail: String| {
+            Err(Error::Problem(Box::new(Problem::new(
+                ProblemCode::IllegalState,
+                detail,
+            ))))
+        };
+        match operation.state {
+            OperationState::Failed | OperationState::Cancelled => {}
+            state => {
+                return refuse(format!(
+                    "operation `{id}` is {}: only one that failed or was cancelled is asked for again",
+                    state.as_str()
+                ));
+            }
+        }
+        let Some(StartOperation { vm, request }) = self.store().operation_request(id).await? else {
+            return refuse(format!(
+                "what operation `{id}` was asked is not kept, as it held user-data or came from elsewhere: ask anew"
+            ));
+        };
+        let preflight = match request {
+            OperationRequest::Create { .. } => Self::check_create,
+            _ => Self::check_action,
+        };
+        let ask = Ask {
+            agent: operation.agent_id,
+            vm,
+            request,
+            delivery,
+        };
+        self.start_operation(caller, ask, preflight).await
     }
 
     /// What an operation's driver printed.
@@ -486,33 +472,10 @@ impl App {
     }
 }
 
-/// What to do about an operation of which its agent has no record.
-#[derive(Debug, PartialEq)]
-enum Unknown {
-    /// Bring it to the agent now.
-    Send(Box<StartOperation>),
-    /// It never began, and nobody waits for it any more.
-    NeverBegan,
-}
-
-fn settle_unknown(
-    operation: &Operation,
-    request: Option<StartOperation>,
-    now: Timestamp,
-) -> Unknown {
-    let age = now.duration_since(operation.created_at).unsigned_abs();
-    match request {
-        // Once the agent had begun, having no record of it means that its journal is gone: never begin again.
-        Some(request) if operation.state == OperationState::Queued && age < RESEND_WITHIN => {
-            Unknown::Send(Box::new(request))
-        }
-        _ => Unknown::NeverBegan,
-    }
-}
-
 fn new_operation(caller: &Caller, ask: &Ask) -> Operation {
     Operation {
         requested_by: Some(caller.name.to_string()),
+        requested_from: Some(caller.source.address.to_string()),
         ..Operation::new(
             OperationId::new(),
             ask.agent.clone(),
@@ -524,7 +487,7 @@ fn new_operation(caller: &Caller, ask: &Ask) -> Operation {
 }
 
 fn idempotency(caller: &Caller, ask: &Ask) -> Result<Option<Idempotency>, Error> {
-    let Some(key) = &ask.key else {
+    let Some(key) = &ask.delivery.key else {
         return Ok(None);
     };
     if key.is_empty() || key.len() > MAX_KEY || !key.bytes().all(|b| b.is_ascii_graphic()) {
@@ -640,50 +603,18 @@ mod tests {
 
     use super::*;
 
-    fn operation(state: OperationState) -> Operation {
-        Operation {
-            state,
+    #[test]
+    fn an_unfinished_operation_is_named_when_nobody_waits_any_longer() {
+        let running = Operation {
+            state: OperationState::Running,
             ..Operation::new(
                 OperationId::new(),
                 AgentId::parse("lab").unwrap(),
                 VmName::parse("web").unwrap(),
                 &OperationRequest::Start,
-                Timestamp::from_second(1_800_000_000).unwrap(),
+                Timestamp::now(),
             )
-        }
-    }
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(1_800_000_000 + second).unwrap()
-    }
-
-    #[test]
-    fn operations_unknown_to_their_agent_are_sent_again_only_while_fresh_and_never_begun() {
-        let request = StartOperation {
-            vm: VmName::parse("web").unwrap(),
-            request: OperationRequest::Start,
         };
-        let queued = operation(OperationState::Queued);
-        let running = operation(OperationState::Running);
-        let again = Unknown::Send(Box::new(request.clone()));
-        for (operation, given, age, expected) in [
-            (&queued, Some(request.clone()), 60, &again),
-            (&queued, Some(request.clone()), 601, &Unknown::NeverBegan),
-            (&queued, None, 60, &Unknown::NeverBegan),
-            (&running, Some(request), 60, &Unknown::NeverBegan),
-        ] {
-            assert_eq!(
-                settle_unknown(operation, given, at(age)),
-                *expected,
-                "{:?} after {age} s",
-                operation.state
-            );
-        }
-    }
-
-    #[test]
-    fn an_unfinished_operation_is_named_when_nobody_waits_any_longer() {
-        let running = operation(OperationState::Running);
         let error = outcome(&running).unwrap_err();
         assert_eq!(error.code(), ProblemCode::Timeout);
         assert!(error.to_string().contains(&running.id.to_string()));

@@ -15,7 +15,7 @@ use super::{
     agents::unknown,
     audit::Record,
     auth::{Caller, Right},
-    operations::{Ask, no_local_agent},
+    operations::{Ask, Delivery, no_local_agent},
 };
 use crate::fleet::{Found, query::VmQuery, searching::TooManySearches};
 
@@ -119,7 +119,7 @@ impl App {
         caller: &Caller,
         agent: &AgentId,
         create: CreateVm,
-        key: Option<String>,
+        delivery: Delivery,
     ) -> Result<Operation, Error> {
         caller.require(Right::Manage)?;
         let mut errors = self.check_spec(agent, &create);
@@ -135,7 +135,7 @@ impl App {
             agent: agent.clone(),
             vm: name,
             request: OperationRequest::Create { spec: create.spec },
-            key,
+            delivery,
         };
         self.start_operation(caller, ask, Self::check_create).await
     }
@@ -159,7 +159,7 @@ impl App {
         })
     }
 
-    fn check_create(&self, ask: &Ask) -> Result<(), Error> {
+    pub(super) fn check_create(&self, ask: &Ask) -> Result<(), Error> {
         self.check_room(&ask.agent, &ask.vm)?;
         let stuck = self.fleet().read(|state| {
             let entry = state.agents.get(&ask.agent)?;
@@ -203,13 +203,13 @@ impl App {
         caller: &Caller,
         vm: VmRef,
         request: OperationRequest,
-        key: Option<String>,
+        delivery: Delivery,
     ) -> Result<Operation, Error> {
         let ask = Ask {
             agent: vm.agent,
             vm: vm.name,
             request,
-            key,
+            delivery,
         };
         self.start_operation(caller, ask, Self::check_action).await
     }
@@ -237,7 +237,7 @@ impl App {
     }
 
     /// Refuses a new VM where none may be made, or none of that name.
-    fn check_room(&self, agent: &AgentId, name: &VmName) -> Result<(), Error> {
+    pub(super) fn check_room(&self, agent: &AgentId, name: &VmName) -> Result<(), Error> {
         let words = Self::agent_words(agent);
         let cordoned = self.fleet().read(|state| {
             let record = state
@@ -262,7 +262,7 @@ impl App {
 
     /// Refuses what is not possible in the VM's state, unless something is under way that will change it: the
     /// agent queues commands for one VM and decides when it comes to them.
-    fn check_action(&self, ask: &Ask) -> Result<(), Error> {
+    pub(super) fn check_action(&self, ask: &Ask) -> Result<(), Error> {
         let vm = VmRef {
             agent: ask.agent.clone(),
             name: ask.vm.clone(),

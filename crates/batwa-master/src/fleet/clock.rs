@@ -76,6 +76,9 @@ impl Clock {
         operation.created_at = self.past(operation.created_at, now);
         operation.started_at = operation.started_at.map(|time| self.past(time, now));
         operation.finished_at = operation.finished_at.map(|time| self.past(time, now));
+        for step in &mut operation.steps {
+            step.began_at = self.past(step.began_at, now);
+        }
         operation
     }
 

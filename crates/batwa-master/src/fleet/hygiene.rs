@@ -87,6 +87,7 @@ pub(crate) fn info(mut info: AgentInfo) -> AgentInfo {
 /// An operation within bounds.
 pub(crate) fn operation(mut operation: Operation) -> Operation {
     message(&mut operation.message);
+    operation.steps.truncate(Operation::MAX_STEPS);
     operation.progress = operation
         .progress
         .filter(|percent| percent.is_finite())

@@ -5,6 +5,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use batwa_api::{
+    Timestamp,
     event::Event,
     id::{AgentId, OperationId},
     name::VmName,
@@ -35,6 +36,8 @@ pub(crate) enum Heard {
     InSnapshot,
     /// As a change, or as the answer to a question.
     AsChange,
+    /// It is the master's own: the agent has not got it.
+    FromMaster,
 }
 
 impl Fleet {
@@ -74,23 +77,20 @@ impl Fleet {
 
     /// The VMs of an agent whose end an operation explains: one that is under way, or of those that the agent tells of.
     pub(crate) fn explained(&self, agent: &AgentId, told: &[Operation]) -> BTreeSet<VmName> {
-        let explains = |operation: &Operation| {
-            matches!(
-                operation.kind,
-                OperationKind::Create | OperationKind::Delete | OperationKind::Purge
-            )
+        // What a create or a clone made goes again when it is cut off.
+        let gone = |operation: &Operation| match operation.kind {
+            OperationKind::Create | OperationKind::Delete | OperationKind::Purge => {
+                Some(operation.vm.clone())
+            }
+            _ => operation.target.clone(),
         };
         let operations = self.operations.lock().expect("no holder panics");
         let live = operations.values().filter_map(|live| {
             let operation = live.operation.borrow();
-            let counts = operation.agent_id == *agent
-                && !operation.state.is_finished()
-                && explains(&operation);
-            counts.then(|| operation.vm.clone())
+            let counts = operation.agent_id == *agent && !operation.state.is_finished();
+            counts.then(|| gone(&operation)).flatten()
         });
-        let told = told.iter().filter(|operation| explains(operation));
-        live.chain(told.map(|operation| operation.vm.clone()))
-            .collect()
+        live.chain(told.iter().filter_map(gone)).collect()
     }
 
     /// Whether an operation is why a VM is not there any more.
@@ -115,6 +115,20 @@ impl Fleet {
         operations
             .get(&id)
             .map(|live| live.operation.borrow().clone())
+    }
+
+    /// Operations that wait for a machine to come online, and since `now` in vain.
+    pub(crate) fn operations_in_vain(&self, now: Timestamp) -> Vec<Operation> {
+        let operations = self.operations.lock().expect("no holder panics");
+        operations
+            .values()
+            .filter(|live| !live.sending)
+            .map(|live| live.operation.borrow().clone())
+            .filter(|operation| {
+                !operation.state.is_finished()
+                    && operation.waits_until.is_some_and(|until| until <= now)
+            })
+            .collect()
     }
 
     /// Operations of an agent that are not finished and that nobody is bringing to it right now.
@@ -148,6 +162,9 @@ impl Fleet {
                 }
                 // What the master wrote down first stays: the agent does not know who asked.
                 operation.requested_by = known.requested_by.clone();
+                operation.requested_from = known.requested_from.clone();
+                operation.waits_until = known.waits_until.filter(|_| heard == Heard::FromMaster);
+                operation.target = known.target.clone();
                 operation.created_at = known.created_at;
                 operation.kind = known.kind;
                 operation.vm = known.vm.clone();
@@ -170,6 +187,8 @@ impl Fleet {
                     return;
                 }
                 operation.requested_by = None;
+                operation.requested_from = None;
+                operation.waits_until = None;
                 operations.insert(
                     operation.id,
                     Live {

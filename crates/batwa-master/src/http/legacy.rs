@@ -33,7 +33,7 @@ use crate::{
         App, Error,
         agents::{RegisterAgent, unknown},
         auth::Caller,
-        operations::outcome,
+        operations::{Delivery, outcome},
         vms::VmRef,
     },
     fleet::{
@@ -218,7 +218,9 @@ pub(crate) async fn create(
             labels: BTreeMap::new(),
         },
     };
-    let operation = app.create_vm(&caller, &agent, create, None).await?;
+    let operation = app
+        .create_vm(&caller, &agent, create, Delivery::at_once())
+        .await?;
     finished(&app, &operation).await?;
     Ok(Json(json!({
         "success": true,
@@ -280,7 +282,9 @@ async fn act(
     if Some(listed.vm.state) == done && idle && !listed.stale {
         return Ok(());
     }
-    let operation = app.act_on_vm(caller, vm, request, None).await?;
+    let operation = app
+        .act_on_vm(caller, vm, request, Delivery::at_once())
+        .await?;
     finished(app, &operation).await
 }
 

@@ -14,6 +14,8 @@ use crate::{
 
 /// Longest time that a caller may ask to wait for an operation.
 const MAX_WAIT: Duration = Duration::from_secs(15 * 60);
+/// Longest time that an operation is kept for a machine that is offline.
+const MAX_KEEP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Reads parameters that several lists have.
 pub(crate) struct ListParams;
@@ -99,23 +101,48 @@ pub(crate) fn words_of<T: DeserializeOwned>(
         .collect()
 }
 
-/// How long a caller wants to wait: `30s`, `2m`, `500ms`, or seconds.
+/// How long to wait for an operation's end.
 pub(crate) fn wait(text: Option<&str>) -> Result<Option<Duration>, Error> {
     let Some(text) = text else {
         return Ok(None);
     };
+    duration(text)
+        .map(|wait| Some(wait.min(MAX_WAIT)))
+        .ok_or_else(|| Error::invalid("wait", "write how long to wait as `30s`, `2m` or `500ms`"))
+}
+
+/// How long an operation is kept for a machine that is offline.
+pub(crate) fn keep_for(text: Option<&str>) -> Result<Option<Duration>, Error> {
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    duration(text)
+        .filter(|keep| !keep.is_zero())
+        .map(|keep| Some(keep.min(MAX_KEEP)))
+        .ok_or_else(|| {
+            Error::invalid(
+                "when_online",
+                "write how long to keep it as `30m`, `12h` or `3d`",
+            )
+        })
+}
+
+/// A whole number with its unit; seconds where there is none.
+fn duration(text: &str) -> Option<Duration> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let wait = number.parse::<u64>().ok().and_then(|number| match unit {
+    let number = number.parse::<u64>().ok()?;
+    let seconds = |unit: u64| Some(Duration::from_secs(number.checked_mul(unit)?));
+    match unit {
         "ms" => Some(Duration::from_millis(number)),
-        "" | "s" => Some(Duration::from_secs(number)),
-        "m" => Some(Duration::from_secs(number.checked_mul(60)?)),
+        "" | "s" => seconds(1),
+        "m" => seconds(60),
+        "h" => seconds(60 * 60),
+        "d" => seconds(24 * 60 * 60),
         _ => None,
-    });
-    wait.map(|wait| Some(wait.min(MAX_WAIT)))
-        .ok_or_else(|| Error::invalid("wait", "write how long to wait as `30s`, `2m` or `500ms`"))
+    }
 }
 
 #[cfg(test)]
@@ -132,7 +159,7 @@ mod tests {
         assert_eq!(read("2m"), Duration::from_secs(120));
         assert_eq!(read("500ms"), Duration::from_millis(500));
         assert_eq!(read("99999m"), MAX_WAIT);
-        for bad in ["", "s", "1h", "-1s", "1.5s", "99999999999999999999s"] {
+        for bad in ["", "s", "1w", "-1s", "1.5s", "99999999999999999999s"] {
             assert!(wait(Some(bad)).is_err(), "{bad}");
         }
         assert_eq!(wait(None).unwrap(), None);

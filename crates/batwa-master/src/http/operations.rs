@@ -1,11 +1,11 @@
 //! Operations.
 
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, response::Response};
 use batwa_api::{
     id::{AgentId, OperationId},
     list::{Items, OperationList},
     name::VmName,
-    operation::{LogLine, Operation, OperationState},
+    operation::{LogLine, Operation, OperationKind, OperationState},
 };
 use http::StatusCode;
 use serde::Deserialize;
@@ -15,6 +15,7 @@ use super::{
     ApiResult,
     extract::{Path, Query},
     list::{ListParams, wait, words_of},
+    vms::{IdempotencyKey, SlowParams, accepted},
 };
 use crate::{
     app::{App, Error, auth::Caller},
@@ -31,6 +32,10 @@ pub(crate) struct OperationParams {
     agent: Option<String>,
     /// Only of VMs with this name.
     vm: Option<String>,
+    /// Kinds, separated by commas.
+    kind: Option<String>,
+    /// Only those that this account asked for.
+    requested_by: Option<String>,
     /// Most items, 1 to 1000; 100 when absent.
     limit: Option<usize>,
     /// The `next_cursor` of the page before.
@@ -56,6 +61,8 @@ pub(crate) async fn list(
             .vm
             .map(|vm| VmName::parse(&vm).map_err(|error| Error::invalid("vm", error.to_string())))
             .transpose()?,
+        kinds: words_of::<OperationKind>("kind", params.kind.as_deref())?,
+        requested_by: params.requested_by.filter(|name| !name.is_empty()),
         before: params
             .cursor
             .map(|cursor| {
@@ -103,6 +110,22 @@ pub(crate) async fn cancel(
 ) -> ApiResult<(StatusCode, Json<Operation>)> {
     let operation = app.cancel_operation(&caller, id).await?;
     Ok((StatusCode::ACCEPTED, Json(operation)))
+}
+
+/// Ask for the same again as an operation that failed or was cancelled.
+#[utoipa::path(post, path = "/api/v1/operations/{operation}/retry", tag = "operations",
+    params(("operation" = OperationId, Path, description = "the operation's id"), SlowParams),
+    responses((status = 202, body = Operation), (status = 200, body = Operation, description = "finished within `wait`")))]
+pub(crate) async fn retry(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<OperationId>,
+    Query(params): Query<SlowParams>,
+    IdempotencyKey(key): IdempotencyKey,
+) -> ApiResult<Response> {
+    let delivery = params.delivery(key)?;
+    let operation = app.retry_operation(&caller, id, delivery).await?;
+    accepted(&app, operation, &params).await
 }
 
 /// What the driver printed.

@@ -152,6 +152,7 @@ fn manage() -> OpenApiRouter<App> {
         .routes(routes!(snapshots::clone))
         .routes(routes!(snapshots::resize))
         .routes(routes!(operations::cancel))
+        .routes(routes!(operations::retry))
         .routes(routes!(legacy::create))
         .routes(routes!(legacy::start))
         .routes(routes!(legacy::stop))

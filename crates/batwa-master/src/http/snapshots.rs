@@ -13,8 +13,7 @@ use utoipa::IntoParams;
 use super::{
     ApiResult,
     extract::{Body, OptionalBody, Path, Query},
-    list::wait,
-    vms::{IdempotencyKey, SlowParams, accepted},
+    vms::{IdempotencyKey, SlowParams, act_on},
 };
 use crate::app::{App, auth::Caller, vms::VmRef};
 
@@ -31,7 +30,7 @@ pub(crate) async fn snapshot(
     OptionalBody(options): OptionalBody<SnapshotOptions>,
 ) -> ApiResult<Response> {
     let request = OperationRequest::Snapshot(options);
-    act(&app, &caller, VmRef { agent, name }, request, key, &params).await
+    act_on(&app, &caller, VmRef { agent, name }, request, key, &params).await
 }
 
 /// Take a VM back to a snapshot. Its disk as it is now is kept as one more snapshot first, unless `discard` is asked for.
@@ -47,7 +46,7 @@ pub(crate) async fn restore(
     Body(options): Body<RestoreOptions>,
 ) -> ApiResult<Response> {
     let request = OperationRequest::Restore(options);
-    act(&app, &caller, VmRef { agent, name }, request, key, &params).await
+    act_on(&app, &caller, VmRef { agent, name }, request, key, &params).await
 }
 
 /// How to remove a snapshot.
@@ -59,6 +58,8 @@ pub(crate) struct DeleteParams {
     stop: bool,
     /// Wait for the operation, at most this long: `30s`, `2m`.
     wait: Option<String>,
+    /// Where the machine is offline, keep the operation for it, at most this long: `12h`, `3d`; refused otherwise.
+    when_online: Option<String>,
 }
 
 /// Remove a snapshot; those that came from it go on from its parent.
@@ -74,9 +75,12 @@ pub(crate) async fn delete_snapshot(
     IdempotencyKey(key): IdempotencyKey,
 ) -> ApiResult<Response> {
     let stop = params.stop;
-    let params = SlowParams { wait: params.wait };
+    let params = SlowParams {
+        wait: params.wait,
+        when_online: params.when_online,
+    };
     let request = OperationRequest::DeleteSnapshot { snapshot, stop };
-    act(&app, &caller, VmRef { agent, name }, request, key, &params).await
+    act_on(&app, &caller, VmRef { agent, name }, request, key, &params).await
 }
 
 /// Make another VM of one, on the same machine and with an identity of its own; it is left off.
@@ -92,7 +96,7 @@ pub(crate) async fn clone(
     Body(options): Body<CloneOptions>,
 ) -> ApiResult<Response> {
     let request = OperationRequest::Clone(options);
-    act(&app, &caller, VmRef { agent, name }, request, key, &params).await
+    act_on(&app, &caller, VmRef { agent, name }, request, key, &params).await
 }
 
 /// Change a VM's CPUs, memory or disk; a disk only grows.
@@ -108,18 +112,5 @@ pub(crate) async fn resize(
     Body(size): Body<ResizeOptions>,
 ) -> ApiResult<Response> {
     let request = OperationRequest::Resize(size);
-    act(&app, &caller, VmRef { agent, name }, request, key, &params).await
-}
-
-async fn act(
-    app: &App,
-    caller: &Caller,
-    vm: VmRef,
-    request: OperationRequest,
-    key: Option<String>,
-    params: &SlowParams,
-) -> ApiResult<Response> {
-    wait(params.wait.as_deref())?;
-    let operation = app.act_on_vm(caller, vm, request, key).await?;
-    accepted(app, operation, params).await
+    act_on(&app, &caller, VmRef { agent, name }, request, key, &params).await
 }

@@ -20,10 +20,10 @@ use utoipa::IntoParams;
 use super::{
     ApiError, ApiResult,
     extract::{Body, OptionalBody, Path, Query},
-    list::{ListParams, bad_search, cursor, sort, split, wait, words_of},
+    list::{ListParams, bad_search, cursor, keep_for, sort, split, wait, words_of},
 };
 use crate::{
-    app::{App, Error, auth::Caller, vms::VmRef},
+    app::{App, Error, auth::Caller, operations::Delivery, vms::VmRef},
     fleet::{
         query::{Counted, Cursor, MAX_SKIP, Sort, VmQuery},
         search::{
@@ -161,6 +161,17 @@ pub(crate) async fn dismiss(
 pub(crate) struct SlowParams {
     /// Wait for the operation, at most this long: `30s`, `2m`.
     pub(super) wait: Option<String>,
+    /// Where the machine is offline, keep the operation for it, at most this long: `12h`, `3d`; refused otherwise.
+    pub(super) when_online: Option<String>,
+}
+
+impl SlowParams {
+    /// How the operation is to reach its machine.
+    pub(super) fn delivery(&self, key: Option<String>) -> Result<Delivery, Error> {
+        wait(self.wait.as_deref())?;
+        let keep_for = keep_for(self.when_online.as_deref())?;
+        Ok(Delivery { key, keep_for })
+    }
 }
 
 /// The caller's `Idempotency-Key`.
@@ -213,8 +224,8 @@ pub(crate) async fn create(
     IdempotencyKey(key): IdempotencyKey,
     Body(body): Body<CreateVm>,
 ) -> ApiResult<Response> {
-    wait(params.wait.as_deref())?;
-    let operation = app.create_vm(&caller, &agent, body, key).await?;
+    let delivery = params.delivery(key)?;
+    let operation = app.create_vm(&caller, &agent, body, delivery).await?;
     accepted(&app, operation, &params).await
 }
 
@@ -227,6 +238,8 @@ pub(crate) struct DeleteParams {
     purge: bool,
     /// Wait for the operation, at most this long: `30s`, `2m`.
     wait: Option<String>,
+    /// Where the machine is offline, keep the operation for it, at most this long: `12h`, `3d`; refused otherwise.
+    when_online: Option<String>,
 }
 
 /// Move a VM to the trash, or remove it for good.
@@ -240,15 +253,16 @@ pub(crate) async fn delete(
     Query(params): Query<DeleteParams>,
     IdempotencyKey(key): IdempotencyKey,
 ) -> ApiResult<Response> {
-    wait(params.wait.as_deref())?;
     let request = if params.purge {
         OperationRequest::Purge
     } else {
         OperationRequest::Delete
     };
-    let vm = VmRef { agent, name };
-    let operation = app.act_on_vm(&caller, vm, request, key).await?;
-    accepted(&app, operation, &SlowParams { wait: params.wait }).await
+    let slow = SlowParams {
+        wait: params.wait,
+        when_online: params.when_online,
+    };
+    act_on(&app, &caller, VmRef { agent, name }, request, key, &slow).await
 }
 
 /// Do something with a VM: `start`, `stop` (body `{force?, after_s?}`), `restart`, `suspend`, `resume`, `recover`,
@@ -265,11 +279,22 @@ pub(crate) async fn act(
     IdempotencyKey(key): IdempotencyKey,
     OptionalBody(body): OptionalBody<Option<Value>>,
 ) -> ApiResult<Response> {
-    wait(params.wait.as_deref())?;
     let request = request(&action, body)?;
-    let vm = VmRef { agent, name };
-    let operation = app.act_on_vm(&caller, vm, request, key).await?;
-    accepted(&app, operation, &params).await
+    act_on(&app, &caller, VmRef { agent, name }, request, key, &params).await
+}
+
+/// Does something with a VM.
+pub(super) async fn act_on(
+    app: &App,
+    caller: &Caller,
+    vm: VmRef,
+    request: OperationRequest,
+    key: Option<String>,
+    params: &SlowParams,
+) -> ApiResult<Response> {
+    let delivery = params.delivery(key)?;
+    let operation = app.act_on_vm(caller, vm, request, delivery).await?;
+    accepted(app, operation, params).await
 }
 
 fn request(action: &str, body: Option<Value>) -> Result<OperationRequest, Error> {

@@ -7,7 +7,7 @@ use batwa_api::{
     id::{AgentId, OperationId},
     list::OperationCounts,
     name::VmName,
-    operation::{Operation, OperationState, StartOperation},
+    operation::{Operation, OperationKind, OperationState, StartOperation},
 };
 use sqlx::FromRow;
 
@@ -53,6 +53,10 @@ pub(crate) struct OperationQuery {
     pub(crate) agent: Option<AgentId>,
     /// Only of VMs with this name.
     pub(crate) vm: Option<VmName>,
+    /// Kinds; empty means all.
+    pub(crate) kinds: Vec<OperationKind>,
+    /// Only those that this account asked for.
+    pub(crate) requested_by: Option<String>,
     /// Only those made before this one.
     pub(crate) before: Option<OperationId>,
     /// At most this many.
@@ -63,6 +67,17 @@ pub(crate) struct OperationQuery {
 struct KnownRow {
     id: String,
     body_hash: Option<Vec<u8>>,
+}
+
+/// Words as `,one,two,`, in which the database finds each; nothing for no words.
+fn among<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    let mut list = String::new();
+    for word in words {
+        list.push_str(if list.is_empty() { "," } else { "" });
+        list.push_str(word);
+        list.push(',');
+    }
+    list
 }
 
 impl Store {
@@ -87,8 +102,8 @@ impl Store {
             })?;
         }
         let sql = "INSERT INTO operations (id, agent_id, vm, kind, state, request, operation, requested_by, \
-                   idempotency_key, body_hash, created_at) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+                   idempotency_key, body_hash, created_at, keeps_request) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
                    ON CONFLICT (idempotency_key) DO NOTHING RETURNING id";
         let inserted: Option<String> = on!(&mut tx, tx => {
             sqlx::query_scalar(sql)
@@ -103,6 +118,7 @@ impl Store {
                 .bind(key)
                 .bind(hash)
                 .bind(to_ms(operation.created_at))
+                .bind(!new.request.request.has_secrets())
                 .fetch_optional(&mut **tx)
                 .await
         })?;
@@ -156,12 +172,13 @@ impl Store {
             return Ok(());
         }
         let mut tx = self.begin().await?;
-        // The request may hold user-data with passwords: it goes as soon as it is of no more use.
+        // A request that holds user-data, which may hold passwords, goes as soon as it is of no more use.
         let sql = "INSERT INTO operations (id, agent_id, vm, kind, state, request, operation, requested_by, \
                    created_at, finished_at) VALUES ($1, $2, $3, $4, $5, '', $6, $7, $8, $9) \
                    ON CONFLICT (id) DO UPDATE SET state = excluded.state, operation = excluded.operation, \
                    finished_at = excluded.finished_at, \
-                   request = CASE WHEN excluded.finished_at IS NULL THEN operations.request ELSE '' END \
+                   request = CASE WHEN excluded.finished_at IS NULL OR operations.keeps_request \
+                   THEN operations.request ELSE '' END \
                    WHERE operations.finished_at IS NULL AND operations.agent_id = excluded.agent_id";
         for operation in operations {
             // Finished is finished, also when an agent forgot to say when.
@@ -197,7 +214,7 @@ impl Store {
         row.map(|json| from_json("an operation", &json)).transpose()
     }
 
-    /// What was to be sent for an operation; `None` when it is finished or was not asked for here.
+    /// What was to be sent for an operation; `None` when it was not asked for here, or has ended and held user-data.
     pub(crate) async fn operation_request(
         &self,
         id: OperationId,
@@ -227,22 +244,16 @@ impl Store {
     ) -> Result<Vec<Operation>, StoreError> {
         let sql = "SELECT operation FROM operations \
                    WHERE ($1 = '' OR agent_id = $1) AND ($2 = '' OR vm = $2) AND ($3 = '' OR id < $3) \
-                   AND ($4 = '' OR $4 LIKE '%,' || state || ',%') ORDER BY id DESC LIMIT $5";
-        let states = if query.states.is_empty() {
-            String::new()
-        } else {
-            query.states.iter().fold(",".to_owned(), |mut all, state| {
-                all.push_str(state.as_str());
-                all.push(',');
-                all
-            })
-        };
+                   AND ($4 = '' OR $4 LIKE '%,' || state || ',%') AND ($5 = '' OR $5 LIKE '%,' || kind || ',%') \
+                   AND ($6 = '' OR requested_by = $6) ORDER BY id DESC LIMIT $7";
         let rows: Vec<String> = on!(self.db(), db => {
             sqlx::query_scalar(sql)
                 .bind(query.agent.as_ref().map_or("", AgentId::as_str))
                 .bind(query.vm.as_ref().map_or("", VmName::as_str))
                 .bind(query.before.map(|id| id.to_string()).unwrap_or_default())
-                .bind(states)
+                .bind(among(query.states.iter().map(|state| state.as_str())))
+                .bind(among(query.kinds.iter().map(|kind| kind.as_str())))
+                .bind(query.requested_by.as_deref().unwrap_or_default())
                 .bind(i64::try_from(query.limit + 1).unwrap_or(i64::MAX))
                 .fetch_all(db)
                 .await
@@ -258,11 +269,14 @@ impl Store {
         query: &OperationQuery,
     ) -> Result<OperationCounts, StoreError> {
         let sql = "SELECT state, COUNT(*) FROM operations \
-                   WHERE ($1 = '' OR agent_id = $1) AND ($2 = '' OR vm = $2) GROUP BY state";
+                   WHERE ($1 = '' OR agent_id = $1) AND ($2 = '' OR vm = $2) \
+                   AND ($3 = '' OR $3 LIKE '%,' || kind || ',%') AND ($4 = '' OR requested_by = $4) GROUP BY state";
         let rows: Vec<(String, i64)> = on!(self.db(), db => {
             sqlx::query_as(sql)
                 .bind(query.agent.as_ref().map_or("", AgentId::as_str))
                 .bind(query.vm.as_ref().map_or("", VmName::as_str))
+                .bind(among(query.kinds.iter().map(|kind| kind.as_str())))
+                .bind(query.requested_by.as_deref().unwrap_or_default())
                 .fetch_all(db)
                 .await
         })?;

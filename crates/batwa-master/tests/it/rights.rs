@@ -82,6 +82,7 @@ const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/operations", Read),
     ("GET", "/api/v1/operations/{operation}", Read),
     ("POST", "/api/v1/operations/{operation}/cancel", Manage),
+    ("POST", "/api/v1/operations/{operation}/retry", Manage),
     ("GET", "/api/v1/operations/{operation}/log", Read),
     ("GET", "/api/v1/images", Read),
     ("GET", "/api/v1/events", Read),

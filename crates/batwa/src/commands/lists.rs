@@ -78,6 +78,13 @@ pub(crate) async fn operations(args: OperationsArgs) -> Result<(), Failure> {
             let (_, value) = client.operation(parse_id(&id)?).await?;
             wait::finish(&client, value, &wait).await
         }
+        Some(OperationsTask::Retry { id, wait, master }) => {
+            let client = Client::new(master)?;
+            let id = parse_id(&id)?.to_string();
+            let path = ["operations", id.as_str(), "retry"];
+            let accepted = client.post(&path, &json!({})).await?;
+            wait::finish(&client, accepted, &wait).await
+        }
         Some(OperationsTask::Cancel { id, master }) => {
             let client = Client::new(master)?;
             let id = parse_id(&id)?.to_string();
@@ -96,6 +103,8 @@ async fn list_operations(args: OperationsArgs) -> Result<(), Failure> {
         ("state", &args.state),
         ("agent", &args.agent),
         ("vm", &args.vm),
+        ("kind", &args.kind),
+        ("requested_by", &args.requested_by),
     ]
     .into_iter()
     .filter_map(|(name, value)| Some((name, value.as_deref()?)))

@@ -223,6 +223,15 @@ pub(crate) const SETTINGS: &[Setting] = &[
         help: "How long the old blocking calls wait for their operation, which goes on when they stop waiting.",
     },
     Setting {
+        name: "operations-kept",
+        roles: MASTERS,
+        kind: Kind::One,
+        value: "DURATION",
+        env: &["BATWA_OPERATIONS_KEPT"],
+        default: Some("720h"),
+        help: "How long operations that have ended are kept.",
+    },
+    Setting {
         name: "admin-user",
         roles: MASTERS,
         kind: Kind::One,

@@ -13,6 +13,7 @@ mod doctor;
 mod guide;
 mod join;
 mod join_ways;
+mod kept;
 mod lab;
 mod namespaces;
 mod nat;

@@ -658,6 +658,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/operations/{operation}/retry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Ask for the same again as an operation that failed or was cancelled. */
+        post: operations["operations_retry"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/session": {
         parameters: {
             query?: never;
@@ -2051,6 +2068,8 @@ export interface components {
             progress?: number | null;
             /** @description Who asked, on the master. */
             requested_by?: string | null;
+            /** @description From which address, on the master. */
+            requested_from?: string | null;
             snapshot?: components["schemas"]["SnapshotName"] | null;
             stage?: components["schemas"]["Stage"] | null;
             /**
@@ -2060,9 +2079,16 @@ export interface components {
             started_at?: string | null;
             /** @description How far it is. */
             state: components["schemas"]["OperationState"];
+            /** @description What it has been at, the first first, the stage it is at last; at most [`Operation::MAX_STEPS`]. */
+            steps?: components["schemas"]["Step"][];
             target?: components["schemas"]["VmName"] | null;
             /** @description The VM it is for. */
             vm: components["schemas"]["VmName"];
+            /**
+             * Format: date-time
+             * @description Until when the master keeps it for a machine that is offline: it has not been sent yet. `None` once it is.
+             */
+            waits_until?: string | null;
         };
         /** @description How many operations the filters match. */
         OperationCounts: {
@@ -2362,6 +2388,16 @@ export interface components {
          * @enum {string}
          */
         Stage: "resolving_image" | "downloading" | "verifying" | "building_image" | "preparing" | "booting" | "waiting_for_ssh" | "cloud_init" | "starting" | "stopping" | "restarting" | "suspending" | "deleting" | "recovering" | "taking_snapshot" | "restoring" | "deleting_snapshot" | "cloning" | "resizing" | "cleaning_up";
+        /** @description Something that an operation was at, and since when. */
+        Step: {
+            /**
+             * Format: date-time
+             * @description When that began.
+             */
+            began_at: string;
+            /** @description What it was at. */
+            stage: components["schemas"]["Stage"];
+        };
         /** @description How to stop a VM. */
         StopOptions: {
             /**
@@ -3356,6 +3392,8 @@ export interface operations {
             query?: {
                 /** @description Wait for the operation, at most this long: `30s`, `2m`. */
                 wait?: string;
+                /** @description Where the machine is offline, keep the operation for it, at most this long: `12h`, `3d`; refused otherwise. */
+                when_online?: string;
             };
             header?: never;
             path: {
@@ -3438,6 +3476,8 @@ export interface operations {
                 purge?: boolean;
                 /** @description Wait for the operation, at most this long: `30s`, `2m`. */
                 wait?: string;
+                /** @description Where the machine is offline, keep the operation for it, at most this long: `12h`, `3d`; refused otherwise. */
+                when_online?: string;
             };
             header?: never;
             path: {
@@ -3483,6 +3523,8 @@ export interface operations {
             query?: {
                 /** @description Wait for the operation, at most this long: `30s`, `2m`. */
                 wait?: string;
+                /** @description Where the machine is offline, keep the operation for it, at most this long: `12h`, `3d`; refused otherwise. */
+                when_online?: string;
             };
             header?: never;
             path: {
@@ -3563,6 +3605,8 @@ export interface operations {
             query?: {
                 /** @description Wait for the operation, at most this long: `30s`, `2m`. */
                 wait?: string;
+                /** @description Where the machine is offline, keep the operation for it, at most this long: `12h`, `3d`; refused otherwise. */
+                when_online?: string;
             };
             header?: never;
             path: {
@@ -3612,6 +3656,8 @@ export interface operations {
             query?: {
                 /** @description Wait for the operation, at most this long: `30s`, `2m`. */
                 wait?: string;
+                /** @description Where the machine is offline, keep the operation for it, at most this long: `12h`, `3d`; refused otherwise. */
+                when_online?: string;
             };
             header?: never;
             path: {
@@ -3661,6 +3707,8 @@ export interface operations {
             query?: {
                 /** @description Wait for the operation, at most this long: `30s`, `2m`. */
                 wait?: string;
+                /** @description Where the machine is offline, keep the operation for it, at most this long: `12h`, `3d`; refused otherwise. */
+                when_online?: string;
             };
             header?: never;
             path: {
@@ -3712,6 +3760,8 @@ export interface operations {
                 stop?: boolean;
                 /** @description Wait for the operation, at most this long: `30s`, `2m`. */
                 wait?: string;
+                /** @description Where the machine is offline, keep the operation for it, at most this long: `12h`, `3d`; refused otherwise. */
+                when_online?: string;
             };
             header?: never;
             path: {
@@ -3759,6 +3809,8 @@ export interface operations {
             query?: {
                 /** @description Wait for the operation, at most this long: `30s`, `2m`. */
                 wait?: string;
+                /** @description Where the machine is offline, keep the operation for it, at most this long: `12h`, `3d`; refused otherwise. */
+                when_online?: string;
             };
             header?: never;
             path: {
@@ -4062,6 +4114,10 @@ export interface operations {
                 agent?: string;
                 /** @description Only of VMs with this name. */
                 vm?: string;
+                /** @description Kinds, separated by commas. */
+                kind?: string;
+                /** @description Only those that this account asked for. */
+                requested_by?: string;
                 /** @description Most items, 1 to 1000; 100 when absent. */
                 limit?: number;
                 /** @description The `next_cursor` of the page before. */
@@ -4175,6 +4231,51 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Items_LogLine"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    operations_retry: {
+        parameters: {
+            query?: {
+                /** @description Wait for the operation, at most this long: `30s`, `2m`. */
+                wait?: string;
+                /** @description Where the machine is offline, keep the operation for it, at most this long: `12h`, `3d`; refused otherwise. */
+                when_online?: string;
+            };
+            header?: never;
+            path: {
+                /** @description the operation's id */
+                operation: components["schemas"]["OperationId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description finished within `wait` */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
+                };
+            };
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
                 };
             };
             /** @description what went wrong */
