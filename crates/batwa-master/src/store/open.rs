@@ -72,6 +72,9 @@ impl Store {
         let pool = SqlitePoolOptions::new()
             .max_connections(SQLITE_CONNECTIONS)
             .acquire_timeout(PATIENCE)
+            // No network lies between that could have cut a connection, and asking costs as much as the statement that
+            // follows: half of what every request with a token or session needs.
+            .test_before_acquire(false)
             // When the disk is full SQLite itself ends the transaction, which sqlx does not notice: such a connection
             // can begin no other one any more.
             .after_release(|connection, _| {
