@@ -90,7 +90,7 @@ impl Error {
             Self::NameTaken(_) => ProblemCode::NameTaken,
             Self::Conflict(_) => ProblemCode::Conflict,
             Self::Unavailable(_)
-            | Self::Store(StoreError::Full(_) | StoreError::Unreachable(_)) => {
+            | Self::Store(StoreError::Full(_) | StoreError::Unreachable(_) | StoreError::Busy(_)) => {
                 ProblemCode::Unavailable
             }
             Self::Problem(problem) => problem.code,
@@ -117,9 +117,9 @@ impl Error {
             Self::Problem(problem) => (**problem).clone(),
             Self::Invalid(errors) => Problem::invalid_fields(errors.clone()),
             // What the person at the keyboard can do something about is said; the rest is in the log.
-            Self::Store(error @ (StoreError::Full(_) | StoreError::Unreachable(_))) => {
-                Problem::new(self.code(), error.to_string())
-            }
+            Self::Store(
+                error @ (StoreError::Full(_) | StoreError::Unreachable(_) | StoreError::Busy(_)),
+            ) => Problem::new(self.code(), error.to_string()),
             _ => Problem::new(self.code(), self.to_string()),
         }
     }

@@ -31,6 +31,9 @@ pub enum StoreError {
     /// The database does not answer.
     #[error("the database cannot be reached")]
     Unreachable(#[source] sqlx::Error),
+    /// Its turn did not come in time: thousands of writes at once, or a server that is gone.
+    #[error("the database does not answer in time: it is very busy, or cannot be reached")]
+    Busy(#[source] sqlx::Error),
     /// A row holds what cannot be.
     #[error("the database holds {what} that cannot be read")]
     Corrupt {
@@ -44,17 +47,17 @@ pub enum StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        // SQLITE_FULL, and PostgreSQL's disk_full.
-        let full = error
+        let code = error
             .as_database_error()
             .and_then(|e| e.code())
-            .is_some_and(|code| code == "13" || code == "53100");
-        match error {
-            error if full => Self::Full(error),
-            error @ (sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed) => {
-                Self::Unreachable(error)
-            }
-            error => Self::Database(error),
+            .map(|code| code.into_owned());
+        match (code.as_deref(), error) {
+            // SQLITE_FULL, and PostgreSQL's disk_full.
+            (Some("13" | "53100"), error) => Self::Full(error),
+            // SQLITE_BUSY, whose lock another holds for too long.
+            (Some("5"), error) | (_, error @ sqlx::Error::PoolTimedOut) => Self::Busy(error),
+            (_, error @ (sqlx::Error::Io(_) | sqlx::Error::PoolClosed)) => Self::Unreachable(error),
+            (_, error) => Self::Database(error),
         }
     }
 }
