@@ -112,6 +112,34 @@ test('the size of the font is kept, and the shell is told how many columns that 
 	await dialog.getByRole('button', { name: 'Close' }).click();
 });
 
+test('two stand side by side, each of its own width, also after a reload', async ({ page }) => {
+	await page.getByRole('button', { name: 'Split' }).click();
+	const panes = page.locator('[role=tabpanel].shown');
+	await eventually('there are two', async () => (await panes.count()) === 2);
+	const [left, right] = [panes.nth(0), panes.nth(1)];
+	const answers = async (pane, mark) => {
+		await pane.locator('.xterm-helper-textarea').focus();
+		await page.keyboard.type(`echo ${mark}-$((7+1))-$(stty size | cut -d' ' -f2)\n`);
+		return eventually(`${mark} answers`, async () => new RegExp(`${mark}-8-(\\d+)`).exec(await pane.locator('.xterm-rows').innerText()));
+	};
+	const whole = (await page.viewportSize()).width;
+	for (const [pane, mark] of [[right, 'right'], [left, 'left']]) {
+		check(Number((await answers(pane, mark))[1]) < 100, `the ${mark} one is not told its width`);
+		const box = await pane.boundingBox();
+		check(box.width < whole * 0.55, `the ${mark} one is ${box.width} px wide`);
+	}
+	check(!(await right.locator('.xterm-rows').innerText()).includes('left-8'), 'both show the same');
+	await shoot(page, 'terminal-split');
+	await page.reload();
+	await eventually('there are two again', async () => (await panes.count()) === 2);
+	await eventually('with what they showed', async () => (await right.locator('.xterm-rows').innerText()).includes('right-8'));
+	await page.getByRole('button', { name: 'One at a time' }).click();
+	await eventually('there is one', async () => (await panes.count()) === 1);
+	check((await page.getByRole('tab').count()) === 2, 'one of them is gone');
+	await page.getByRole('button', { name: `End terminal ${VM}` }).last().click();
+	await eventually('one tab is left', async () => (await page.getByRole('tab').count()) === 1);
+});
+
 test('a phone has the keys that its own keyboard lacks', async ({ browser, context, master }) => {
 	const phone = await browser.newContext({ storageState: await context.storageState(), viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true, reducedMotion: 'reduce' });
 	const page = await phone.newPage();

@@ -14,7 +14,8 @@ import { toasts } from './toasts.svelte';
 let told = false;
 
 const KEY = 'batwa.terminals';
-type Kept = { id: string; agent: string; vm: string; kind: TerminalKind };
+/** `beside` is on the two that are shown side by side. */
+type Kept = { id: string; agent: string; vm: string; kind: TerminalKind; beside?: boolean };
 
 export type Status = Connection | { kind: 'opening' } | { kind: 'refused'; reason: string };
 
@@ -122,7 +123,7 @@ export class TerminalTab {
 		this.#socket = new TerminalSocket({
 			url: (from) => socketUrl(`/api/v1/terminals/${encodeURIComponent(id)}/attach${from === null ? '' : `?from=${from}`}`),
 			output: (bytes, shown) => {
-				if (terminals.active !== this || document.hidden || !terminals.open) this.unseen = true;
+				if (document.hidden || !terminals.shown.includes(this)) this.unseen = true;
 				view.write(bytes, shown);
 			},
 			gap: (bytes) => view.note(`${bytes} bytes of output are no longer held`),
@@ -217,6 +218,14 @@ class Terminals {
 	active = $state.raw<TerminalTab | null>(null);
 	open = $state(false);
 	maximised = $state(false);
+	/** Two that are shown side by side whenever one of them is chosen. */
+	pair = $state.raw<readonly [TerminalTab, TerminalTab] | null>(null);
+	/** What is on the screen: one, or two from left to right. */
+	shown = $derived.by((): readonly TerminalTab[] => {
+		const active = this.active;
+		if (!this.open || !active) return [];
+		return this.pair?.includes(active) ? this.pair : [active];
+	});
 
 	constructor() {
 		events.subscribe((event) => {
@@ -242,11 +251,26 @@ class Terminals {
 	}
 
 	/** Opens one more terminal in a VM. */
-	another(agent: string, vm: string, kind: TerminalKind = 'shell'): void {
+	another(agent: string, vm: string, kind: TerminalKind = 'shell'): TerminalTab {
 		const tab = new TerminalTab(agent, vm, kind, null);
 		this.tabs = [...this.tabs, tab];
 		this.select(tab);
 		void tab.start().then(() => tab.view?.focus());
+		return tab;
+	}
+
+	/** Shows one more terminal of the same VM beside the one that is shown. */
+	split(): void {
+		const left = this.active;
+		if (!left) return;
+		this.pair = [left, this.another(left.agent, left.vm, left.kind)];
+		this.keep();
+	}
+
+	/** Shows one at a time again; both stay open. */
+	unsplit(): void {
+		this.pair = null;
+		this.keep();
 	}
 
 	select(tab: TerminalTab): void {
@@ -259,6 +283,11 @@ class Terminals {
 	remove(tab: TerminalTab, what: 'end' | 'leave' = 'end'): void {
 		const index = this.tabs.indexOf(tab);
 		this.tabs = this.tabs.filter((other) => other !== tab);
+		const other = this.pair?.find((one) => one !== tab);
+		if (other && this.pair?.includes(tab)) {
+			this.pair = null;
+			if (this.active === tab) this.active = other;
+		}
 		if (this.active === tab) this.active = this.tabs[Math.max(0, index - 1)] ?? null;
 		if (this.tabs.length === 0) {
 			this.open = false;
@@ -281,12 +310,17 @@ class Terminals {
 		const tabs = kept.map(({ id, agent, vm, kind }) => new TerminalTab(agent, vm, kind, id));
 		this.tabs = tabs;
 		this.active = tabs.at(-1) ?? null;
+		const [left, right] = tabs.filter((_, i) => kept[i]?.beside);
+		this.pair = left && right ? [left, right] : null;
 		this.open = tabs.length > 0;
 		for (const tab of tabs) void tab.start();
 	}
 
 	keep(): void {
-		const kept: Kept[] = this.tabs.flatMap(({ id, agent, vm, kind }) => (id ? [{ id, agent, vm, kind }] : []));
+		const kept: Kept[] = this.tabs.flatMap((tab) => {
+			const { id, agent, vm, kind } = tab;
+			return id ? [{ id, agent, vm, kind, ...(this.pair?.includes(tab) ? { beside: true } : {}) }] : [];
+		});
 		try {
 			sessionStorage.setItem(KEY, JSON.stringify(kept));
 		} catch {
@@ -298,6 +332,7 @@ class Terminals {
 	leave(): void {
 		for (const tab of this.tabs) tab.leave();
 		this.tabs = [];
+		this.pair = null;
 		this.active = null;
 		this.open = false;
 	}
