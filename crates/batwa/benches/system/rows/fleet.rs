@@ -20,9 +20,11 @@ use crate::{
 const SIZES: [u64; 2] = [1_000, 10_000];
 const VMS_EACH: u64 = 10;
 /// VMs that change a second while lists and events are measured.
-const CHANGES: &str = "50";
+const CHANGES: f64 = 50.0;
 /// How long that is.
 const WATCHED: Duration = Duration::from_secs(20);
+/// Agents that one process simulates: with more of them it would need more files than are commonly allowed.
+const AGENTS_A_PROCESS: u64 = 5_000;
 /// Files that the simulation holds open for an agent.
 const FILES_PER_AGENT: u64 = 3;
 /// Files that any process holds open besides.
@@ -35,7 +37,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Connecting, what it costs the master, lists, events, and the return after the master is killed.
 pub(crate) async fn fleet(report: &mut Report) -> anyhow::Result<()> {
     report.note(&format!(
-        "all on this machine, over loopback: the agents of a size in one process; {}",
+        "all on this machine, over loopback; at most {AGENTS_A_PROCESS} agents in one process; {}",
         make_room_for_files(SIZES[SIZES.len() - 1])?
     ))?;
     for agents in SIZES {
@@ -46,10 +48,10 @@ pub(crate) async fn fleet(report: &mut Report) -> anyhow::Result<()> {
     report.side_by_side("fleet", &SIZES)
 }
 
-/// Lets the processes under test open as many files as that many agents need, and says so. The simulation raises its
-/// own limit, as root beyond what is allowed; the master goes as far as it finds allowed.
+/// Lets the processes under test open as many files as they need, and says so: the master needs one for each agent, a
+/// simulation some for each of its own. Only root may go above what is allowed, and not everywhere.
 fn make_room_for_files(agents: u64) -> anyhow::Result<String> {
-    let needed = agents * FILES_PER_AGENT + OTHER_FILES;
+    let needed = agents.max(AGENTS_A_PROCESS.min(agents) * FILES_PER_AGENT) + OTHER_FILES;
     let before = getrlimit(Resource::Nofile);
     let Some(current) = before.current.filter(|current| *current < needed) else {
         return Ok("the limit of open files suffices".to_owned());
@@ -111,13 +113,17 @@ async fn of_size(report: &mut Report, agents: u64) -> anyhow::Result<()> {
             report.figure(&name("first_page"), bytes as f64 / 1e3, "kB", Target::None)?;
         }
     }
-    let said = fleet.finish(PATIENCE).await?;
-    let figures: Value = serde_json::from_str(said.lines().last().unwrap_or_default())
-        .with_context(|| format!("the simulation prints no figures: {said}"))?;
+    let figures = fleet.finish().await?;
+    // Of several processes the worst: none of them knows what the others saw.
     let figure = |key: &str| {
-        figures[key]
-            .as_f64()
-            .with_context(|| format!("no `{key}` in {figures}"))
+        let of_one = |figures: &Value| {
+            figures[key]
+                .as_f64()
+                .with_context(|| format!("no `{key}` in {figures}"))
+        };
+        figures.iter().map(of_one).try_fold(0.0, |worst: f64, one| {
+            Ok::<_, anyhow::Error>(worst.max(one?))
+        })
     };
     report.figure(
         &name("event/p50"),
@@ -139,7 +145,7 @@ async fn of_size(report: &mut Report, agents: u64) -> anyhow::Result<()> {
     )?;
     anyhow::ensure!(
         figure("failures")? == 0.0,
-        "simulated agents failed: {said}"
+        "simulated agents failed: {figures:?}"
     );
 
     killed(report, &lab, master, agents).await
@@ -209,13 +215,36 @@ async fn killed(
     report.figure(&name("vms_marked_failed"), marked, "", Target::Below(1.0))
 }
 
-/// Starts `batwa simulate` with a token of its own.
+/// Agents in as many processes as they need.
+struct Fleet(Vec<Process>);
+
+impl Fleet {
+    /// An error when one of them has ended.
+    fn check(&mut self) -> anyhow::Result<()> {
+        self.0.iter_mut().try_for_each(Process::check)
+    }
+
+    /// Waits for their end; the figures that each printed.
+    async fn finish(mut self) -> anyhow::Result<Vec<Value>> {
+        let mut figures = Vec::new();
+        for process in &mut self.0 {
+            let said = process.finish(PATIENCE).await?;
+            let line = said.lines().last().unwrap_or_default();
+            let of_one = serde_json::from_str(line)
+                .with_context(|| format!("the simulation prints no figures: {said}"))?;
+            figures.push(of_one);
+        }
+        Ok(figures)
+    }
+}
+
+/// Starts `batwa simulate` as often as it takes.
 async fn simulate(
     lab: &Lab,
     master: &Master,
     agents: u64,
     duration: Duration,
-) -> anyhow::Result<Process> {
+) -> anyhow::Result<Fleet> {
     let wanted = json!({"uses": agents, "expires_in_s": 3600});
     let token = master
         .call("POST", "/api/v1/join-tokens", Some(&wanted))
@@ -223,33 +252,36 @@ async fn simulate(
     let token = token["token"]
         .as_str()
         .context("a join token without its text")?;
-    let args = [
-        "simulate",
-        "--master",
-        &format!("http://{}", master.address),
-        "--token",
-        token,
-        "--agents",
-        &agents.to_string(),
-        "--vms",
-        &VMS_EACH.to_string(),
-        "--changes",
-        CHANGES,
-        "--duration",
-        &format!("{}s", duration.as_secs()),
-        "--state-dir",
-        &lab.path("fleet").display().to_string(),
-    ]
-    .map(str::to_owned);
-    let token = master.bearer.trim_start_matches("Bearer ").to_owned();
-    let env = [("BATWA_TOKEN", token)];
-    Process::start(
-        &binary(),
-        &args,
-        &env,
-        &lab.path("simulate.log"),
-        Pin::Anywhere,
-    )
+    let bearer = master.bearer.trim_start_matches("Bearer ").to_owned();
+    let processes = agents.div_ceil(AGENTS_A_PROCESS);
+    let start = |n: u64| {
+        let args = [
+            "simulate",
+            "--master",
+            &format!("http://{}", master.address),
+            "--token",
+            token,
+            "--agents",
+            &(agents / processes).to_string(),
+            "--prefix",
+            &format!("sim-{n}-"),
+            "--vms",
+            &VMS_EACH.to_string(),
+            "--changes",
+            &(CHANGES / processes as f64).to_string(),
+            "--duration",
+            &format!("{}s", duration.as_secs()),
+            "--state-dir",
+            &lab.path("fleet").display().to_string(),
+        ]
+        .map(str::to_owned);
+        let env = [("BATWA_TOKEN", bearer.clone())];
+        let log = lab.path(&format!("simulate-{n}.log"));
+        Process::start(&binary(), &args, &env, &log, Pin::Anywhere)
+    };
+    Ok(Fleet(
+        (1..=processes).map(start).collect::<anyhow::Result<_>>()?,
+    ))
 }
 
 /// The first page, over and over by so many clients; how long each took, and its bytes.
