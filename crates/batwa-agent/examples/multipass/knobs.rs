@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde::Deserialize;
 
-/// All knobs. Commands are named as on the command line; `*` means all.
+/// All knobs. Commands are named as on the command line (`info --snapshots` is one of its own); `*` means all.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Knobs {
@@ -28,6 +28,8 @@ pub(crate) struct Knobs {
     pub(crate) launch: LaunchFate,
     /// What becomes of starts and restarts.
     pub(crate) boot: BootFate,
+    /// What becomes of snapshots, restores, clones and new sizes.
+    pub(crate) disk: DiskFate,
     /// Time to download an image that is not cached yet.
     pub(crate) download_ms: u64,
     /// Time to prepare an image.
@@ -40,6 +42,8 @@ pub(crate) struct Knobs {
     pub(crate) stop_ms: u64,
     /// Time after which the daemon gives up a stop that goes unheard.
     pub(crate) unheard_ms: u64,
+    /// Time that the daemon's main thread is at work on a disk, even when the client is killed meanwhile.
+    pub(crate) disk_ms: u64,
     /// Time a log-in takes.
     pub(crate) login_ms: u64,
     /// Least disk of every image, in bytes.
@@ -76,6 +80,20 @@ pub(crate) enum BootFate {
     Lost,
 }
 
+/// What becomes of work on a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum DiskFate {
+    /// It is done.
+    Well,
+    /// The daemon dies before it has done anything.
+    DiesBefore,
+    /// The daemon does it and dies before it says so.
+    DiesAfter,
+    /// There is no room: nothing is done.
+    Full,
+}
+
 impl Default for Knobs {
     fn default() -> Self {
         Self {
@@ -89,6 +107,8 @@ impl Default for Knobs {
             ssh_down: Vec::new(),
             launch: LaunchFate::Well,
             boot: BootFate::Well,
+            disk: DiskFate::Well,
+            disk_ms: 20,
             download_ms: 0,
             image_ms: 50,
             boot_ms: 200,

@@ -94,6 +94,8 @@ pub(crate) fn launch(world: &World, args: &Args) -> Outcome {
             address: state.new_address(),
             schedule: Vec::new(),
             trashed: false,
+            snapshots: std::collections::BTreeMap::new(),
+            head: None,
         };
         vm.becomes(&schedule);
         state.vms.insert(name.to_owned(), vm);
@@ -239,7 +241,7 @@ fn user_data(from: &str) -> Result<String, Failure> {
     }
 }
 
-fn size(text: &str) -> Result<u64, Failure> {
+pub(crate) fn size(text: &str) -> Result<u64, Failure> {
     text.parse::<batwa_api::size::ByteSize>()
         .map(batwa_api::size::ByteSize::as_u64)
         .map_err(|_| {

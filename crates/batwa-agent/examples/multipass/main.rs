@@ -8,6 +8,7 @@
 //! There is no daemon process: what the daemon would do at a later time is written down as a schedule when it is
 //! set in motion, so that it goes on whether or not the client lives. Its one main thread is a lock.
 
+mod disk;
 mod guest;
 mod knobs;
 mod launch;
@@ -115,6 +116,10 @@ fn run(world: &World, argv: &[String]) -> Outcome {
         "suspend" => power::suspend(world, &args),
         "delete" => power::delete(world, &args),
         "recover" => power::recover(world, &args),
+        "snapshot" => disk::snapshot(world, &args),
+        "restore" => disk::restore(world, &args),
+        "clone" => disk::clone(world, &args),
+        "set" => disk::set(world, &args),
         "shell" => guest::shell(world, &args),
         "exec" => guest::exec(world, &args),
         other => Err(Failure::usage(format!(
@@ -152,6 +157,9 @@ impl Args {
             "start" | "restart" | "shell" => (&["--timeout"], &[]),
             "stop" => (&["--time"], &["--force", "--cancel"]),
             "delete" => (&[], &["--purge", "--all"]),
+            "snapshot" => (&["--name", "-n", "--comment", "-m"], &[]),
+            "restore" => (&[], &["--destructive", "-d"]),
+            "clone" => (&["--name", "-n"], &[]),
             "exec" => (&["-d"], &["-n"]),
             _ => (&[], &[]),
         };

@@ -227,14 +227,18 @@ pub(crate) fn suspend(world: &World, args: &Args) -> Outcome {
 }
 
 pub(crate) fn delete(world: &World, args: &Args) -> Outcome {
-    let _thread = world.main_thread("delete")?;
     let is_purge = args.has("--purge");
     let name = args.vm()?;
+    if let Some((vm, snapshot)) = name.split_once('.') {
+        return crate::disk::delete_snapshot(world, vm, snapshot, is_purge);
+    }
+    let _thread = world.main_thread("delete")?;
     match (world.vm_state(name).as_deref(), is_purge) {
         (None, _) => return Err(Failure::unknown("delete", name)),
         (Some(_), true) => {
             world.state(|state| state.vms.remove(name));
             let _ = std::fs::remove_dir_all(world.home(name));
+            let _ = std::fs::remove_dir_all(world.all_kept(name));
             return Ok(());
         }
         (Some("Deleted"), false) => return Ok(()),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::{Args, Failure, Outcome, say, world::World};
 
 /// As the real one indents.
-fn print(value: &Value) {
+pub(crate) fn print(value: &Value) {
     let mut bytes = Vec::new();
     let format = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut to = serde_json::Serializer::with_formatter(&mut bytes, format);
@@ -75,6 +75,9 @@ pub(crate) fn list(world: &World, args: &Args) -> Outcome {
 }
 
 pub(crate) fn info(world: &World, args: &Args) -> Outcome {
+    if args.has("--snapshots") {
+        return crate::disk::info(world, args);
+    }
     let _thread = world.main_thread("info")?;
     let names = if args.words.is_empty() {
         world.state(|state| state.vms.keys().cloned().collect())
@@ -106,7 +109,7 @@ pub(crate) fn info(world: &World, args: &Args) -> Outcome {
                 "memory": {"total": vm.memory / 100 * 95, "used": vm.memory / 5},
                 "mounts": {},
                 "release": "Ubuntu 24.04.1 LTS",
-                "snapshot_count": "0",
+                "snapshot_count": vm.snapshots.len().to_string(),
                 "state": state,
             })
         } else {
@@ -120,7 +123,7 @@ pub(crate) fn info(world: &World, args: &Args) -> Outcome {
                 "memory": {},
                 "mounts": {},
                 "release": "",
-                "snapshot_count": "0",
+                "snapshot_count": vm.snapshots.len().to_string(),
                 "state": state,
             })
         };
@@ -165,7 +168,7 @@ pub(crate) fn get(world: &World, args: &Args) -> Outcome {
 }
 
 /// A size for people, with one decimal.
-fn rounded(bytes: u64) -> String {
+pub(crate) fn rounded(bytes: u64) -> String {
     let (shift, unit) = [(30, "GiB"), (20, "MiB"), (10, "KiB")]
         .into_iter()
         .find(|(shift, _)| bytes >= 1 << shift)

@@ -33,6 +33,9 @@ pub(crate) struct State {
     pub(crate) cached: Vec<String>,
     /// Until when the daemon is away after it died.
     down_until: u64,
+    /// Until when its main thread is at work, whether or not the client that asked for it lives.
+    #[serde(default)]
+    busy_until: u64,
     next_address: u8,
 }
 
@@ -48,6 +51,23 @@ pub(crate) struct Vm {
     /// States with the time from which each holds, oldest first.
     pub(crate) schedule: Vec<(u64, String)>,
     pub(crate) trashed: bool,
+    #[serde(default)]
+    pub(crate) snapshots: BTreeMap<String, Kept>,
+    /// The snapshot that it has come from.
+    #[serde(default)]
+    pub(crate) head: Option<String>,
+}
+
+/// One snapshot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    pub(crate) comment: String,
+    pub(crate) parent: Option<String>,
+    /// In milliseconds since 1970.
+    pub(crate) created: u64,
+    pub(crate) cpus: u32,
+    pub(crate) memory: u64,
+    pub(crate) disk: u64,
 }
 
 /// A call in the record; without its end when it was killed.
@@ -127,6 +147,16 @@ impl World {
         self.folder.join("vms").join(vm)
     }
 
+    /// Where a snapshot keeps that folder.
+    pub(crate) fn kept(&self, vm: &str, snapshot: &str) -> PathBuf {
+        self.folder.join("snapshots").join(vm).join(snapshot)
+    }
+
+    /// Where all snapshots of a VM do.
+    pub(crate) fn all_kept(&self, vm: &str) -> PathBuf {
+        self.folder.join("snapshots").join(vm)
+    }
+
     pub(crate) fn log_call(&self, argv: &[String]) -> LoggedCall<'_> {
         let id = std::process::id();
         self.log(&CallRecord {
@@ -190,7 +220,15 @@ impl World {
     /// The daemon dies; it will be back.
     pub(crate) fn die(&self) {
         let away = self.knobs().down_ms;
-        self.state(|state| state.down_until = now_ms() + away);
+        self.state(|state| {
+            state.down_until = now_ms() + away;
+            state.busy_until = 0;
+        });
+    }
+
+    /// The daemon's main thread is at work from now on, until it is done or the daemon dies.
+    pub(crate) fn occupy(&self, ms: u64) {
+        self.state(|state| state.busy_until = now_ms() + ms);
     }
 
     /// Waits for the daemon's main thread and for all that a knob makes it do first.
@@ -199,6 +237,10 @@ impl World {
             return Err(Failure::no_daemon(command));
         }
         let thread = MainThread(self.lock("daemon.lock"));
+        // What a client set in motion that was killed since.
+        while self.state(|state| state.busy_until > now_ms()) {
+            sleep(STEP);
+        }
         sleep(Duration::from_millis(self.knobs().delay_ms(command)));
         while self.knobs().hangs(command) {
             sleep(STEP);

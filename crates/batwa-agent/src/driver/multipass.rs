@@ -3,7 +3,7 @@
 //! Its daemon serves one request at a time, can hang for minutes and sometimes crashes, and its exit status says
 //! little. So the driver asks little ([`call`]), in turn and with deadlines ([`daemon`]), remembers what it heard
 //! ([`knowledge`]), reads progress from the spinner ([`spinner`]), and judges what came of an action by the VM's
-//! state ([`goal`]), the text of a complaint ([`error`]) coming second.
+//! state ([`goal`]), or what it left where no state tells ([`disk`]), the text of a complaint ([`error`]) coming second.
 //!
 //! Invariants: only `list --no-ipv4` is asked regularly, because any other list logs in to every VM; a VM that
 //! boots or reboots is never logged in to; no call is made that could start, stop or remove a VM that was not
@@ -13,35 +13,34 @@ mod actions;
 mod call;
 mod catalogue;
 mod daemon;
+mod disk;
 mod error;
 mod goal;
 mod knowledge;
 mod lane;
 mod launch;
 mod output;
+mod settings;
 mod spinner;
 #[cfg(test)]
 mod transcripts;
 mod user_data;
+mod version;
 
-use std::{
-    ffi::OsString,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use batwa_api::{
     Timestamp,
-    agent::{Capabilities, DriverKind},
+    agent::DriverKind,
     image::Image,
-    name::VmName,
+    name::{SnapshotName, VmName},
     terminal::{TermSize, TerminalKind},
-    vm::{VmSpec, VmState},
+    vm::{ResizeOptions, VmSpec, VmState},
 };
 use tracing::debug;
 
+pub use self::settings::{CustomImages, Limits, RestartPolicy, Settings};
 use self::{
     call::{Call, Setting},
     catalogue::Catalogue,
@@ -51,121 +50,6 @@ use self::{
     output::Listed,
 };
 use super::{Driver, DriverError, ObservedVm, Probe, Progress, Pty, StopMode, pty};
-
-/// How the driver finds Multipass and how much it asks of it.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The program; looked up in `PATH` when it has no slash.
-    pub program: PathBuf,
-    /// Times and numbers.
-    pub limits: Limits,
-    /// Whether and how a silent daemon may be restarted: the machine's owner decides, nobody by default.
-    pub restart: Option<RestartPolicy>,
-    /// Whether images may be files of this machine and URLs.
-    pub custom_images: CustomImages,
-}
-
-/// Whether images may be others than those of Multipass' catalogue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CustomImages {
-    /// No: the daemon reads files as root, and fetches from anywhere.
-    Refused,
-    /// `file://`, `http://` and `https://` work too.
-    Allowed,
-}
-
-/// Restarts the daemon when it has been silent for long.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RestartPolicy {
-    command: Vec<OsString>,
-    after: Duration,
-}
-
-impl RestartPolicy {
-    /// Restarts with `command` (program and arguments) once the daemon has been silent for `after`, and again
-    /// each time that long when it did not help; `None` without a program.
-    #[must_use]
-    pub fn new(command: Vec<OsString>, after: Duration) -> Option<Self> {
-        (!command.is_empty()).then_some(Self { command, after })
-    }
-}
-
-/// Times and numbers of the driver; the defaults suit real machines, tests make them short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// For an answer from the daemon's memory. Beside launches it stalls for some 4 s, with three of them 14 s.
-    pub quick: Duration,
-    /// For a log-in to a VM, or a look at an image server.
-    pub look: Duration,
-    /// For a stop and the like: the daemon gives up by itself after 5 minutes.
-    pub heavy: Duration,
-    /// For a start or restart, until the VM answers.
-    pub boot: Duration,
-    /// For a launch, with the download of its image and cloud-init.
-    pub launch: Duration,
-    /// How long a VM is watched that Multipass has given up, before we do too.
-    pub late: Duration,
-    /// How long a VM may take to show the state that Multipass says it has.
-    pub settle: Duration,
-    /// How long the daemon may be away in the middle of an action, as when it crashed and is started again.
-    pub comeback: Duration,
-    /// How long a VM may take to appear after its launch was cut off.
-    pub appear: Duration,
-    /// How long work waits for a silent daemon before it fails.
-    pub patience: Duration,
-    /// Between questions to a silent daemon.
-    pub retry: Duration,
-    /// Between looks at a VM that an action waits for.
-    pub poll: Duration,
-    /// Launches at once.
-    pub launches: usize,
-    /// Starts and restarts at once.
-    pub boots: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        const MINUTE: Duration = Duration::from_secs(60);
-        Self {
-            quick: Duration::from_secs(20),
-            look: Duration::from_secs(30),
-            heavy: MINUTE * 5 + MINUTE / 2,
-            boot: MINUTE * 10,
-            launch: MINUTE * 60,
-            late: MINUTE * 5,
-            settle: Duration::from_secs(10),
-            comeback: MINUTE * 2,
-            appear: Duration::from_secs(15),
-            patience: Duration::from_secs(30),
-            retry: Duration::from_secs(5),
-            poll: Duration::from_secs(2),
-            launches: 2,
-            boots: 2,
-        }
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            program: find_program(),
-            limits: Limits::default(),
-            restart: None,
-            custom_images: CustomImages::Refused,
-        }
-    }
-}
-
-/// Multipass where `PATH` has it, else where its packages put it: a service's `PATH` seldom names those.
-fn find_program() -> PathBuf {
-    let name = Path::new("multipass");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/snap/bin", "/usr/local/bin"].map(PathBuf::from))
-        .map(|folder| folder.join(name))
-        .find(|program| program.is_file())
-        .unwrap_or_else(|| name.to_owned())
-}
 
 /// The driver. Dropping it leaves every VM as it is.
 pub struct Multipass {
@@ -218,8 +102,9 @@ impl Multipass {
         Ok(())
     }
 
-    async fn ask_sizes(&self, vm: &VmName, last: Sizes) -> Result<(), DriverError> {
-        let mut sizes = last;
+    /// Sizes as set, which are kept in mind.
+    async fn ask_sizes(&self, vm: &VmName) -> Result<Sizes, DriverError> {
+        let mut sizes = self.knowledge.sizes(vm);
         for setting in [Setting::Cpus, Setting::Memory, Setting::Disk] {
             let stdout = self.daemon.ask(&Call::Get(vm, setting)).await?;
             let Some(value) = output::setting(&stdout) else {
@@ -232,7 +117,7 @@ impl Multipass {
             }
         }
         self.knowledge.learn_sizes(vm, sizes);
-        Ok(())
+        Ok(sizes)
     }
 
     /// What can be said about a new VM without asking the daemon.
@@ -315,16 +200,11 @@ impl Driver for Multipass {
         let Some(daemon) = version.daemon else {
             return Err(DriverError::Missing(NO_DAEMON.to_owned()));
         };
+        let capabilities = version::capabilities(&daemon);
+        self.knowledge.has_snapshots(capabilities.snapshots);
         Ok(Probe {
             version: Some(daemon),
-            capabilities: Capabilities {
-                shell: true,
-                console: false,
-                suspend: true,
-                trash: true,
-                cloud_init: true,
-                ..Capabilities::default()
-            },
+            capabilities,
             acceleration: None,
         })
     }
@@ -338,8 +218,11 @@ impl Driver for Multipass {
         self.knowledge.take_in(&listed);
         let to_ask = self.knowledge.to_ask(&listed);
         let asked = async {
-            if let Some(last) = to_ask.sizes {
-                self.ask_sizes(vm, last).await?;
+            if to_ask.snapshots {
+                self.ask_snapshots(vm).await?;
+            }
+            if to_ask.sizes {
+                self.ask_sizes(vm).await?;
             }
             if to_ask.info {
                 self.ask_info(vm).await?;
@@ -349,6 +232,10 @@ impl Driver for Multipass {
         match asked.await {
             Ok(()) => {}
             Err(error @ DriverError::NotFound(_)) => return Err(error),
+            // That there are no snapshots would be made up, and decide what became of an operation.
+            Err(error) if to_ask.snapshots && !self.knowledge.knows_snapshots(vm) => {
+                return Err(error);
+            }
             // The list was answered, so this is not nothing: details are those of the last look.
             Err(error) if is_unreachable_guest(&error) => {
                 debug!(vm.name = %vm, "VM `{vm}` runs, but its SSH does not answer");
@@ -414,6 +301,53 @@ impl Driver for Multipass {
 
     async fn purge(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError> {
         self.remove(vm, progress).await
+    }
+
+    async fn snapshot(
+        &self,
+        vm: &VmName,
+        name: &SnapshotName,
+        comment: &str,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.take_snapshot(vm, name, comment, progress).await
+    }
+
+    async fn restore(
+        &self,
+        vm: &VmName,
+        snapshot: &SnapshotName,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.go_back(vm, snapshot, progress).await
+    }
+
+    async fn delete_snapshot(
+        &self,
+        vm: &VmName,
+        snapshot: &SnapshotName,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.remove_snapshot(vm, snapshot, progress).await
+    }
+
+    async fn clone_vm(
+        &self,
+        vm: &VmName,
+        target: &VmName,
+        snapshot: Option<&SnapshotName>,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.copy_vm(vm, target, snapshot, progress).await
+    }
+
+    async fn resize(
+        &self,
+        vm: &VmName,
+        size: &ResizeOptions,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.set_size(vm, size, progress).await
     }
 
     async fn attach(

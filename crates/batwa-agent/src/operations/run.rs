@@ -104,7 +104,8 @@ impl Operations {
         info!(operation.id = %record.operation().id, "{kind} VM `{vm}`");
 
         let deadline = match kind {
-            OperationKind::Create => self.limits.create_deadline,
+            // An image is fetched, or a whole disk copied.
+            OperationKind::Create | OperationKind::Clone => self.limits.create_deadline,
             _ => self.limits.operation_deadline,
         };
         let progress = record.progress(&self.picture);

@@ -14,6 +14,7 @@ mod lab;
 mod legacy;
 mod multipass_actions;
 mod multipass_agent;
+mod multipass_disk;
 mod multipass_real;
 mod multipass_trouble;
 mod multipass_watch;

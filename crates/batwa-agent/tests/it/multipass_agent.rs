@@ -308,3 +308,83 @@ async fn a_multipass_that_is_not_running_is_missing_until_it_runs() {
     assert_eq!(agent.drivers[0].version.as_deref(), Some("1.16.3"));
     lab.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_open_on_fifty_vms_costs_one_cheap_list_each_time() {
+    let (multipass, state) = (StandIn::new(), tempfile::tempdir().unwrap());
+    multipass.has_many(50);
+    multipass.control(&json!({"login_ms": 0}));
+    let lab = Lab::new(&multipass, state.path());
+    // Each is looked at once when the agent starts.
+    let until = Instant::now() + DEADLINE * 4;
+    let is_known = |vm: &Vm| vm.driver == DriverKind::Multipass && !vm.ipv4.is_empty();
+    while lab.vms().await.iter().filter(|vm| is_known(vm)).count() < 50 {
+        assert!(Instant::now() < until, "they are never known");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let looks = multipass.count("info vm-01 --format json");
+    let (calls, lists) = (multipass.calls().len(), multipass.count("list"));
+    while multipass.count("list") < lists + 4 {
+        assert!(Instant::now() < until, "it does not poll");
+        assert_eq!(lab.vms().await.iter().filter(|vm| is_known(vm)).count(), 50);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for line in multipass.lines_after(calls) {
+        assert_eq!(line, "list --no-ipv4 --format json");
+    }
+    assert_eq!(looks, 1);
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_on_a_disk_goes_on_under_an_agent_that_was_stopped_and_is_settled_by_the_next() {
+    let (multipass, state) = (StandIn::new(), tempfile::tempdir().unwrap());
+    multipass.has_stopped(&["web"]).await;
+    multipass.control(&json!({"disk_ms": 1500}));
+    let mut lab = Lab::new(&multipass, state.path());
+    for (request, call, times) in [
+        (
+            json!({"kind": "snapshot", "name": "first"}),
+            "snapshot web",
+            1,
+        ),
+        (
+            json!({"kind": "resize", "memory": "2G"}),
+            "set local.web.memory=2G",
+            1,
+        ),
+        // Nothing shows whether it was done, and doing it twice ends the same.
+        (
+            json!({"kind": "restore", "snapshot": "first", "discard": true}),
+            "restore web.first",
+            2,
+        ),
+        (json!({"kind": "clone", "name": "twin"}), "clone web", 1),
+        (
+            json!({"kind": "delete_snapshot", "snapshot": "first"}),
+            "delete --purge web.first",
+            1,
+        ),
+    ] {
+        let until = Instant::now() + DEADLINE;
+        let needs_first = request.to_string().contains("\"snapshot\":\"first\"");
+        while !lab.vm("web").await.is_some_and(|vm| {
+            vm.state == VmState::Stopped && (vm.snapshots.len() == 1 || !needs_first)
+        }) {
+            assert!(Instant::now() < until, "{request}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let id = lab.ask("web", request.clone()).await;
+        multipass.called(call).await;
+        crate::stand_in::eventually("the daemon at work", || multipass.is_busy()).await;
+        lab.stop().await;
+        lab = Lab::new(&multipass, state.path());
+        let operation = lab.finished(id).await;
+        assert_eq!(operation.state, OperationState::Succeeded, "{operation:?}");
+        assert_eq!(multipass.count(call), times, "{request}");
+    }
+    lab.until_vm("twin", VmState::Stopped).await;
+    let web = lab.until_vm("web", VmState::Stopped).await;
+    assert_eq!(web.snapshots, []);
+    lab.stop().await;
+}

@@ -32,8 +32,9 @@ async fn a_look_asks_one_vm_and_is_remembered_while_it_runs() {
     let driver = multipass.driver();
     let vm = driver.inspect(&name("web")).await.unwrap();
     assert_eq!((vm.ipv4.len(), vm.memory), (1, Some(ByteSize::gib(1))));
-    assert_eq!(multipass.count("info"), 1);
+    assert_eq!(multipass.count("info"), 2);
     assert_eq!(multipass.count("info web --format json"), 1);
+    assert_eq!(multipass.count("info web --snapshots"), 1);
     assert_eq!(seen(&driver, "web").await.unwrap().ipv4, vm.ipv4);
     assert_eq!(
         seen(&driver, "web").await.unwrap().disk,
@@ -45,9 +46,10 @@ async fn a_look_asks_one_vm_and_is_remembered_while_it_runs() {
     assert_eq!(
         (
             multipass.count("get local.web.memory"),
-            multipass.count("info")
+            multipass.count("info web --format json"),
+            multipass.count("info web --snapshots")
         ),
-        (1, 2)
+        (1, 2, 1)
     );
 
     multipass.run(&["stop", "web"]).await;
@@ -60,9 +62,10 @@ async fn a_look_asks_one_vm_and_is_remembered_while_it_runs() {
     assert_eq!(
         (
             multipass.count("get local.web.memory"),
-            multipass.count("info")
+            multipass.count("info web --format json"),
+            multipass.count("info web --snapshots")
         ),
-        (2, 2)
+        (2, 2, 2)
     );
 }
 
@@ -92,7 +95,8 @@ async fn a_vm_that_boots_or_reboots_is_never_logged_in_to() {
         .find(|call| call.line.starts_with("restart"))
         .unwrap();
     let end = restart.ended.unwrap();
-    for call in calls.iter().filter(|call| call.line.starts_with("info")) {
+    let logs_in = |call: &&crate::stand_in::Call| call.line == "info web --format json";
+    for call in calls.iter().filter(logs_in) {
         let before = call.ended.is_some_and(|ended| ended <= restart.began);
         assert!(before || call.began >= end, "{call:?} beside {restart:?}");
     }
@@ -164,6 +168,7 @@ async fn the_probe_tells_version_and_what_multipass_can_do() {
     assert_eq!(probe.version.as_deref(), Some("1.16.3"));
     let can = probe.capabilities;
     assert!(can.shell && can.suspend && can.trash && can.cloud_init && !can.console);
+    assert!(can.snapshots && can.clone && can.resize);
 }
 
 #[tokio::test]

@@ -94,6 +94,44 @@ impl StandIn {
         }
     }
 
+    /// Makes VMs that are off.
+    pub(crate) async fn has_stopped(&self, names: &[&str]) {
+        self.has(names).await;
+        for name in names {
+            let output = self.run(&["stop", name]).await;
+            assert!(output.status.success(), "{output:?}");
+        }
+    }
+
+    /// Makes so many VMs that run, at once: `vm-01` and so on.
+    pub(crate) fn has_many(&self, count: usize) {
+        let vm = |n: usize| {
+            json!({
+                "cpus": 1, "memory": 1_u64 << 30, "disk": 5_u64 << 30, "release": "Ubuntu 24.04 LTS",
+                "address": format!("10.89.54.{n}"), "schedule": [[0, "Running"]], "trashed": false,
+            })
+        };
+        let vms: serde_json::Map<_, _> =
+            (1..=count).map(|n| (format!("vm-{n:02}"), vm(n))).collect();
+        let state = json!({"vms": vms, "cached": [], "down_until": 0, "next_address": 100});
+        std::fs::write(self.folder.path().join("state.json"), state.to_string()).unwrap();
+    }
+
+    /// Whether the daemon is at work on a disk.
+    pub(crate) fn is_busy(&self) -> bool {
+        let text = std::fs::read_to_string(self.folder.path().join("state.json"));
+        let state: Value = serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default();
+        let until = state["busy_until"].as_u64().unwrap_or(0);
+        let now = batwa_api::Timestamp::now().as_millisecond();
+        u64::try_from(now).unwrap_or(0) < until
+    }
+
+    /// The calls after the first `skip`, as they were typed.
+    pub(crate) fn lines_after(&self, skip: usize) -> Vec<String> {
+        let calls = self.calls().into_iter().skip(skip);
+        calls.map(|call| call.line).collect()
+    }
+
     /// All calls so far, oldest first.
     pub(crate) fn calls(&self) -> Vec<Call> {
         let mut calls: Vec<Call> = Vec::new();
@@ -174,6 +212,7 @@ pub(crate) fn limits() -> Limits {
         look: Duration::from_secs(10),
         heavy: Duration::from_secs(20),
         boot: Duration::from_secs(20),
+        copy: Duration::from_secs(20),
         launch: Duration::from_secs(20),
         late: Duration::from_secs(10),
         settle: Duration::from_secs(5),

@@ -216,18 +216,19 @@ impl Multipass {
         }
     }
 
-    /// The VM as listed; one whose launch was cut off just now gets its time to appear.
+    /// The VM as listed; one whose launch or clone was cut off just now gets its time to appear, and the daemon, which
+    /// may still be copying its disk, its time to answer.
     pub(super) async fn appeared(&self, vm: &VmName) -> Result<Option<Listed>, DriverError> {
+        let limits = self.settings.limits;
         loop {
-            if let Some(listed) = self.listed(vm).await? {
-                return Ok(Some(listed));
+            let listed = self.listed(vm).await;
+            let ago = self.knowledge.cut_off(vm);
+            match (listed, ago) {
+                (Ok(None), Some(ago)) if ago < limits.appear => {}
+                (Err(DriverError::Stuck(_)), Some(ago)) if ago < limits.comeback => {}
+                (listed, _) => return listed,
             }
-            match self.knowledge.cut_off(vm) {
-                Some(ago) if ago < self.settings.limits.appear => {
-                    sleep(self.settings.limits.poll).await;
-                }
-                _ => return Ok(None),
-            }
+            sleep(limits.poll).await;
         }
     }
 
@@ -344,7 +345,7 @@ fn is_booting(state: VmState) -> bool {
     )
 }
 
-fn in_trash(vm: &VmName) -> DriverError {
+pub(super) fn in_trash(vm: &VmName) -> DriverError {
     DriverError::IllegalState(format!("VM `{vm}` is in the trash: recover it first"))
 }
 

@@ -5,7 +5,10 @@
 
 use std::{ffi::OsString, fmt, time::Duration};
 
-use batwa_api::{name::VmName, size::ByteSize};
+use batwa_api::{
+    name::{SnapshotName, VmName},
+    size::ByteSize,
+};
 
 use super::Limits;
 use crate::driver::StopMode;
@@ -41,6 +44,40 @@ pub(super) enum Call<'a> {
     Recover(&'a VmName),
     /// Remove for good: this VM alone.
     Purge(&'a VmName),
+    /// The snapshots of one VM, with times and sizes: logs in nowhere.
+    Snapshots(&'a VmName),
+    /// Keep the disk as it is.
+    Snapshot(NewSnapshot<'a>),
+    /// Go back to a snapshot; what the disk held since is gone.
+    Restore(&'a VmName, &'a SnapshotName),
+    /// Remove a snapshot.
+    DeleteSnapshot(&'a VmName, &'a SnapshotName),
+    /// Make another VM, the second, of the first.
+    Clone(&'a VmName, &'a VmName),
+    /// Change a setting of one VM.
+    Set(&'a VmName, NewSize),
+}
+
+/// What a snapshot is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NewSnapshot<'a> {
+    /// Whose disk is kept.
+    pub(super) vm: &'a VmName,
+    /// What it is called.
+    pub(super) name: &'a SnapshotName,
+    /// What is to be remembered about it; may be empty.
+    pub(super) comment: &'a str,
+}
+
+/// A setting of a VM with the value that it is to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NewSize {
+    /// Number of virtual CPUs.
+    Cpus(u32),
+    /// Memory size.
+    Memory(ByteSize),
+    /// Disk size.
+    Disk(ByteSize),
 }
 
 /// A setting of a VM that `info` does not show while it is off.
@@ -116,6 +153,19 @@ impl Call<'_> {
             Self::Delete(vm) => words(&["delete", vm.as_str()]),
             Self::Recover(vm) => words(&["recover", vm.as_str()]),
             Self::Purge(vm) => words(&["delete", "--purge", vm.as_str()]),
+            Self::Snapshots(vm) => words(&["info", vm.as_str(), "--snapshots", "--format", "json"]),
+            Self::Snapshot(new) => new.argv(),
+            Self::Restore(vm, snapshot) => {
+                words(&["restore", &format!("{vm}.{snapshot}"), "--destructive"])
+            }
+            Self::DeleteSnapshot(vm, snapshot) => {
+                words(&["delete", "--purge", &format!("{vm}.{snapshot}")])
+            }
+            Self::Clone(vm, target) => words(&["clone", vm.as_str(), "--name", target.as_str()]),
+            Self::Set(vm, size) => vec![
+                "set".to_owned(),
+                format!("local.{vm}.{}={}", size.setting(), size.value()),
+            ],
         };
         words.into_iter().map(OsString::from).collect()
     }
@@ -125,7 +175,7 @@ impl Call<'_> {
         match self {
             Self::Version => "version",
             Self::List => "list",
-            Self::Info(_) => "info",
+            Self::Info(_) | Self::Snapshots(_) => "info",
             Self::Get(..) | Self::PrimaryName => "get",
             Self::Find => "find",
             Self::Launch(_) => "launch",
@@ -133,8 +183,12 @@ impl Call<'_> {
             Self::Stop(..) => "stop",
             Self::Restart(_) => "restart",
             Self::Suspend(_) => "suspend",
-            Self::Delete(_) | Self::Purge(_) => "delete",
+            Self::Delete(_) | Self::Purge(_) | Self::DeleteSnapshot(..) => "delete",
             Self::Recover(_) => "recover",
+            Self::Snapshot(_) => "snapshot",
+            Self::Restore(..) => "restore",
+            Self::Clone(..) => "clone",
+            Self::Set(..) => "set",
         }
     }
 
@@ -143,7 +197,13 @@ impl Call<'_> {
         match self {
             Self::Version | Self::List | Self::PrimaryName | Self::Find => None,
             Self::Launch(launch) => Some(launch.vm),
-            Self::Info(vm)
+            Self::Snapshot(new) => Some(new.vm),
+            Self::Snapshots(vm)
+            | Self::Restore(vm, _)
+            | Self::DeleteSnapshot(vm, _)
+            | Self::Clone(vm, _)
+            | Self::Set(vm, _)
+            | Self::Info(vm)
             | Self::Get(vm, _)
             | Self::Start(vm)
             | Self::Stop(vm, _)
@@ -155,16 +215,41 @@ impl Call<'_> {
         }
     }
 
+    /// The snapshot it is about.
+    pub(super) fn snapshot(&self) -> Option<&SnapshotName> {
+        match self {
+            Self::Snapshot(new) => Some(new.name),
+            Self::Restore(_, snapshot) | Self::DeleteSnapshot(_, snapshot) => Some(snapshot),
+            _ => None,
+        }
+    }
+
+    /// The VM that it makes.
+    pub(super) fn makes(&self) -> Option<&VmName> {
+        match self {
+            Self::Launch(launch) => Some(launch.vm),
+            Self::Clone(_, target) => Some(target),
+            _ => None,
+        }
+    }
+
     /// What it costs the daemon.
     pub(super) fn weight(&self) -> Weight {
         match self {
-            Self::Version | Self::List | Self::Get(..) | Self::PrimaryName => Weight::Quick,
+            Self::Version | Self::List | Self::Get(..) | Self::PrimaryName | Self::Snapshots(_) => {
+                Weight::Quick
+            }
             Self::Info(_) | Self::Find => Weight::Look,
             Self::Stop(..)
             | Self::Suspend(_)
             | Self::Delete(_)
             | Self::Recover(_)
-            | Self::Purge(_) => Weight::Heavy,
+            | Self::Purge(_)
+            | Self::Snapshot(_)
+            | Self::Restore(..)
+            | Self::DeleteSnapshot(..)
+            | Self::Clone(..)
+            | Self::Set(..) => Weight::Heavy,
             Self::Start(_) | Self::Restart(_) => Weight::Boot,
             Self::Launch(_) => Weight::Launch,
         }
@@ -173,6 +258,8 @@ impl Call<'_> {
     /// The longest it may take before its client is killed and the daemon counts as silent.
     pub(super) fn deadline(&self, limits: &Limits) -> Duration {
         match self.weight() {
+            // The whole disk is copied.
+            Weight::Heavy if matches!(self, Self::Clone(..)) => limits.copy,
             Weight::Quick => limits.quick,
             Weight::Look => limits.look,
             Weight::Heavy => limits.heavy,
@@ -184,11 +271,15 @@ impl Call<'_> {
 }
 
 impl fmt::Display for Call<'_> {
-    /// As a person would say it: `stop web`.
+    /// As a person would say it: `stop web`, `restore web.snapshot1`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.vm() {
-            Some(vm) => write!(f, "{} {vm}", self.command()),
-            None => f.write_str(self.command()),
+        f.write_str(self.command())?;
+        if let Some(vm) = self.vm() {
+            write!(f, " {vm}")?;
+        }
+        match self.snapshot() {
+            Some(snapshot) => write!(f, ".{snapshot}"),
+            None => Ok(()),
         }
     }
 }
@@ -200,6 +291,36 @@ impl fmt::Display for Setting {
             Self::Memory => "memory",
             Self::Disk => "disk",
         })
+    }
+}
+
+impl NewSnapshot<'_> {
+    fn argv(&self) -> Vec<String> {
+        let mut argv = words(&["snapshot", self.vm.as_str(), "--name", self.name.as_str()]);
+        if !self.comment.is_empty() {
+            // The word after the option is its value, whatever it begins with.
+            argv.extend(words(&["--comment", self.comment]));
+        }
+        argv
+    }
+}
+
+impl NewSize {
+    /// The setting that has it.
+    pub(super) fn setting(self) -> Setting {
+        match self {
+            Self::Cpus(_) => Setting::Cpus,
+            Self::Memory(_) => Setting::Memory,
+            Self::Disk(_) => Setting::Disk,
+        }
+    }
+
+    /// As Multipass reads it.
+    fn value(self) -> String {
+        match self {
+            Self::Cpus(cpus) => cpus.to_string(),
+            Self::Memory(bytes) | Self::Disk(bytes) => size(bytes),
+        }
     }
 }
 
@@ -247,104 +368,4 @@ fn size(size: ByteSize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn line(call: Call<'_>) -> String {
-        let argv: Vec<_> = call
-            .argv(&Limits::default())
-            .into_iter()
-            .map(|word| word.into_string().unwrap())
-            .collect();
-        format!("{:?} {}", call.weight(), argv.join(" "))
-    }
-
-    #[test]
-    fn every_call_has_its_argument_vector_and_weight() {
-        let vm = &VmName::parse("web").unwrap();
-        let launch = Launch {
-            vm,
-            image: "24.04",
-            cpus: 2,
-            memory: ByteSize::mib(1536),
-            disk: ByteSize::bytes(5_000_000_001),
-            user_data: UserDataFrom::Nowhere,
-        };
-        let calls = [
-            Call::Version,
-            Call::List,
-            Call::Info(vm),
-            Call::Get(vm, Setting::Cpus),
-            Call::Get(vm, Setting::Memory),
-            Call::Get(vm, Setting::Disk),
-            Call::PrimaryName,
-            Call::Find,
-            Call::Launch(launch),
-            Call::Launch(Launch {
-                disk: ByteSize::gib(8),
-                user_data: UserDataFrom::Stdin,
-                ..launch
-            }),
-            Call::Start(vm),
-            Call::Stop(vm, StopMode::Graceful),
-            Call::Stop(vm, StopMode::Forced),
-            Call::Restart(vm),
-            Call::Suspend(vm),
-            Call::Delete(vm),
-            Call::Recover(vm),
-            Call::Purge(vm),
-        ];
-        let lines: Vec<_> = calls.into_iter().map(line).collect();
-        insta::assert_snapshot!(lines.join("\n"), @"
-        Quick version --format json
-        Quick list --no-ipv4 --format json
-        Look info web --format json
-        Quick get local.web.cpus
-        Quick get local.web.memory
-        Quick get local.web.disk
-        Quick get client.primary-name
-        Look find --format json
-        Launch launch --name web --cpus 2 --memory 1536M --disk 5000000001 --timeout 3600 24.04
-        Launch launch --name web --cpus 2 --memory 1536M --disk 8G --timeout 3600 --cloud-init - 24.04
-        Boot start web --timeout 600
-        Heavy stop web
-        Heavy stop web --force
-        Boot restart web --timeout 600
-        Heavy suspend web
-        Heavy delete web
-        Heavy recover web
-        Heavy delete --purge web
-        ");
-    }
-
-    #[test]
-    fn sizes_are_written_so_that_no_byte_is_lost() {
-        for bytes in [
-            1,
-            1023,
-            1 << 10,
-            600 << 20,
-            1500 << 20,
-            3 << 29,
-            5 << 30,
-            5_000_000_001,
-        ] {
-            let written = size(ByteSize::bytes(bytes));
-            assert_eq!(written.parse(), Ok(ByteSize::bytes(bytes)), "{written}");
-        }
-    }
-
-    #[test]
-    fn quick_calls_go_before_heavy_ones() {
-        assert!(Weight::Quick < Weight::Look && Weight::Look < Weight::Heavy);
-    }
-
-    #[test]
-    fn every_deadline_is_above_the_time_multipass_gives_itself() {
-        let limits = Limits::default();
-        let vm = VmName::parse("web").unwrap();
-        // A stop that goes unheard is given up by the daemon after 5 minutes.
-        assert!(Call::Stop(&vm, StopMode::Graceful).deadline(&limits) > Duration::from_secs(300));
-        assert!(Call::Start(&vm).deadline(&limits) > limits.boot);
-    }
-}
+mod tests;

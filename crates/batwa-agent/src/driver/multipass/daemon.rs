@@ -193,6 +193,8 @@ impl Daemon {
         let (since, began) = (Timestamp::now(), Instant::now());
         let mut command = Command::new(&self.program)
             .args(call.argv(&self.limits))
+            // Times are told in the client's zone.
+            .env("TZ", "UTC")
             .deadline(call.deadline(&self.limits));
         if let Some(text) = stdin {
             command = command.stdin(text);

@@ -49,8 +49,19 @@ pub(super) fn explain(call: &Call<'_>, status: Option<i32>, stderr: &str) -> Dri
                 "VM `{vm}` is in the trash: recover it first"
             ));
         }
-        if said.has("already exists") {
-            return DriverError::NameTaken(vm.clone());
+        if let Some(snapshot) = call.snapshot() {
+            let (vm, snapshot) = (vm.clone(), snapshot.clone());
+            if said.has("Snapshot already exists") {
+                return DriverError::SnapshotTaken { vm, snapshot };
+            }
+            if said.has("No such snapshot") {
+                return DriverError::NoSnapshot { vm, snapshot };
+            }
+        }
+        if said.has("already exists")
+            && let Some(made) = call.makes()
+        {
+            return DriverError::NameTaken(made.clone());
         }
         if let Some(reason) = wrong_state(vm, &said) {
             return DriverError::IllegalState(reason);
@@ -102,21 +113,28 @@ fn wrong_state(vm: &VmName, said: &Complaint) -> Option<String> {
 
 fn wrong_field(said: &Complaint) -> Option<(&'static str, String)> {
     let text = &said.text;
-    if said.has("Invalid instance name supplied") {
+    if said.has_any(&[
+        "Invalid instance name supplied",
+        "Invalid destination instance name",
+        "Invalid snapshot name",
+    ]) {
         return Some((
             "name",
             "Multipass wants a letter first, then letters, digits and hyphens, with no hyphen last"
                 .to_owned(),
         ));
     }
-    if said.has("invalid CPU count") {
+    if said.has("invalid CPU count") || said.has_value_of("cpus") {
         return Some(("cpus", "a VM needs at least 1 CPU".to_owned()));
     }
-    if said.has("Invalid memory size value") {
+    if said.has_any(&["Invalid memory size value", "128M minimum not allowed"]) {
         return Some((
             "memory",
             "Multipass wants at least 128M of memory".to_owned(),
         ));
+    }
+    if said.has("Disk can only be expanded") {
+        return Some(("disk", "a disk only grows".to_owned()));
     }
     if said.has("Invalid disk size value") {
         return Some(("disk", "Multipass wants a disk of at least 512M".to_owned()));
@@ -138,7 +156,12 @@ fn wrong_field(said: &Complaint) -> Option<(&'static str, String)> {
         ));
     }
     if said.has("is not a valid memory size") {
-        return Some(("memory", "write a size such as `512M` or `2G`".to_owned()));
+        let field = if said.has_value_of("disk") {
+            "disk"
+        } else {
+            "memory"
+        };
+        return Some((field, "write a size such as `512M` or `2G`".to_owned()));
     }
     if said.has_any(&[
         "Unable to find an image matching",
@@ -226,6 +249,11 @@ impl Complaint {
 
     fn has_any(&self, words: &[&str]) -> bool {
         words.iter().any(|words| self.has(words))
+    }
+
+    /// Whether it is about the value of a VM's setting.
+    fn has_value_of(&self, setting: &str) -> bool {
+        self.has("Invalid setting 'local.") && self.has(&format!(".{setting}="))
     }
 
     /// Whether the VM's name stands in it as a word: `web` does not stand in `web-2`.

@@ -1,8 +1,8 @@
 //! What is remembered of each VM between looks: the list tells only names and states.
 //!
 //! Addresses and usage live as long as the VM runs, sizes until it may have been changed while it was off, and
-//! everything until the VM vanishes. Also here: which launches and reboots are ours, because they change what a
-//! state means. No I/O; the lock is held for a few lookups only.
+//! snapshots likewise, and everything until the VM vanishes. Also here: which launches, clones and reboots are ours,
+//! because they change what a state means. No I/O; the lock is held for a few lookups only.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,11 +13,14 @@ use std::{
 use batwa_api::{
     name::VmName,
     size::ByteSize,
-    vm::{VmSpec, VmState, VmUsage},
+    vm::{Snapshot, VmSpec, VmState, VmUsage},
 };
 use tokio::time::Instant;
 
-use super::output::{self, Details, Listed, Shutdown};
+use super::{
+    call::NewSize,
+    output::{self, Details, Listed, Shutdown},
+};
 use crate::driver::ObservedVm;
 
 /// The memory.
@@ -29,10 +32,14 @@ struct Held {
     vms: HashMap<VmName, Known>,
     /// Launches that are under way here.
     launching: HashSet<VmName>,
-    /// Launches whose client is gone before its end, and since when: the daemon may still make the VM.
+    /// VMs that are being made of others here.
+    cloning: HashSet<VmName>,
+    /// Launches and clones whose client is gone before its end, and since when: the daemon may still make the VM.
     cut_off: HashMap<VmName, Instant>,
     /// Starts and restarts that are under way here: no log-in to these.
     booting: HashSet<VmName>,
+    /// This Multipass is too old to know of snapshots.
+    without_snapshots: bool,
 }
 
 #[derive(Default)]
@@ -45,6 +52,10 @@ struct Known {
     sizes: Sizes,
     /// Whether the sizes were read since the VM last came up.
     sizes_are_fresh: bool,
+    /// `None` until they were read once.
+    snapshots: Option<Vec<Snapshot>>,
+    /// Whether the snapshots were read since the VM last changed its state, and their number is still the same.
+    snapshots_are_fresh: bool,
 }
 
 /// Sizes as set.
@@ -63,8 +74,10 @@ pub(super) struct Sizes {
 pub(super) struct ToAsk {
     /// It may be logged in to.
     pub(super) info: bool,
-    /// Its sizes are not known for sure; these are the last ones.
-    pub(super) sizes: Option<Sizes>,
+    /// Its sizes are not known for sure.
+    pub(super) sizes: bool,
+    /// Its snapshots may have changed.
+    pub(super) snapshots: bool,
 }
 
 /// Marks a VM as launching or booting until dropped.
@@ -80,6 +93,8 @@ pub(super) struct Mark<'a> {
 pub(super) enum Work {
     /// A launch.
     Launch,
+    /// A clone: this VM is the copy.
+    Clone,
     /// A start or a restart.
     Boot,
 }
@@ -93,9 +108,10 @@ impl Knowledge {
     pub(super) fn observe(&self, list: &[Listed]) -> Vec<ObservedVm> {
         let held = &mut *self.held();
         let names: HashSet<&VmName> = list.iter().map(|vm| &vm.name).collect();
-        let launching = &held.launching;
-        held.vms
-            .retain(|name, _| names.contains(name) || launching.contains(name));
+        let (launching, cloning) = (&held.launching, &held.cloning);
+        held.vms.retain(|name, _| {
+            names.contains(name) || launching.contains(name) || cloning.contains(name)
+        });
         list.iter().map(|vm| held.take_in(vm)).collect()
     }
 
@@ -108,15 +124,41 @@ impl Knowledge {
     pub(super) fn to_ask(&self, vm: &Listed) -> ToAsk {
         let held = self.held();
         let known = held.vms.get(&vm.name);
-        let busy = held.booting.contains(&vm.name) || held.launching.contains(&vm.name);
+        let busy = held.booting.contains(&vm.name)
+            || held.launching.contains(&vm.name)
+            || held.cloning.contains(&vm.name);
         ToAsk {
             info: vm.state == VmState::Running && !busy,
-            sizes: match known {
-                Some(known) if known.sizes_are_fresh => None,
-                Some(known) => Some(known.sizes),
-                None => Some(Sizes::default()),
-            },
+            sizes: !known.is_some_and(|known| known.sizes_are_fresh),
+            snapshots: !held.without_snapshots
+                && !busy
+                && match vm.state {
+                    VmState::Running => !known.is_some_and(|known| known.snapshots_are_fresh),
+                    // Others may take one at any time, and nothing else would tell.
+                    VmState::Stopped | VmState::Suspended => true,
+                    _ => false,
+                },
         }
+    }
+
+    /// Says whether this Multipass knows of snapshots at all.
+    pub(super) fn has_snapshots(&self, it_has: bool) {
+        self.held().without_snapshots = !it_has;
+    }
+
+    /// Keeps snapshots as read.
+    pub(super) fn learn_snapshots(&self, vm: &VmName, snapshots: Vec<Snapshot>) {
+        let mut held = self.held();
+        let known = held.vms.entry(vm.clone()).or_default();
+        known.snapshots = Some(snapshots);
+        known.snapshots_are_fresh = true;
+    }
+
+    /// Whether a VM's snapshots were ever read.
+    pub(super) fn knows_snapshots(&self, vm: &VmName) -> bool {
+        let held = self.held();
+        let known = held.vms.get(vm);
+        known.is_some_and(|known| known.snapshots.is_some())
     }
 
     /// Keeps what `info` told.
@@ -126,9 +168,22 @@ impl Knowledge {
         known.ipv4 = details.ipv4;
         known.usage = details.usage;
         known.guest = details.release;
+        let count = known.snapshots.as_ref().map(Vec::len);
+        if details.snapshots.is_some() && details.snapshots != count {
+            known.snapshots_are_fresh = false;
+        }
         if known.sizes.cpus.is_none() {
             known.sizes.cpus = details.cpus;
         }
+    }
+
+    /// The sizes last known.
+    pub(super) fn sizes(&self, vm: &VmName) -> Sizes {
+        let held = self.held();
+        held.vms
+            .get(vm)
+            .map(|known| known.sizes)
+            .unwrap_or_default()
     }
 
     /// Keeps sizes as read.
@@ -138,6 +193,24 @@ impl Knowledge {
         known.sizes_are_fresh =
             sizes.cpus.is_some() && sizes.memory.is_some() && sizes.disk.is_some();
         known.sizes = sizes;
+    }
+
+    /// A VM's sizes may have changed: the next look reads them.
+    pub(super) fn doubt_sizes(&self, vm: &VmName) {
+        if let Some(known) = self.held().vms.get_mut(vm) {
+            known.sizes_are_fresh = false;
+        }
+    }
+
+    /// Keeps one exact size that a VM was given.
+    pub(super) fn learn_size(&self, vm: &VmName, size: NewSize) {
+        let mut held = self.held();
+        let sizes = &mut held.vms.entry(vm.clone()).or_default().sizes;
+        match size {
+            NewSize::Cpus(cpus) => sizes.cpus = Some(cpus),
+            NewSize::Memory(memory) => sizes.memory = Some(memory),
+            NewSize::Disk(disk) => sizes.disk = Some(disk),
+        }
     }
 
     /// Keeps what a VM was asked to be: exact sizes, which Multipass only shows rounded.
@@ -162,6 +235,10 @@ impl Knowledge {
                 held.cut_off.remove(vm);
                 held.launching.insert(vm.clone());
             }
+            Work::Clone => {
+                held.cut_off.remove(vm);
+                held.cloning.insert(vm.clone());
+            }
             Work::Boot => {
                 held.booting.insert(vm.clone());
             }
@@ -174,12 +251,12 @@ impl Knowledge {
         }
     }
 
-    /// How long ago a launch of `vm` was cut off whose VM may still appear.
+    /// How long ago a launch or clone that makes `vm` was cut off whose VM may still appear.
     pub(super) fn cut_off(&self, vm: &VmName) -> Option<Duration> {
         self.held().cut_off.get(vm).map(Instant::elapsed)
     }
 
-    /// The VM of a launch that was cut off is dealt with.
+    /// The VM of a launch or clone that was cut off is dealt with.
     pub(super) fn settle_cut_off(&self, vm: &VmName) {
         self.held().cut_off.remove(vm);
     }
@@ -188,6 +265,7 @@ impl Knowledge {
 impl Held {
     fn take_in(&mut self, vm: &Listed) -> ObservedVm {
         let launching = self.launching.contains(&vm.name);
+        let cloning = self.cloning.contains(&vm.name);
         let booting = self.booting.contains(&vm.name);
         let known = self.vms.entry(vm.name.clone()).or_default();
         if known.state != Some(vm.state) {
@@ -200,9 +278,11 @@ impl Held {
             if known.state.is_some() {
                 known.sizes_are_fresh = false;
             }
+            known.snapshots_are_fresh = false;
             known.state = Some(vm.state);
         }
         let (state, message) = match vm.state {
+            _ if cloning => (VmState::Creating, None),
             // What Multipass calls unknown is most of every launch and of some starts.
             VmState::Starting | VmState::Unknown if launching => (VmState::Creating, None),
             VmState::Unknown if booting => (VmState::Starting, None),
@@ -234,6 +314,7 @@ impl Held {
         observed.disk = known.sizes.disk;
         observed.usage.clone_from(&known.usage);
         observed.location = folder(&vm.name);
+        observed.snapshots = known.snapshots.clone().unwrap_or_default();
         observed
     }
 }
@@ -251,7 +332,7 @@ fn folder(vm: &VmName) -> Option<String> {
 }
 
 impl Mark<'_> {
-    /// The work came to an end that is known; without this, a launch counts as cut off.
+    /// The work came to an end that is known; without this, a launch or clone counts as cut off.
     pub(super) fn finish(mut self) {
         self.finished = true;
     }
@@ -260,134 +341,19 @@ impl Mark<'_> {
 impl Drop for Mark<'_> {
     fn drop(&mut self) {
         let mut held = self.knowledge.held();
-        match self.work {
-            Work::Launch => {
-                held.launching.remove(&self.vm);
-                if !self.finished {
-                    held.cut_off.insert(self.vm.clone(), Instant::now());
-                }
-            }
+        let makes = match self.work {
+            Work::Launch => held.launching.remove(&self.vm),
+            Work::Clone => held.cloning.remove(&self.vm),
             Work::Boot => {
                 held.booting.remove(&self.vm);
+                false
             }
+        };
+        if makes && !self.finished {
+            held.cut_off.insert(self.vm.clone(), Instant::now());
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use batwa_api::Timestamp;
-
-    use super::*;
-
-    fn web() -> VmName {
-        VmName::parse("web").unwrap()
-    }
-
-    fn listed(state: VmState) -> Listed {
-        Listed {
-            name: web(),
-            state,
-            shutdown: Shutdown::None,
-            release: Some("Ubuntu 24.04 LTS".to_owned()),
-        }
-    }
-
-    fn details() -> Details {
-        Details {
-            ipv4: vec!["10.0.0.2".to_owned()],
-            image_release: Some("24.04 LTS".to_owned()),
-            release: Some("Ubuntu 24.04.1 LTS".to_owned()),
-            cpus: Some(1),
-            usage: Some(VmUsage {
-                measured_at: Timestamp::UNIX_EPOCH,
-                ..VmUsage::default()
-            }),
-        }
-    }
-
-    #[test]
-    fn addresses_and_usage_last_as_long_as_the_vm_runs() {
-        let knowledge = Knowledge::default();
-        knowledge.take_in(&listed(VmState::Running));
-        knowledge.learn(&web(), details());
-        assert_eq!(
-            knowledge.take_in(&listed(VmState::Running)).ipv4,
-            ["10.0.0.2"]
-        );
-        let stopped = knowledge.take_in(&listed(VmState::Stopped));
-        assert_eq!((stopped.ipv4.len(), stopped.usage), (0, None));
-        let again = knowledge.take_in(&listed(VmState::Running));
-        assert_eq!((again.ipv4.len(), again.usage), (0, None));
-    }
-
-    #[test]
-    fn sizes_are_asked_once_and_again_after_the_vm_was_off() {
-        let knowledge = Knowledge::default();
-        knowledge.learn_spec(&web(), &VmSpec::default());
-        knowledge.take_in(&listed(VmState::Running));
-        let last = knowledge.to_ask(&listed(VmState::Running)).sizes.unwrap();
-        assert_eq!(last.memory, Some(ByteSize::gib(1)));
-        knowledge.learn_sizes(&web(), last);
-        assert_eq!(knowledge.to_ask(&listed(VmState::Running)).sizes, None);
-        knowledge.take_in(&listed(VmState::Stopped));
-        assert!(knowledge.to_ask(&listed(VmState::Stopped)).sizes.is_some());
-    }
-
-    #[test]
-    fn nobody_logs_in_to_a_vm_that_is_not_up_or_that_we_reboot() {
-        let knowledge = Knowledge::default();
-        for state in VmState::ALL {
-            assert_eq!(
-                knowledge.to_ask(&listed(state)).info,
-                state == VmState::Running,
-                "{state}"
-            );
-        }
-        let mark = knowledge.mark(&web(), Work::Boot);
-        assert!(!knowledge.to_ask(&listed(VmState::Running)).info);
-        mark.finish();
-        assert!(knowledge.to_ask(&listed(VmState::Running)).info);
-    }
-
-    #[test]
-    fn unknown_is_creating_during_our_launch_starting_during_our_start_and_explained_otherwise() {
-        let knowledge = Knowledge::default();
-        let launch = knowledge.mark(&web(), Work::Launch);
-        let seen = knowledge.take_in(&listed(VmState::Unknown));
-        assert_eq!((seen.state, seen.message), (VmState::Creating, None));
-        launch.finish();
-        let start = knowledge.mark(&web(), Work::Boot);
-        assert_eq!(
-            knowledge.take_in(&listed(VmState::Unknown)).state,
-            VmState::Starting
-        );
-        drop(start);
-        let seen = knowledge.take_in(&listed(VmState::Unknown));
-        assert_eq!(seen.state, VmState::Unknown);
-        assert!(seen.message.is_some());
-    }
-
-    #[test]
-    fn a_launch_dropped_before_its_end_is_remembered_until_settled() {
-        let knowledge = Knowledge::default();
-        drop(knowledge.mark(&web(), Work::Launch));
-        assert!(knowledge.cut_off(&web()).is_some());
-        knowledge.settle_cut_off(&web());
-        assert_eq!(knowledge.cut_off(&web()), None);
-        knowledge.mark(&web(), Work::Launch).finish();
-        assert_eq!(knowledge.cut_off(&web()), None);
-    }
-
-    #[test]
-    fn a_vm_that_vanished_is_forgotten_unless_we_are_making_it() {
-        let knowledge = Knowledge::default();
-        knowledge.learn_spec(&web(), &VmSpec::default());
-        let launch = knowledge.mark(&web(), Work::Launch);
-        assert!(knowledge.observe(&[]).is_empty());
-        assert_eq!(knowledge.take_in(&listed(VmState::Starting)).cpus, Some(1));
-        launch.finish();
-        assert!(knowledge.observe(&[]).is_empty());
-        assert_eq!(knowledge.take_in(&listed(VmState::Running)).cpus, None);
-    }
-}
+mod tests;

@@ -3,6 +3,8 @@
 //! Fields that a version may lack or write otherwise are optional; a document that is no document is an error
 //! that shows its beginning. Names that no VM can have are left out rather than believed.
 
+mod snapshots;
+
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use batwa_api::{
@@ -16,6 +18,8 @@ use batwa_api::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
+
+pub(super) use self::snapshots::snapshots;
 
 /// What Multipass calls a VM that will be stopped at a time that was asked for.
 const DELAYED_SHUTDOWN: &str = "Delayed Shutdown";
@@ -112,6 +116,8 @@ pub(super) struct Details {
     pub(super) cpus: Option<u32>,
     /// What it uses, while it runs.
     pub(super) usage: Option<VmUsage>,
+    /// How many snapshots it has.
+    pub(super) snapshots: Option<usize>,
 }
 
 /// Reads `info NAME --format json`; `None` when it does not hold that VM.
@@ -131,6 +137,7 @@ pub(super) fn info(stdout: &[u8], vm: &VmName, now: Timestamp) -> Result<Option<
         load: Vec<f64>,
         memory: Space,
         release: Option<String>,
+        snapshot_count: Value,
     }
     #[derive(Deserialize, Default)]
     #[serde(default)]
@@ -162,6 +169,7 @@ pub(super) fn info(stdout: &[u8], vm: &VmName, now: Timestamp) -> Result<Option<
             load,
             measured_at: now,
         }),
+        snapshots: number(&row.snapshot_count).and_then(|n| n.try_into().ok()),
     }))
 }
 
@@ -204,14 +212,17 @@ pub(super) fn setting(stdout: &[u8]) -> Option<String> {
 /// A size as `get` shows it, which is rounded for people: the exact one if it is known and rounds to that.
 pub(super) fn size(shown: &str, known: Option<ByteSize>) -> Option<ByteSize> {
     let read: ByteSize = shown.parse().ok()?;
+    Some(known.filter(|known| is_near(*known, read)).unwrap_or(read))
+}
+
+/// Whether `read`, of which one decimal was shown, may stand for `exact`: the truth lies within a tenth of the unit.
+pub(super) fn is_near(exact: ByteSize, read: ByteSize) -> bool {
     let unit = [40, 30, 20, 10]
         .into_iter()
         .map(|shift| 1_u64 << shift)
         .find(|unit| read.as_u64() >= *unit)
         .unwrap_or(1);
-    // One decimal is shown, so the truth lies within a tenth of the unit.
-    let near = |known: ByteSize| known.as_u64().abs_diff(read.as_u64()) <= unit / 10;
-    Some(known.filter(|known| near(*known)).unwrap_or(read))
+    exact.as_u64().abs_diff(read.as_u64()) <= unit / 10
 }
 
 /// The catalogue's name of the image in `release` (`Ubuntu 24.04 LTS`): `ubuntu:24.04`.

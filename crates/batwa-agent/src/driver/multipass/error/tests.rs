@@ -1,63 +1,14 @@
 //! Every recorded refusal of the commands that the driver uses, and some that it must not fall for.
 
 use super::*;
-use crate::driver::{
-    StopMode,
-    multipass::{
-        call::{Launch, UserDataFrom},
-        transcripts,
-    },
-};
-use batwa_api::size::ByteSize;
-
-/// The VM that a recorded call was about.
-fn vm_of(argv: &[String]) -> VmName {
-    let named = argv
-        .iter()
-        .position(|word| word == "--name" || word == "-n");
-    let name = match named {
-        Some(at) => argv[at + 1].as_str(),
-        None => argv[2..]
-            .iter()
-            .find(|word| !word.starts_with('-'))
-            .map_or("none", |word| {
-                word.strip_prefix("local.")
-                    .and_then(|key| key.split('.').next())
-                    .unwrap_or(word)
-            }),
-    };
-    VmName::parse(name).unwrap_or_else(|_| VmName::parse("none").unwrap())
-}
-
-fn call<'a>(command: &str, vm: &'a VmName) -> Option<Call<'a>> {
-    Some(match command {
-        "launch" => Call::Launch(Launch {
-            vm,
-            image: "24.04",
-            cpus: 1,
-            memory: ByteSize::gib(1),
-            disk: ByteSize::gib(5),
-            user_data: UserDataFrom::Nowhere,
-        }),
-        "start" => Call::Start(vm),
-        "stop" => Call::Stop(vm, StopMode::Graceful),
-        "restart" => Call::Restart(vm),
-        "suspend" => Call::Suspend(vm),
-        "delete" => Call::Delete(vm),
-        "recover" => Call::Recover(vm),
-        "info" => Call::Info(vm),
-        "list" => Call::List,
-        "find" => Call::Find,
-        "get" => Call::Get(vm, crate::driver::multipass::call::Setting::Cpus),
-        "version" => Call::Version,
-        _ => return None,
-    })
-}
+use crate::driver::multipass::transcripts::{self, Names};
 
 fn kind(error: &DriverError) -> String {
     match error {
         DriverError::NotFound(vm) => format!("NotFound({vm})"),
         DriverError::NameTaken(vm) => format!("NameTaken({vm})"),
+        DriverError::NoSnapshot { vm, snapshot } => format!("NoSnapshot({vm}.{snapshot})"),
+        DriverError::SnapshotTaken { vm, snapshot } => format!("SnapshotTaken({vm}.{snapshot})"),
         DriverError::Invalid { field, message } => format!("Invalid {field}: {message}"),
         DriverError::IllegalState(text) => format!("IllegalState: {text}"),
         DriverError::Missing(_) => "Missing".to_owned(),
@@ -77,11 +28,11 @@ fn kind(error: &DriverError) -> String {
 fn every_recorded_refusal_has_its_meaning() {
     let mut lines = Vec::new();
     for row in transcripts::rows() {
-        if row.exit == 0 {
+        if row.exit <= 0 {
             continue;
         }
-        let vm = vm_of(&row.argv);
-        let Some(call) = call(&row.argv[1], &vm) else {
+        let names = Names::of(row);
+        let Some(call) = names.call(row) else {
             continue;
         };
         let error = explain(&call, Some(row.exit), &row.stderr);
@@ -98,8 +49,11 @@ fn every_recorded_refusal_has_its_meaning() {
     stop => Missing
     delete => Missing
     get => Missing
+    set => Missing
     find => Missing
+    snapshot => Missing
     list => Failed: `multipass list` failed: missing port number in address 'garbage'
+    launch => Failed: `multipass launch foo` failed with status 2 and said nothing
     version => Failed: `multipass version` failed: Invalid format type given.
     start => Failed: `multipass start none` failed: mount failed: The following errors occurred:; error mounting "Home": Snap support needs to be installed in 'primary' in order to support mounts.; Please see https://docs.snapcraft.io/installing-snapd for information on; how to install snap support for your instance's distribution.
     restart => IllegalState: Multipass does not know the state of VM `none`: stop it with force, then start it
@@ -110,14 +64,21 @@ fn every_recorded_refusal_has_its_meaning() {
     suspend => NotFound(nope)
     delete => NotFound(nope)
     recover => NotFound(nope)
+    snapshot => NotFound(nope)
+    restore => NotFound(nope)
+    clone => NotFound(nope)
     get => NotFound(nope)
+    set => NotFound(nope)
     info => Failed: `multipass info nope.snap` failed: instance "nope" does not exist
     list => Failed: `multipass list` failed: This command takes no arguments
     list => Failed: `multipass list` failed: Unknown option 'bogus'.
     start => Failed: `multipass start none` failed: Unknown option 'bogus'.
     info => NotFound(_bad_)
     delete => Failed: `multipass delete none` failed: Name argument or --all is required
+    clone => Failed: `multipass clone none` failed: Please provide the name of the source instance.
     get => Failed: `multipass get bogus.key` failed: Unrecognized settings key: 'bogus.key'
+    set => Failed: `multipass set bogus.key=1` failed: Unrecognized settings key: 'bogus.key'
+    set => Failed: `multipass set client.primary-name` failed: Failed to read value
     get => Failed: `multipass get none` failed: Multiple settings not implemented yet. Please try again with one setting key or just the `--keys` option for now.
     find => Invalid image: Multipass has no such image (Remote 'nosuch' is not found. Please use `multipass find` for supported remotes and images.): `multipass find` lists them
     get => Failed: `multipass get client.apps.windows-terminal.profiles` failed: Unrecognized settings key: 'client.apps.windows-terminal.profiles'
@@ -149,31 +110,57 @@ fn every_recorded_refusal_has_its_meaning() {
     launch => Failed: `multipass launch bad1` failed: qemu-system-x86_64: cannot set up guest memory 'pc.ram': Cannot allocate memory; bad1: shutdown called while starting [give the VM less memory, or stop others first]
     info => Failed: `multipass info foo` failed: instance "nope" does not exist
     launch => NameTaken(foo)
+    snapshot => IllegalState: VM `foo` must be stopped for that
+    clone => IllegalState: VM `foo` must be stopped for that
+    set => IllegalState: VM `foo` must be stopped for that
     get => Failed: `multipass get foo` failed: You have to `multipass set local.bridged-network=<name>` to use the "bridged" shortcut.
     get => Failed: `multipass get foo` failed: Unrecognized settings key: 'local.foo.bogus'
     restart => IllegalState: Multipass does not know the state of VM `foo`: stop it with force, then start it
+    set => Failed: `multipass set foo` failed: Unrecognized settings key: 'local.foo.name'
+    set => Failed: `multipass set foo` failed: Need exactly one key-value pair (in <key>=<value> form).
     start => Failed: `multipass start foo` failed: error: --timeout value has to be a positive integer
     stop => IllegalState: VM `foo` is suspended: resume it first, or stop it with force
     stop => Failed: `multipass stop foo` failed: Time must be in digit form
     stop => Failed: `multipass stop foo` failed: Cannot set 'time' and 'cancel' options at the same time
     stop => Failed: `multipass stop foo` failed: Cannot set 'force' along with 'time' or 'cancel' options at the same time
+    set => Invalid cpus: a VM needs at least 1 CPU
+    set => Invalid memory: Multipass wants at least 128M of memory
+    set => Invalid memory: write a size such as `512M` or `2G`
+    set => Invalid disk: a disk only grows
+    set => Invalid disk: write a size such as `512M` or `2G`
+    set => Failed: `multipass set foo` failed: You have to `multipass set local.bridged-network=<name>` to use the "bridged" shortcut.
+    snapshot => SnapshotTaken(foo.second)
+    snapshot => Invalid name: Multipass wants a letter first, then letters, digits and hyphens, with no hyphen last
     list => Failed: `multipass list` failed: IP addresses are not applicable in conjunction with listing snapshots
     info => Failed: `multipass info foo.nope` failed: No such snapshot: foo.nope
     get => Failed: `multipass get foo.second.name` failed: Unrecognized settings key: 'foo.second.name'
+    set => Failed: `multipass set foo` failed: Snapshot already exists: foo.snapshot1
+    restore => NoSnapshot(foo.nope)
+    restore => Failed: `multipass restore foo.third` failed: Unable to query client for confirmation. Use '--destructive' to automatically discard current machine state.
     delete => Failed: `multipass delete foo.snapshot1` failed: Snapshots can only be purged (after deletion, they cannot be recovered). Unable to query client for confirmation. Please use the `--purge` flag if that is what you want.
-    delete => Failed: `multipass delete foo.nope` failed: No such snapshot: foo.nope
+    delete => NoSnapshot(foo.nope)
     delete => Failed: `multipass delete foo` failed: Snapshots can only be purged (after deletion, they cannot be recovered). Unable to query client for confirmation. Please use the `--purge` flag if that is what you want:; multipass delete --purge foo.third; You can use a separate command to delete instances without purging them:; multipass delete foo
+    clone => NameTaken(bar)
+    clone => Invalid name: Multipass wants a letter first, then letters, digits and hyphens, with no hyphen last
     start => IllegalState: VM `bar` is in the trash: recover it first
     stop => IllegalState: VM `bar` is in the trash: recover it first
     launch => NameTaken(bar)
+    clone => IllegalState: VM `bar` is in the trash: recover it first
+    snapshot => IllegalState: VM `bar` is in the trash: recover it first
     suspend => IllegalState: VM `bar` is in the trash: recover it first
     restart => IllegalState: VM `bar` is in the trash: recover it first
+    set => IllegalState: VM `bar` is in the trash: recover it first
     recover => NotFound(bar)
+    set => Failed: `multipass set driver=virtualbox` failed: Invalid setting 'local.driver=virtualbox': Invalid driver
+    set => Failed: `multipass set client.primary-name=bad_name` failed: Invalid setting 'client.primary-name=bad_name': Invalid hostname
     start => Failed: `multipass start none` failed: Name argument or --all is required; Note: the primary instance is disabled.
     start => Failed: `multipass start bar` failed: instance(s) missing; Instance 'nope' does not exist.
     stop => Failed: `multipass stop bar` failed: instance "nope" does not exist
     delete => Failed: `multipass delete bar` failed: instance "nope" does not exist
     info => Failed: `multipass info bar` failed: instance "nope" does not exist
+    restore => NoSnapshot(bar.x)
+    restore => NoSnapshot(v3.nope)
+    delete => Failed: `multipass delete foo.third` failed with status 2 and said nothing
     launch => Timeout
     stop => Failed: `multipass stop v6` failed: The QEMU process did not finish within 300000 milliseconds after being shutdown [the VM did not hear its power button: stop it with force]
     start => Timeout
@@ -183,6 +170,7 @@ fn every_recorded_refusal_has_its_meaning() {
     delete => IllegalState: VM `none` is still starting: wait until it runs, or use force
     stop => IllegalState: VM `v8` is still starting: wait until it runs, or use force
     restart => IllegalState: Multipass does not know the state of VM `v8`: stop it with force, then start it
+    snapshot => IllegalState: VM `v8` must be stopped for that
     delete => IllegalState: VM `v8` is still starting: wait until it runs, or use force
     "#);
 }
