@@ -21,6 +21,7 @@ mod plug;
 mod proxies;
 mod simulate;
 mod start;
+mod storm;
 mod stuck_multipass;
 mod systemd;
 mod tls;
