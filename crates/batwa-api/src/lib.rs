@@ -9,12 +9,15 @@
 pub mod agent;
 pub mod certificate;
 pub mod event;
+pub mod exec;
+pub mod file;
 pub mod id;
 pub mod image;
 pub mod legacy;
 pub mod list;
 pub mod name;
 pub mod operation;
+pub mod port;
 pub mod problem;
 pub mod size;
 pub mod terminal;

@@ -85,6 +85,12 @@ pub enum ProblemCode {
     Timeout,
     /// A range or offset beyond the end.
     OutOfRange,
+    /// The VM's own system does not allow it.
+    PermissionDenied,
+    /// Nobody listens at that port in the VM.
+    ConnectionRefused,
+    /// No space is left where it would be written.
+    StorageFull,
 }
 
 impl ProblemCode {
@@ -94,7 +100,7 @@ impl ProblemCode {
         match self {
             Self::Malformed => 400,
             Self::Unauthenticated => 401,
-            Self::Forbidden | Self::CrossOrigin => 403,
+            Self::Forbidden | Self::CrossOrigin | Self::PermissionDenied => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::NameTaken | Self::IllegalState | Self::Conflict => 409,
@@ -103,9 +109,10 @@ impl ProblemCode {
             Self::InvalidField | Self::Unsupported => 422,
             Self::TooManyRequests => 429,
             Self::Internal => 500,
-            Self::AgentFailed => 502,
+            Self::AgentFailed | Self::ConnectionRefused => 502,
             Self::AgentOffline | Self::DriverStuck | Self::Unavailable => 503,
             Self::Timeout => 504,
+            Self::StorageFull => 507,
         }
     }
 
@@ -133,6 +140,9 @@ impl ProblemCode {
             Self::Unavailable => "Not available now",
             Self::Timeout => "It takes longer than we wait",
             Self::OutOfRange => "Beyond the end",
+            Self::PermissionDenied => "The VM does not allow it",
+            Self::ConnectionRefused => "Nobody listens there",
+            Self::StorageFull => "No space is left",
         }
     }
 }
