@@ -147,6 +147,8 @@ pub struct Limits {
     pub queue_per_vm: usize,
     /// Terminal sessions open at the same time.
     pub terminals: usize,
+    /// Commands, file transfers and forwarded connections into VMs open at the same time.
+    pub inside: usize,
     /// How long a terminal session lives on once nobody watches.
     pub terminal_ttl: Duration,
     /// How long a create may take.
@@ -166,6 +168,7 @@ impl Default for Limits {
             operations_per_driver: 8,
             queue_per_vm: 8,
             terminals: 256,
+            inside: 256,
             terminal_ttl: Duration::from_secs(30 * 60),
             // Above the drivers' own deadlines, which know better what they wait for.
             create_deadline: Duration::from_secs(75 * 60),

@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod fake;
+pub mod inside;
 pub mod multipass;
 pub(crate) mod open;
 pub mod pty;
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 use batwa_api::{
     Timestamp,
     agent::{Acceleration, Capabilities, DriverKind},
+    exec::ExecCommand,
     image::Image,
     name::{SnapshotName, VmName},
     operation::Stage,
@@ -28,6 +30,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{oneshot, watch},
 };
+
+use self::inside::Exec;
 
 /// One way of running VMs on this host.
 ///
@@ -203,7 +207,37 @@ pub trait Driver: Send + Sync + 'static {
         kind: TerminalKind,
         size: TermSize,
     ) -> Result<Pty, DriverError>;
+
+    /// Runs a command inside a running VM, as the account that shells have. Whatever [`ExecCommand::check`] refuses
+    /// does not come here.
+    ///
+    /// # Errors
+    /// [`DriverError::IllegalState`] when the VM does not run: a command never starts one. A program that is not
+    /// there is no error but an end with code 127.
+    async fn exec(&self, vm: &VmName, command: &ExecCommand) -> Result<Exec, DriverError>;
+
+    /// Connects to a TCP port inside a running VM.
+    ///
+    /// # Errors
+    /// [`DriverError::IllegalState`] when the VM does not run; [`DriverError::Refused`] when nobody listens there.
+    async fn connect(&self, vm: &VmName, port: u16) -> Result<Connection, DriverError>;
+
+    /// A path as the VM's programs take it. Where VMs share this machine's files, only what is the VM's.
+    ///
+    /// # Errors
+    /// [`DriverError::Invalid`] when it leads out of the VM.
+    fn path_inside(&self, _vm: &VmName, path: &str) -> Result<String, DriverError> {
+        Ok(path.to_owned())
+    }
 }
+
+/// A byte stream.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
+
+/// A connection to a port inside a VM. Shutting it down ends one direction, dropping it both.
+pub type Connection = Box<dyn ByteStream>;
 
 /// What [`Driver::probe`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -335,6 +369,9 @@ pub enum DriverError {
     /// The program behind the driver does not answer.
     #[error("{0}")]
     Stuck(String),
+    /// Nobody in the VM takes the connection.
+    #[error("{0}")]
+    Refused(String),
     /// It took longer than it may.
     #[error("{0}")]
     Timeout(String),
@@ -370,6 +407,7 @@ impl DriverError {
             Self::IllegalState(_) => ProblemCode::IllegalState,
             Self::Unsupported(_) => ProblemCode::Unsupported,
             Self::Missing(_) | Self::Stuck(_) => ProblemCode::DriverStuck,
+            Self::Refused(_) => ProblemCode::ConnectionRefused,
             Self::Timeout(_) => ProblemCode::Timeout,
             Self::Failed { .. } => ProblemCode::AgentFailed,
         }

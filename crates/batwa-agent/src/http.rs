@@ -5,12 +5,15 @@
 
 mod agent;
 mod error;
+mod exec;
 mod extract;
+mod files;
 mod identity;
 mod key;
 mod legacy;
 mod operations;
 pub(crate) mod port;
+mod ports;
 mod terminals;
 mod vms;
 
@@ -36,8 +39,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::error::ApiError;
 pub(crate) use self::key::HEADER as KEY_HEADER;
 use crate::{
-    config::AgentConfig, operations::Operations, terminal::Terminals, vms::Inventory,
-    watch::Picture,
+    config::AgentConfig, inside::Inside, operations::Operations, terminal::Terminals,
+    vms::Inventory, watch::Picture,
 };
 
 /// Largest body that any call takes: a spec with the largest user-data is far below it.
@@ -58,6 +61,7 @@ pub(crate) struct Inner {
     pub(crate) inventory: Arc<Inventory>,
     pub(crate) operations: Arc<Operations>,
     pub(crate) terminals: Arc<Terminals>,
+    pub(crate) inside: Arc<Inside>,
     pub(crate) stop: CancellationToken,
     /// This start of the agent, for its master.
     pub(crate) instance: InstanceId,
@@ -92,6 +96,10 @@ impl App {
 
     pub(crate) fn operations(&self) -> &Arc<Operations> {
         &self.0.operations
+    }
+
+    pub(crate) fn inside(&self) -> &Arc<Inside> {
+        &self.0.inside
     }
 
     pub(crate) fn terminals(&self) -> &Arc<Terminals> {
@@ -139,6 +147,9 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(terminals::list_terminals, terminals::open_terminal))
         .routes(routes!(terminals::end_terminal))
         .routes(routes!(terminals::attach))
+        .routes(routes!(exec::attach, exec::run))
+        .routes(routes!(files::download, files::look, files::upload))
+        .routes(routes!(ports::connect))
         .routes(routes!(terminals::legacy_terminal))
         .routes(routes!(legacy::list_vms))
         .routes(routes!(legacy::vm_info))

@@ -8,6 +8,7 @@ pub mod driver;
 mod execute;
 pub mod host;
 mod http;
+mod inside;
 mod operations;
 mod registration;
 mod state_dir;
@@ -47,6 +48,7 @@ pub use self::{
 use self::{
     driver::Driver,
     http::{App, Inner},
+    inside::Inside,
     operations::Operations,
     state_dir::StateDir,
     terminal::Terminals,
@@ -183,6 +185,12 @@ impl Agent {
             Arc::clone(&inventory),
             stop.clone(),
         ));
+        let inside = Arc::new(Inside::new(
+            config.limits,
+            Arc::clone(&picture),
+            Arc::clone(&inventory),
+            stop.clone(),
+        ));
         Ok(Self {
             app: App::new(Inner {
                 config,
@@ -191,6 +199,7 @@ impl Agent {
                 inventory,
                 operations,
                 terminals,
+                inside,
                 stop,
                 instance: tunnel::instance(),
                 tunnel_is_open: tokio::sync::watch::Sender::new(false),

@@ -1,6 +1,8 @@
 //! Inside a VM: a real shell of this machine, in the VM's folder.
 
 use std::{
+    io::IsTerminal,
+    os::unix::process::CommandExt,
     process::{Child, Stdio},
     thread::sleep,
     time::{Duration, Instant},
@@ -97,8 +99,30 @@ pub(crate) fn exec(world: &World, args: &Args) -> Outcome {
     };
     enter(world, "exec", name)?;
     let mut command = command(world, name, program);
-    if let Some(folder) = args.value("-d") {
+    let folder = args
+        .value("-d")
+        .or_else(|| args.value("--working-directory"));
+    if let Some(folder) = folder {
+        if args.has("-n") || args.has("--no-map-working-directory") {
+            return Err(Failure::usage(
+                "Options --working-directory and --no-map-working-directory clash",
+            ));
+        }
+        let folder = world.home(name).join(folder);
+        if !folder.is_dir() {
+            return Err(Failure {
+                status: 1,
+                stderr: format!(
+                    "bash: line 1: cd: {}: No such file or directory\n",
+                    folder.display()
+                ),
+            });
+        }
         command.current_dir(folder);
+    }
+    // Killing the client does not end what runs in the VM.
+    if !std::io::stdin().is_terminal() {
+        command.process_group(0);
     }
     match command.args(rest).stdin(Stdio::inherit()).spawn() {
         Ok(child) => match attend(world, name, child) {

@@ -160,7 +160,10 @@ impl Args {
             "snapshot" => (&["--name", "-n", "--comment", "-m"], &[]),
             "restore" => (&[], &["--destructive", "-d"]),
             "clone" => (&["--name", "-n"], &[]),
-            "exec" => (&["-d"], &["-n"]),
+            "exec" => (
+                &["-d", "--working-directory"],
+                &["-n", "--no-map-working-directory"],
+            ),
             _ => (&[], &[]),
         };
         let mut args = Self {

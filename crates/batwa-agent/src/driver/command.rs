@@ -6,6 +6,7 @@
 //! started with [`Command::spawn_detached`].
 
 mod group;
+mod piped;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -24,6 +25,7 @@ use tokio::{
 };
 
 use self::group::Group;
+pub use self::piped::{Piped, Pipes};
 
 /// Most that [`Command::output`] holds of standard output: the JSON of thousands of VMs is far below it.
 pub const STDOUT_LIMIT: usize = 16 << 20;

@@ -5,6 +5,7 @@
 //! `/bin/sh` on this machine, as this user, with a folder of the VM's own as its home. Whoever may open
 //! terminals can therefore run anything here; the agent's log says so when the driver opens.
 
+mod inside;
 mod settings;
 mod snapshots;
 mod store;
@@ -20,6 +21,7 @@ use async_trait::async_trait;
 use batwa_api::{
     Timestamp,
     agent::{Acceleration, Capabilities, DriverKind},
+    exec::ExecCommand,
     image::Image,
     name::{SnapshotName, VmName},
     operation::{OperationKind, Stage},
@@ -32,7 +34,11 @@ use tracing::warn;
 
 pub use self::settings::{FakeSettings, FakeSettingsError, StepMode};
 use self::store::{FakeVm, FakeVms, Store};
-use super::{Driver, DriverError, ObservedVm, Probe, Progress, Pty, StopMode, pty};
+use super::{
+    Connection, Driver, DriverError, ObservedVm, Probe, Progress, Pty, StopMode,
+    inside::{Exec, Tasks},
+    pty,
+};
 
 /// Runs VMs that only pretend.
 #[derive(Debug)]
@@ -46,6 +52,7 @@ pub struct FakeDriver {
     changes: watch::Sender<u64>,
     steps: Semaphore,
     hangs: watch::Sender<bool>,
+    tasks: Tasks,
 }
 
 /// One step of an operation: what it says and the state it leaves the VM in.
@@ -131,6 +138,7 @@ impl FakeDriver {
             changes: watch::Sender::new(0),
             steps: Semaphore::new(0),
             hangs: watch::Sender::new(false),
+            tasks: Tasks::default(),
         })
     }
 
@@ -710,5 +718,18 @@ impl Driver for FakeDriver {
             ("HISTFILE", "".into()),
         ];
         pty::spawn_in(&home, "/bin/sh", ["-i"], environment, size)
+    }
+    async fn exec(&self, vm: &VmName, command: &ExecCommand) -> Result<Exec, DriverError> {
+        self.answer().await;
+        self.run_inside(vm, command)
+    }
+
+    async fn connect(&self, vm: &VmName, port: u16) -> Result<Connection, DriverError> {
+        self.answer().await;
+        self.connect_inside(vm, port).await
+    }
+
+    fn path_inside(&self, vm: &VmName, path: &str) -> Result<String, DriverError> {
+        inside::path(&self.home_inside(vm)?, path)
     }
 }

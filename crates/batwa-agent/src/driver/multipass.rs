@@ -16,6 +16,7 @@ mod daemon;
 mod disk;
 mod error;
 mod goal;
+mod inside;
 mod knowledge;
 mod lane;
 mod launch;
@@ -33,6 +34,7 @@ use async_trait::async_trait;
 use batwa_api::{
     Timestamp,
     agent::DriverKind,
+    exec::ExecCommand,
     image::Image,
     name::{SnapshotName, VmName},
     terminal::{TermSize, TerminalKind},
@@ -49,7 +51,11 @@ use self::{
     knowledge::{Knowledge, Sizes},
     output::Listed,
 };
-use super::{Driver, DriverError, ObservedVm, Probe, Progress, Pty, StopMode, pty};
+use super::{
+    Connection, Driver, DriverError, ObservedVm, Probe, Progress, Pty, StopMode,
+    inside::{Exec, Tasks},
+    pty,
+};
 
 /// The driver. Dropping it leaves every VM as it is.
 pub struct Multipass {
@@ -57,6 +63,7 @@ pub struct Multipass {
     daemon: Arc<Daemon>,
     knowledge: Knowledge,
     catalogue: Catalogue,
+    tasks: Tasks,
 }
 
 impl Multipass {
@@ -69,6 +76,7 @@ impl Multipass {
             catalogue: Catalogue::new(Arc::clone(&daemon), settings.limits.look),
             daemon,
             settings,
+            tasks: Tasks::default(),
         }
     }
 
@@ -375,5 +383,12 @@ impl Driver for Multipass {
             [("", ""); 0],
             size,
         )
+    }
+    async fn exec(&self, vm: &VmName, command: &ExecCommand) -> Result<Exec, DriverError> {
+        self.run_inside(vm, command).await
+    }
+
+    async fn connect(&self, vm: &VmName, port: u16) -> Result<Connection, DriverError> {
+        self.connect_inside(vm, port).await
     }
 }

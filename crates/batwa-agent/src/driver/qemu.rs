@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use batwa_api::{
     agent::{Acceleration, Capabilities, DriverKind},
+    exec::ExecCommand,
     image::Image,
     name::VmName,
     terminal::{TermSize, TerminalKind},
@@ -22,8 +23,9 @@ use batwa_api::{
 use tokio::sync::watch;
 
 use super::{
-    Driver, DriverError, ObservedVm, Probe, Progress, Pty, StopMode,
+    Connection, Driver, DriverError, ObservedVm, Probe, Progress, Pty, StopMode,
     command::{Command, CommandError},
+    inside::Exec,
 };
 
 mod accel;
@@ -32,6 +34,7 @@ mod create;
 mod disk;
 mod files;
 mod images;
+mod inside;
 mod machine;
 mod observe;
 mod power;
@@ -279,6 +282,14 @@ impl Driver for QemuDriver {
         size: TermSize,
     ) -> Result<Pty, DriverError> {
         self.vms.attach(vm, kind, size).await
+    }
+
+    async fn exec(&self, vm: &VmName, command: &ExecCommand) -> Result<Exec, DriverError> {
+        self.vms.exec(vm, command).await
+    }
+
+    async fn connect(&self, vm: &VmName, port: u16) -> Result<Connection, DriverError> {
+        self.vms.connect(vm, port).await
     }
 }
 

@@ -183,14 +183,14 @@ fn missing(id: TerminalId) -> ApiError {
     clippy::needless_pass_by_value,
     reason = "used as a function for map_err"
 )]
-fn no_websocket(rejection: WebSocketUpgradeRejection) -> ApiError {
+pub(super) fn no_websocket(rejection: WebSocketUpgradeRejection) -> ApiError {
     ApiError::new(
         ProblemCode::Malformed,
         format!("this path is a WebSocket: {}", rejection.body_text()),
     )
 }
 
-fn prepared(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
+pub(super) fn prepared(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
     upgrade
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use crate::inside_contract::Inside;
 use batwa_agent::{
     FakeSettings,
     driver::{
@@ -37,6 +38,7 @@ pub(crate) async fn driver_contract(driver: Arc<dyn Driver>, spec: VmSpec, patie
     walk.knows_nothing_of_what_is_not_there().await;
     walk.creates().await;
     walk.opens_a_shell().await;
+    walk.runs_commands().await;
     walk.stops_and_starts().await;
     walk.suspends_and_resumes().await;
     walk.deletes_and_recovers().await;
@@ -227,6 +229,12 @@ impl Walk {
         let stop = self.driver.stop(vm, StopMode::Graceful, &quiet);
         self.ok("stop", stop).await;
         seen
+    }
+
+    async fn runs_commands(&self) {
+        let inside = Inside::of(&*self.driver, &self.vm);
+        self.within("run commands", inside.keeps_the_contract())
+            .await;
     }
 
     async fn stops_and_starts(&self) {

@@ -87,7 +87,10 @@ async fn with_a_key_every_path_but_health_needs_it() {
                     StatusCode::FORBIDDEN,
                     "{method} {path} {wrong:?}"
                 );
-                assert_eq!(answer.body, json!({"detail": "Invalid or missing API key"}));
+                // The answer to a HEAD has no body.
+                if method != Method::HEAD {
+                    assert_eq!(answer.body, json!({"detail": "Invalid or missing API key"}));
+                }
             }
         }
     }

@@ -10,6 +10,8 @@ mod compat_agent;
 mod driver_contract;
 mod errors;
 mod faults;
+mod inside;
+mod inside_contract;
 mod lab;
 mod legacy;
 mod multipass_actions;

@@ -13,6 +13,9 @@ mod contract;
 mod debian;
 #[path = "../it/driver_contract.rs"]
 mod driver_contract;
+mod inside;
+#[path = "../it/inside_contract.rs"]
+mod inside_contract;
 mod lab;
 mod lifecycle;
 mod terminal;

@@ -15,6 +15,8 @@ pub struct FakeSettings {
     pub failures: BTreeMap<OperationKind, f64>,
     /// Who moves operations from step to step.
     pub mode: StepMode,
+    /// Whether ports "inside" are those of this machine's loopback: otherwise fake VMs have none.
+    pub host_ports: bool,
 }
 
 /// Who moves an operation of a fake driver from step to step.
@@ -34,6 +36,7 @@ impl Default for FakeSettings {
             latency: Duration::from_millis(300),
             failures: BTreeMap::new(),
             mode: StepMode::Timed,
+            host_ports: false,
         }
     }
 }
@@ -73,7 +76,7 @@ impl FromStr for FakeSettings {
                 expected,
             };
             let (key, value) = part.split_once('=').ok_or_else(|| {
-                wrong("write `vms=N`, `latency=20ms`, `fail=start:0.1` or `step=manual`")
+                wrong("write `vms=N`, `latency=20ms`, `fail=start:0.1`, `step=manual` or `ports=host`")
             })?;
             match key {
                 "vms" => {
@@ -99,9 +102,16 @@ impl FromStr for FakeSettings {
                         _ => return Err(wrong("`manual` or `timed`")),
                     };
                 }
+                "ports" => {
+                    settings.host_ports = match value {
+                        "host" => true,
+                        "none" => false,
+                        _ => return Err(wrong("`host` or `none`")),
+                    };
+                }
                 _ => {
                     return Err(wrong(
-                        "the settings are `vms`, `latency`, `fail` and `step`",
+                        "the settings are `vms`, `latency`, `fail`, `step` and `ports`",
                     ));
                 }
             }
@@ -118,6 +128,9 @@ impl fmt::Display for FakeSettings {
         }
         if self.mode == StepMode::Stepped {
             f.write_str(",step=manual")?;
+        }
+        if self.host_ports {
+            f.write_str(",ports=host")?;
         }
         Ok(())
     }
@@ -151,13 +164,14 @@ mod tests {
     #[test]
     fn settings_are_read_from_one_line() {
         let settings: FakeSettings =
-            "vms=20, latency=20ms,fail=start:0.1,fail=create:1,step=manual"
+            "vms=20, latency=20ms,fail=start:0.1,fail=create:1,step=manual,ports=host"
                 .parse()
                 .unwrap();
         assert_eq!(settings.vms, 20);
         assert_eq!(settings.latency, Duration::from_millis(20));
         assert_eq!(settings.failures[&OperationKind::Start], 0.1);
         assert_eq!(settings.mode, StepMode::Stepped);
+        assert!(settings.host_ports);
         assert_eq!(settings.to_string().parse(), Ok(settings));
         assert_eq!("".parse(), Ok(FakeSettings::default()));
     }
@@ -175,6 +189,7 @@ mod tests {
             "fail=start:2",
             "colour=blue",
             "step=maybe",
+            "ports=all",
         ] {
             let error = wrong.parse::<FakeSettings>().unwrap_err();
             assert!(error.to_string().contains(wrong), "{error}");

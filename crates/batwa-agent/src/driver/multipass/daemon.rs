@@ -75,6 +75,11 @@ impl Daemon {
         }
     }
 
+    /// The `multipass` program.
+    pub(super) fn program(&self) -> &std::path::Path {
+        &self.program
+    }
+
     fn silence(&self) -> MutexGuard<'_, Option<Silence>> {
         self.silence.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -473,7 +473,7 @@ fn not_ready(name: &VmName, complaint: Complaint) -> DriverError {
     }
 }
 
-fn not_running(name: &VmName) -> DriverError {
+pub(super) fn not_running(name: &VmName) -> DriverError {
     DriverError::IllegalState(format!("VM `{name}` is not running"))
 }
 
@@ -490,11 +490,11 @@ fn qmp_failed(name: &VmName, error: &qmp::QmpError) -> DriverError {
     }
 }
 
-fn ssh_failed(name: &VmName, error: &SshError) -> DriverError {
+pub(super) fn ssh_failed(name: &VmName, error: &SshError) -> DriverError {
     match error {
         SshError::Silent => DriverError::Timeout(format!(
             "VM `{name}` does not answer over SSH yet: try again in a moment, or open its console"
         )),
-        _ => DriverError::failed(format!("cannot open a shell in VM `{name}`: {error}")),
+        _ => DriverError::failed(format!("cannot get into VM `{name}`: {error}")),
     }
 }

@@ -3,6 +3,9 @@
 //! The port on loopback may be taken by anybody once the VM is off; the pinned key is what makes sure that a shell
 //! never opens anywhere else.
 
+mod command;
+mod port;
+
 use std::{
     path::Path,
     pin::Pin,

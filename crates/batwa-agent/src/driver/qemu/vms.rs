@@ -231,6 +231,13 @@ impl Vms {
             .unwrap_or_else(|_| Err(DriverError::failed("the agent is shutting down")))
     }
 
+    /// A task that ends with the driver.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = lock(&self.tasks);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(work);
+    }
+
     /// Waits until the watcher of a process that is gone has written down how it ended, so that it does not take
     /// the next one for its own.
     pub(super) async fn unwatched(&self, vm: &Vm) {

@@ -17,7 +17,7 @@ use super::{super::files, Boot, ImageId, Manifest, cpio::Archive, packages};
 use crate::driver::{DriverError, Progress, command::Command};
 
 /// The version of what is built here: an older build in the cache is not used for new VMs.
-pub(super) const RECIPE: u32 = 1;
+pub(super) const RECIPE: u32 = 2;
 /// Bytes to download, about; for people who choose an image.
 pub(super) const DOWNLOAD: ByteSize = ByteSize::mib(34);
 

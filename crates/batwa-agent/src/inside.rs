@@ -1,0 +1,168 @@
+//! Getting into VMs beside terminals: commands, files, and connections to ports.
+//!
+//! All of it belongs to its caller: it ends when the caller goes, and nothing of it outlives the agent. Nothing here
+//! starts a VM.
+
+mod exec;
+mod files;
+mod scripts;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use batwa_api::{
+    exec::ExecCommand,
+    file::UploadId,
+    name::VmName,
+    problem::{Problem, ProblemCode},
+    vm::VmAction,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub(crate) use self::{
+    exec::{ExecInput, ExecOutput, Running},
+    files::{Reading, Wanted, Writing},
+};
+use crate::{
+    config::Limits,
+    driver::{Connection, Driver, DriverError},
+    operations::error_of,
+    vms::Inventory,
+    watch::Picture,
+};
+
+/// How long getting in may take; a VM under load takes its time to let one in.
+const ENTER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The ways in.
+#[derive(Debug)]
+pub(crate) struct Inside {
+    picture: Arc<Picture>,
+    inventory: Arc<Inventory>,
+    places: Arc<Semaphore>,
+    uploads: Mutex<HashMap<(VmName, UploadId), Weak<UploadLock>>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Held while something writes to an upload.
+type UploadLock = tokio::sync::Mutex<()>;
+
+/// The right to be inside, while it is held.
+pub(crate) type Place = OwnedSemaphorePermit;
+
+impl Inside {
+    pub(crate) fn new(
+        limits: Limits,
+        picture: Arc<Picture>,
+        inventory: Arc<Inventory>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            picture,
+            inventory,
+            places: Arc::new(Semaphore::new(limits.inside)),
+            uploads: Mutex::default(),
+            tasks: TaskTracker::new(),
+            stop,
+        }
+    }
+
+    /// Runs a command in a VM.
+    ///
+    /// # Errors
+    /// A problem that says why not: its fields, no such VM, its state, its driver, too many at once.
+    pub(crate) async fn exec(
+        &self,
+        vm: &VmName,
+        command: &ExecCommand,
+    ) -> Result<Running, Problem> {
+        let errors = command.check();
+        if !errors.is_empty() {
+            return Err(Problem::invalid_fields(errors));
+        }
+        let (driver, place) = self.enter(vm, "run a command in")?;
+        let exec = within(vm, driver.exec(vm, command)).await?;
+        Ok(Running::new(
+            exec,
+            command.timeout_s,
+            place,
+            self.stop.clone(),
+        ))
+    }
+
+    /// Connects to a port inside a VM.
+    ///
+    /// # Errors
+    /// As [`Self::exec`]; nobody listens there.
+    pub(crate) async fn connect(
+        &self,
+        vm: &VmName,
+        port: u16,
+    ) -> Result<(Connection, Place), Problem> {
+        let (driver, place) = self.enter(vm, "connect to")?;
+        let connection = within(vm, driver.connect(vm, port)).await?;
+        Ok((connection, place))
+    }
+
+    fn upload_lock(&self, vm: &VmName, upload: &UploadId) -> Arc<UploadLock> {
+        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        uploads.retain(|_, lock| lock.strong_count() > 0);
+        let entry = uploads.entry((vm.clone(), upload.clone())).or_default();
+        entry.upgrade().unwrap_or_else(|| {
+            let lock = Arc::new(UploadLock::default());
+            *entry = Arc::downgrade(&lock);
+            lock
+        })
+    }
+
+    /// The driver of a VM that can be got into, and a place.
+    fn enter(&self, vm: &VmName, what: &str) -> Result<(Arc<dyn Driver>, Place), Problem> {
+        let known = self.picture.vm(vm).ok_or_else(|| {
+            Problem::new(ProblemCode::NotFound, format!("VM `{vm}` does not exist"))
+        })?;
+        if let Some(reason) = known.actions.0.get(&VmAction::Shell).cloned().flatten() {
+            return Err(Problem::new(
+                ProblemCode::IllegalState,
+                format!("cannot {what} VM `{vm}`: {reason}"),
+            ));
+        }
+        let driver = self
+            .inventory
+            .driver(known.driver)
+            .map_err(|error| error_of(&error).to_problem())?;
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+            Problem::new(
+                ProblemCode::TooManyRequests,
+                "too many commands, transfers and connections into VMs are open on this machine: try again when some have ended",
+            )
+        })?;
+        Ok((driver, place))
+    }
+}
+
+/// What a driver answers within the deadline.
+async fn within<T>(
+    vm: &VmName,
+    work: impl Future<Output = Result<T, DriverError>>,
+) -> Result<T, Problem> {
+    timeout(ENTER_DEADLINE, work)
+        .await
+        .map_err(|_| {
+            Problem::new(
+                ProblemCode::Timeout,
+                format!(
+                    "VM `{vm}` let nobody in within {} s",
+                    ENTER_DEADLINE.as_secs()
+                ),
+            )
+        })?
+        .map_err(|error| error_of(&error).to_problem())
+}
