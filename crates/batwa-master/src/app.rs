@@ -5,6 +5,7 @@ pub(crate) mod audit;
 pub(crate) mod auth;
 mod error;
 mod images;
+pub(crate) mod inside;
 pub(crate) mod join_tokens;
 pub(crate) mod keeper;
 mod machines;

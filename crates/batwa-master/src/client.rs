@@ -12,12 +12,13 @@ use std::{io, sync::Mutex, time::Duration};
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use batwa_api::{
     id::{OperationId, TerminalId},
     image::Image,
     list::Items,
     operation::{LogLine, Operation, StartOperation},
-    problem::Problem,
+    problem::{Problem, ProblemCode},
     terminal::{OpenTerminal, Terminal},
     tunnel::RotatedKey,
 };
@@ -78,6 +79,23 @@ pub(crate) enum ClientError {
 }
 
 impl ClientError {
+    /// A refusal that came with its status alone.
+    fn headless(status: StatusCode) -> Self {
+        let code = match status.as_u16() {
+            403 => ProblemCode::PermissionDenied,
+            404 => ProblemCode::NotFound,
+            409 => ProblemCode::IllegalState,
+            422 => ProblemCode::InvalidField,
+            _ => {
+                return Self::Status {
+                    status,
+                    detail: String::new(),
+                };
+            }
+        };
+        Self::Refused(Box::new(Problem::new(code, code.title())))
+    }
+
     /// Whether the agent may never have seen the request or may see it again: asking once more is safe and useful.
     #[must_use]
     pub(crate) fn is_transient(&self) -> bool {
@@ -298,6 +316,41 @@ impl AgentClient {
         .unwrap_or(Err(ClientError::Timeout(deadline)))
     }
 
+    /// One call over a connection of its own, both bodies streamed. There is no deadline once it is connected: the
+    /// caller has reasons to end it.
+    ///
+    /// # Errors
+    /// Any [`ClientError`]; [`ClientError::Refused`] or [`ClientError::Status`] when the agent does not do it.
+    pub(crate) async fn stream(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        headers: HeaderMap,
+        body: Body,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let is_head = method == Method::HEAD;
+        let plain = self.request(method, path_and_query, None)?;
+        let (mut parts, _) = plain.into_parts();
+        parts.headers.extend(headers);
+        let stream = timeout(CONNECT_DEADLINE, self.link.connect())
+            .await
+            .map_err(|_| ClientError::Timeout(CONNECT_DEADLINE))?
+            .map_err(ClientError::Connect)?;
+        let mut sender = handshake(stream, &self.connections).await?;
+        let response = sender
+            .send_request(Request::from_parts(parts, body))
+            .await
+            .map_err(ClientError::Http)?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        if is_head {
+            // Its reason has no body to stand in.
+            return Err(ClientError::headless(response.status()));
+        }
+        Err(refusal(response).await)
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.json(Method::GET, path, None::<&()>, CALL_DEADLINE)
             .await
@@ -407,10 +460,15 @@ impl AgentClient {
     }
 }
 
-async fn handshake(
+async fn handshake<B>(
     stream: Box<dyn Stream>,
     connections: &TaskTracker,
-) -> Result<SendRequest<Full<Bytes>>, ClientError> {
+) -> Result<SendRequest<B>, ClientError>
+where
+    B: hyper::body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let (sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_headers(64)
         .max_buf_size(64 << 10)

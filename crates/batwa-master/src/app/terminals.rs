@@ -144,7 +144,7 @@ impl App {
             TerminalKind::Shell => VmAction::Shell,
             TerminalKind::Console => VmAction::Console,
         };
-        self.can_attach(vm, action)?;
+        self.can_enter(vm, action, "open a terminal in")?;
         let id = TerminalId::new();
         if self.is_legacy(&vm.agent) {
             return Ok(Terminal {
@@ -174,15 +174,15 @@ impl App {
             .map_err(|error| agent_error(&vm.agent, error))
     }
 
-    /// Refuses a terminal where the VM cannot have one now.
-    fn can_attach(&self, vm: &VmRef, action: VmAction) -> Result<(), Error> {
+    /// Refuses what the VM does not allow now.
+    pub(super) fn can_enter(&self, vm: &VmRef, action: VmAction, what: &str) -> Result<(), Error> {
         let found = self.found(vm)?;
         match found.refusal(action) {
             // A driver that is stuck for lists may still have its shells: the agent decides.
             Some(_) if found.vm.stale => Ok(()),
             Some(reason) => Err(Error::Problem(Box::new(Problem::new(
                 ProblemCode::IllegalState,
-                format!("cannot open a terminal in VM `{}`: {reason}", vm.name),
+                format!("cannot {what} VM `{}`: {reason}", vm.name),
             )))),
             None => Ok(()),
         }
@@ -282,7 +282,7 @@ impl App {
         caller.require(Right::Terminal)?;
         let opened = async {
             let contact = self.online(&vm.agent)?;
-            self.can_attach(&vm, VmAction::Shell)?;
+            self.can_enter(&vm, VmAction::Shell, "open a terminal in")?;
             let attached = contact
                 .client
                 .open_websocket(&old_path(&vm.name), key)
@@ -340,7 +340,7 @@ impl App {
     }
 
     /// Resolves when a terminal has to end, with the code and reason for its viewer.
-    async fn ending(&self, caller: &Caller, contact: &Contact) -> Ending {
+    pub(super) async fn ending(&self, caller: &Caller, contact: &Contact) -> Ending {
         let mut online = contact.online.subscribe();
         tokio::select! {
             error = self.withdrawn(caller, Right::Terminal) => {

@@ -3,6 +3,7 @@
 use axum::{Json, extract::State};
 use batwa_api::{
     event::Event,
+    exec::ExecClientFrame,
     problem::Problem,
     terminal::{ClientFrame, ServerFrame},
     vm::VmAction,
@@ -25,7 +26,7 @@ use crate::app::App;
             Errors are problem+json bodies; lists are `{items, next_cursor, counts}`; times RFC 3339 in UTC; sizes bytes.",
     ),
     security(("session" = []), ("token" = [])),
-    components(schemas(Problem, Event, ClientFrame, ServerFrame, VmAction)),
+    components(schemas(Problem, Event, ClientFrame, ServerFrame, ExecClientFrame, VmAction)),
 )]
 struct Base;
 
@@ -62,6 +63,7 @@ pub fn document() -> Document {
             &mut item.post,
             &mut item.delete,
             &mut item.patch,
+            &mut item.head,
         ];
         for operation in operations.into_iter().flatten() {
             // Handlers are called `list` and `create`; the tag makes an id of that.

@@ -22,9 +22,9 @@ use tower_http::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    agent_keys, agents, audit, caller, client::Client, events, health, images, install,
-    join_tokens, legacy, legacy_auth, openapi, operations, security, session, setup, snapshots,
-    terminals, tokens, tunnel, ui::Ui, users, vms,
+    agent_keys, agents, audit, caller, client::Client, events, files, health, images, inside,
+    install, join_tokens, legacy, legacy_auth, openapi, operations, security, session, setup,
+    snapshots, terminals, tokens, tunnel, ui::Ui, users, vms,
 };
 use crate::app::{App, auth::Right};
 
@@ -165,6 +165,9 @@ fn terminal() -> OpenApiRouter<App> {
         .routes(routes!(terminals::open))
         .routes(routes!(terminals::close))
         .routes(routes!(terminals::attach))
+        .routes(routes!(inside::exec, inside::run))
+        .routes(routes!(inside::connect))
+        .routes(routes!(files::download, files::look, files::upload))
         .routes(routes!(terminals::old_ws))
 }
 

@@ -79,6 +79,16 @@ const TABLE: &[(&str, &str, Need)] = &[
         "/api/v1/agents/{agent}/vms/{vm}/snapshots/{snapshot}",
         Manage,
     ),
+    ("GET", "/api/v1/agents/{agent}/vms/{vm}/exec", Terminal),
+    ("POST", "/api/v1/agents/{agent}/vms/{vm}/exec", Terminal),
+    ("GET", "/api/v1/agents/{agent}/vms/{vm}/files", Terminal),
+    ("HEAD", "/api/v1/agents/{agent}/vms/{vm}/files", Terminal),
+    ("PUT", "/api/v1/agents/{agent}/vms/{vm}/files", Terminal),
+    (
+        "GET",
+        "/api/v1/agents/{agent}/vms/{vm}/ports/{port}",
+        Terminal,
+    ),
     ("GET", "/api/v1/operations", Read),
     ("GET", "/api/v1/operations/{operation}", Read),
     ("POST", "/api/v1/operations/{operation}/cancel", Manage),
@@ -194,6 +204,7 @@ fn concrete(path: &str) -> String {
         "{agent}" | "{agent_id}" => "nowhere".to_owned(),
         "{vm}" | "{vm_name}" => "nothing".to_owned(),
         "{action}" => "start".to_owned(),
+        "{port}" => "80".to_owned(),
         id if id.starts_with('{') => "00000000-0000-7000-8000-000000000000".to_owned(),
         fixed => fixed.to_owned(),
     };
@@ -257,7 +268,11 @@ async fn call(kind: &Kind<'_>, method: &str, path: &str) -> StatusCode {
     if let Some(token) = &kind.caller.bearer {
         request = request.bearer_auth(token);
     }
-    if path.starts_with("/ws?") || path.ends_with("/attach") {
+    let is_websocket = path.starts_with("/ws?")
+        || path.ends_with("/attach")
+        || path.contains("/ports/")
+        || (path.ends_with("/exec") && method == Method::GET);
+    if is_websocket {
         request = request
             .header("connection", "upgrade")
             .header("upgrade", "websocket")

@@ -382,6 +382,66 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/agents/{agent}/vms/{vm}/exec": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Run a command in a VM, with input: a WebSocket (docs/protocol.md). */
+        get: operations["inside_exec"];
+        put?: never;
+        /** Run a command in a VM and answer what it prints, one JSON object a line; the last says how it ended. */
+        post: operations["inside_run"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/agents/{agent}/vms/{vm}/files": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Download a file of a VM, or a folder as tar. `Range` and `If-Range` go on with one that was cut off. */
+        get: operations["inside_download"];
+        /**
+         * Upload a file to a VM, or unpack tar into a folder of it. With `upload`, one that is cut off is gone on with by
+         *     `Content-Range`. A `Repr-Digest` is checked before the file takes its place.
+         */
+        put: operations["inside_upload"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        /**
+         * Look at a file of a VM: its size, permissions and checksum in headers; or, with `upload`, how much of an upload that
+         *     was cut off is there (`Upload-Offset`).
+         */
+        head: operations["inside_look"];
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/agents/{agent}/vms/{vm}/ports/{port}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Connect to a TCP port inside a VM: a WebSocket (docs/protocol.md). */
+        get: operations["inside_connect"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/agents/{agent}/vms/{vm}/resize": {
         parameters: {
             query?: never;
@@ -1588,6 +1648,87 @@ export interface components {
             /** @enum {string} */
             type: "reload";
         };
+        /** @description A piece of output: as text where it is UTF-8, else in base64. */
+        ExecChunk: {
+            /** @description The piece in base64. */
+            base64?: string | null;
+            /** @description The piece as text. */
+            text?: string | null;
+        };
+        /** @description A text frame to the command. */
+        ExecClientFrame: (components["schemas"]["ExecCommand"] & {
+            /** @enum {string} */
+            type: "start";
+        }) | {
+            /** @enum {string} */
+            type: "eof";
+        } | (components["schemas"]["TermSize"] & {
+            /** @enum {string} */
+            type: "resize";
+        });
+        /** @description A command to run inside a VM: an argument vector, never a line for a shell. */
+        ExecCommand: {
+            /** @description The program, looked up in the VM's `PATH`, and its arguments. */
+            argv: string[];
+            /** @description The folder it starts in; a relative one begins at the account's home, which is the default. */
+            cwd?: string | null;
+            /** @description Variables beside those of the account's. */
+            env?: {
+                [key: string]: string;
+            };
+            /**
+             * Format: int64
+             * @description Seconds after which it is ended; it may run for ever when absent.
+             */
+            timeout_s?: number | null;
+            tty?: components["schemas"]["TermSize"] | null;
+        };
+        /** @description How a command ended. */
+        ExecEnd: {
+            /**
+             * Format: int32
+             * @description Its exit code; 128 and the signal's number when a signal ended it, 124 when its time was over, as shells
+             *     and `timeout` have it. `null` when its end was not seen.
+             */
+            code?: number | null;
+            /** @description The same for people: `it ended`, `it did not end within 30 s`, `the VM was stopped`. */
+            reason: string;
+            /** @description The signal that ended it, such as `KILL`, where that is known. */
+            signal?: string | null;
+        };
+        /** @description One line of the answer to `POST …/exec`; `exit` or `error` is the last. */
+        ExecLine: (components["schemas"]["ExecChunk"] & {
+            /** @enum {string} */
+            type: "stdout";
+        }) | (components["schemas"]["ExecChunk"] & {
+            /** @enum {string} */
+            type: "stderr";
+        }) | (components["schemas"]["ExecEnd"] & {
+            /** @enum {string} */
+            type: "exit";
+        }) | {
+            /** @description What kind of problem. */
+            code: components["schemas"]["ProblemCode"];
+            /** @description What happened, and what to do. */
+            detail: string;
+            /** @enum {string} */
+            type: "error";
+        };
+        /** @description A text frame from the command. */
+        ExecServerFrame: {
+            /** @enum {string} */
+            type: "started";
+        } | (components["schemas"]["ExecEnd"] & {
+            /** @enum {string} */
+            type: "exit";
+        }) | {
+            /** @description What kind of problem. */
+            code: components["schemas"]["ProblemCode"];
+            /** @description What happened, and what to do. */
+            detail: string;
+            /** @enum {string} */
+            type: "error";
+        };
         /** @description One refused field. */
         FieldError: {
             /** @description The field's name in the request, with dots for nesting. */
@@ -2136,6 +2277,18 @@ export interface components {
          * @enum {string}
          */
         OperationState: "queued" | "running" | "succeeded" | "failed" | "cancelled";
+        /** @description A text frame, in either direction. */
+        PortFrame: {
+            /** @enum {string} */
+            type: "eof";
+        };
+        /** @description Body of `POST …/exec`. */
+        PostExec: components["schemas"]["ExecCommand"] & {
+            /** @description What it reads on standard input. */
+            stdin?: string | null;
+            /** @description The same for what is no text, in base64. */
+            stdin_base64?: string | null;
+        };
         /** @description The body of every failed call. Old clients read `detail`, programs `code`, forms `errors`. */
         Problem: {
             /** @description What kind of problem, for programs; never changes its meaning. */
@@ -2158,7 +2311,7 @@ export interface components {
          * @description What kind of problem; each has one HTTP status.
          * @enum {string}
          */
-        ProblemCode: "malformed" | "invalid_field" | "unauthenticated" | "forbidden" | "cross_origin" | "not_found" | "method_not_allowed" | "name_taken" | "illegal_state" | "conflict" | "too_large" | "too_many_requests" | "internal" | "agent_failed" | "unsupported" | "agent_offline" | "driver_stuck" | "unavailable" | "timeout" | "out_of_range";
+        ProblemCode: "malformed" | "invalid_field" | "unauthenticated" | "forbidden" | "cross_origin" | "not_found" | "method_not_allowed" | "name_taken" | "illegal_state" | "conflict" | "too_large" | "too_many_requests" | "internal" | "agent_failed" | "unsupported" | "agent_offline" | "driver_stuck" | "unavailable" | "timeout" | "out_of_range" | "permission_denied" | "connection_refused" | "storage_full";
         /**
          * @description How far a running VM is from being usable.
          * @enum {string}
@@ -2710,6 +2863,18 @@ export interface components {
              */
             measured_at: string;
             memory_used?: components["schemas"]["ByteSize"] | null;
+        };
+        /** @description What was written. */
+        WrittenFile: {
+            /** @description Where. */
+            path: string;
+            /** @description The file's SHA-256 in hexadecimal, as it is inside the VM; absent for a folder. */
+            sha256?: string | null;
+            /**
+             * Format: int64
+             * @description The file's size in bytes; absent for a folder.
+             */
+            size?: number | null;
         };
     };
     responses: never;
@@ -3588,6 +3753,259 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    inside_exec: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the VM's name */
+                vm: components["schemas"]["VmName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description binary frames are a stream's number and bytes, text frames JSON control */
+            101: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExecServerFrame"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    inside_run: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the VM's name */
+                vm: components["schemas"]["VmName"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PostExec"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": components["schemas"]["ExecLine"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    inside_download: {
+        parameters: {
+            query?: {
+                /** @description The file or folder; a relative one begins at the account's home. */
+                path?: string;
+                /** @description `tar` for a folder and all that is in it. */
+                archive?: string;
+                /** @description Names an upload that can be gone on with: 8 to 64 letters, digits and hyphens. */
+                upload?: string;
+                /** @description Make folders that are missing. */
+                parents?: boolean;
+                /** @description The new file's permissions in octal; those of the file it replaces when absent. */
+                mode?: string;
+            };
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the VM's name */
+                vm: components["schemas"]["VmName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description the content */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": unknown;
+                };
+            };
+            /** @description the rest of the content */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": unknown;
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    inside_upload: {
+        parameters: {
+            query?: {
+                /** @description The file or folder; a relative one begins at the account's home. */
+                path?: string;
+                /** @description `tar` for a folder and all that is in it. */
+                archive?: string;
+                /** @description Names an upload that can be gone on with: 8 to 64 letters, digits and hyphens. */
+                upload?: string;
+                /** @description Make folders that are missing. */
+                parents?: boolean;
+                /** @description The new file's permissions in octal; those of the file it replaces when absent. */
+                mode?: string;
+            };
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the VM's name */
+                vm: components["schemas"]["VmName"];
+            };
+            cookie?: never;
+        };
+        /** @description the content */
+        requestBody?: {
+            content: {
+                "application/octet-stream": unknown;
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WrittenFile"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    inside_look: {
+        parameters: {
+            query?: {
+                /** @description The file or folder; a relative one begins at the account's home. */
+                path?: string;
+                /** @description `tar` for a folder and all that is in it. */
+                archive?: string;
+                /** @description Names an upload that can be gone on with: 8 to 64 letters, digits and hyphens. */
+                upload?: string;
+                /** @description Make folders that are missing. */
+                parents?: boolean;
+                /** @description The new file's permissions in octal; those of the file it replaces when absent. */
+                mode?: string;
+            };
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the VM's name */
+                vm: components["schemas"]["VmName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description what is known, in headers */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    inside_connect: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the VM's name */
+                vm: components["schemas"]["VmName"];
+                /** @description the port */
+                port: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description binary frames are bytes, text frames JSON control */
+            101: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PortFrame"];
+                };
             };
             /** @description what went wrong */
             default: {

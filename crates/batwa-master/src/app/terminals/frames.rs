@@ -2,7 +2,7 @@
 
 /// Longest reason of a Close: what a control frame holds beside its code.
 const MAX_REASON: usize = 123;
-const TEXT: u8 = 0x1;
+pub(crate) const TEXT: u8 = 0x1;
 const CLOSE: u8 = 0x8;
 
 /// Why a terminal ends, for its viewer.
@@ -62,7 +62,7 @@ impl Ending {
 }
 
 /// One whole unmasked frame, as servers send them.
-fn push_frame(bytes: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
+pub(crate) fn push_frame(bytes: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     bytes.push(0x80 | opcode);
     match payload.len() {
         len @ 0..126 => bytes.push(len as u8),
