@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and nothing of what it does.
 
+mod inside;
 mod snapshots;
 
 use std::path::PathBuf;
@@ -7,6 +8,10 @@ use std::path::PathBuf;
 use batwa_api::{agent::DriverKind, certificate::CertificateHash, size::ByteSize};
 use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 
+pub(crate) use self::inside::{
+    AttachArgs, ExecArgs, ForwardArgs, ForwardedPort, ProxyArgs, ShellArgs, SshConfigArgs,
+    TransferArgs,
+};
 pub(crate) use self::snapshots::{
     CloneArgs, DeleteSnapshotArgs, OffArgs, RestoreArgs, SetArgs, SnapshotArgs, SnapshotsArgs,
 };
@@ -24,7 +29,8 @@ pub(crate) struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done · 1 failed · 2 wrong usage or settings · 3 no such thing · 4 not signed in or not allowed ·
-5 the master cannot be reached · 6 it takes longer than was waited for, and goes on";
+5 the master cannot be reached · 6 it takes longer than was waited for, and goes on. `exec`, `shell`, `console` and
+`attach` end as what they ran did, and with 125 when it was not run or its end is not known";
 
 /// Every command.
 #[derive(Debug, Subcommand)]
@@ -92,6 +98,33 @@ pub(crate) enum Task {
     Set(SetArgs),
     /// Take missing VMs off the list
     Dismiss(DismissArgs),
+    /// Run a command inside a VM, or inside many
+    ///
+    /// Input, output and errors are wired through, and the command's exit code is this one's; a signal shows as 128 and
+    /// its number. When the terminal is left or the connection cut, the command is ended.
+    Exec(ExecArgs),
+    /// Open a shell inside a VM
+    ///
+    /// It survives a cut line. `~.` at the beginning of a line leaves and lets it go on for a while.
+    Shell(ShellArgs),
+    /// Open a VM's serial console, from its first words on
+    Console(ShellArgs),
+    /// Return to a terminal session
+    Attach(AttachArgs),
+    /// Copy files and folders into a VM or out of it
+    ///
+    /// A path in a VM is `VM:PATH` or `AGENT/VM:PATH`; one without `/` first begins at the account's home. `-` is
+    /// standard input or output. Files are checked by their checksum, and go on after a cut.
+    Transfer(TransferArgs),
+    /// Make ports of a VM reachable at this machine's loopback
+    Forward(ForwardArgs),
+    /// Connect standard input and output to a port of a VM: for ssh's ProxyCommand
+    Proxy(ProxyArgs),
+    /// Let `ssh`, `scp` and `rsync` reach VMs through the master, as `VM.AGENT.batwa`
+    ///
+    /// Puts a public key into each VM for the account that shells have there, and writes ssh's settings and the VM's
+    /// host keys to ~/.ssh/batwa.
+    SshConfig(SshConfigArgs),
     /// List machines, look at one, or manage it
     Agents(AgentsArgs),
     /// Make tokens that machines join with, list them, take them back
@@ -358,6 +391,9 @@ pub(crate) struct MasterArgs {
         hide_env_values = true
     )]
     pub(crate) token: Option<String>,
+    /// A file that holds the API token, when it is not given
+    #[arg(long, env = "BATWA_TOKEN_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) token_file: Option<PathBuf>,
     /// The SHA-256 of the master's certificate, where this system does not trust it by itself
     #[arg(long, env = "BATWA_MASTER_CERTIFICATE", value_name = "SHA256")]
     pub(crate) master_certificate: Option<CertificateHash>,

@@ -4,6 +4,7 @@
 //! says too.
 
 mod events;
+mod socket;
 
 use std::time::Duration;
 
@@ -20,7 +21,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-pub(crate) use self::events::Events;
+pub(crate) use self::{
+    events::Events,
+    socket::{NoSocket, Socket, cut},
+};
 use crate::{
     cli::MasterArgs,
     failure::{Exit, Failure, chain},
@@ -64,6 +68,7 @@ impl Client {
                 args.url
             ))
         })?;
+        let token = token(args.token, args.token_file.as_deref())?;
         let trust = args.master_certificate.map_or(Trust::Roots, Trust::Pinned);
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(trust.client_config(&SystemRoots::default()))
@@ -74,11 +79,7 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| Failure::new(Exit::Failed, chain(&error)))?;
-        Ok(Self {
-            http,
-            url,
-            token: args.token.filter(|t| !t.is_empty()).map(SecretString::from),
-        })
+        Ok(Self { http, url, token })
     }
 
     /// `GET` with a query.
@@ -243,7 +244,13 @@ impl Client {
         Err(self.refusal(status, &bytes))
     }
 
-    fn request(&self, method: Method, path: &[&str], query: &[(&str, &str)]) -> RequestBuilder {
+    /// A request of the v1 API, not sent yet.
+    pub(crate) fn request(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> RequestBuilder {
         let mut url = self.url.clone();
         url.path_segments_mut()
             .expect("an http URL has a path")
@@ -260,7 +267,8 @@ impl Client {
         }
     }
 
-    fn unreachable(&self, error: reqwest::Error) -> Failure {
+    /// A call that brought no answer.
+    pub(crate) fn unreachable(&self, error: reqwest::Error) -> Failure {
         let hint = match NotTrusted::behind(&error) {
             Some(refusal) => format!(
                 "if that is the master's own certificate, as it printed it at its start, give `--master-certificate {}`",
@@ -279,7 +287,8 @@ impl Client {
         .hint(hint)
     }
 
-    fn refusal(&self, status: StatusCode, body: &[u8]) -> Failure {
+    /// An answer that is a refusal.
+    pub(crate) fn refusal(&self, status: StatusCode, body: &[u8]) -> Failure {
         if status.is_redirection() {
             return self.no_master("it sends us elsewhere; give the address it would send us to");
         }
@@ -288,6 +297,24 @@ impl Client {
         };
         from_problem(&problem, self.token.is_some())
     }
+}
+
+/// The token that was given, or that stands in a file.
+fn token(
+    given: Option<String>,
+    file: Option<&std::path::Path>,
+) -> Result<Option<SecretString>, Failure> {
+    let text = match (given.filter(|token| !token.is_empty()), file) {
+        (Some(token), _) => Some(token),
+        (None, Some(file)) => Some(std::fs::read_to_string(file).map_err(|error| {
+            Failure::usage(format!(
+                "cannot read the token in {}: {error}",
+                file.display()
+            ))
+        })?),
+        (None, None) => None,
+    };
+    Ok(text.map(|text| SecretString::from(text.trim())))
 }
 
 /// A problem as the failure of a command.

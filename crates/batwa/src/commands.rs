@@ -4,6 +4,7 @@ mod admin;
 mod completions;
 mod doctor;
 mod health;
+mod inside;
 mod join_tokens;
 mod lists;
 mod machines;
@@ -20,9 +21,14 @@ use crate::{
     failure::Failure,
 };
 
-/// Runs a command to its end.
-pub(crate) async fn run(task: Task) -> Result<(), Failure> {
-    match task {
+/// Runs a command to its end; the code to exit with.
+pub(crate) async fn run(task: Task) -> Result<u8, Failure> {
+    let done = match task {
+        // These end as what they ran did.
+        Task::Exec(args) => return inside::exec(args).await,
+        Task::Shell(args) => return inside::shell(args).await,
+        Task::Console(args) => return inside::console(args).await,
+        Task::Attach(args) => return inside::attach(args).await,
         Task::Up(flags) => roles::up(flags.0).await,
         Task::Master(flags) => roles::master(flags.0).await,
         Task::Agent(args) => match args.task {
@@ -57,5 +63,10 @@ pub(crate) async fn run(task: Task) -> Result<(), Failure> {
         Task::JoinToken(task) => join_tokens::run(task).await,
         Task::Operations(args) => lists::operations(args).await,
         Task::Images(args) => lists::images(args).await,
-    }
+        Task::Transfer(args) => inside::transfer(args).await,
+        Task::Forward(args) => inside::forward(args).await,
+        Task::Proxy(args) => inside::proxy(args).await,
+        Task::SshConfig(args) => inside::ssh_config(args).await,
+    };
+    done.map(|()| 0)
 }

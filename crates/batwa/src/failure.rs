@@ -17,6 +17,8 @@ pub(crate) enum Exit {
     Unreachable = 5,
     /// It goes on, but nobody waits any more.
     StillRunning = 6,
+    /// A command in a VM was not run, or nobody saw its end: no code of the command's own.
+    NotRun = 125,
 }
 
 impl From<Exit> for ExitCode {

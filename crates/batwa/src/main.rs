@@ -36,7 +36,7 @@ fn main() -> ExitCode {
             outcome
         });
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(failure) => {
             output::say(&failure.to_string());
             failure.exit.into()

@@ -274,7 +274,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         value: "SPEC",
         env: &["BATWA_FAKE"],
         default: None,
-        help: "How the fake driver behaves: `vms=20,latency=20ms,fail=start:0.1`.",
+        help: "How the fake driver behaves: `vms=20,latency=20ms,fail=start:0.1`; `ports=host` lends its VMs this machine's loopback ports.",
     },
     Setting {
         name: "label",
