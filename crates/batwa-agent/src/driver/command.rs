@@ -6,7 +6,9 @@
 //! started with [`Command::spawn_detached`].
 
 mod group;
+mod orphans;
 mod piped;
+mod text;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -24,8 +26,16 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use self::group::Group;
-pub use self::piped::{Piped, Pipes};
+pub(crate) use self::orphans::end_orphans;
+pub use self::{
+    piped::{Piped, Pipes},
+    text::last_lines,
+};
+
+use self::{
+    group::Group,
+    text::{keep_tail, last_line, tail},
+};
 
 /// Most that [`Command::output`] holds of standard output: the JSON of thousands of VMs is far below it.
 pub const STDOUT_LIMIT: usize = 16 << 20;
@@ -130,27 +140,6 @@ impl CommandError {
     }
 }
 
-/// The last `count` lines of `text` that say anything, oldest first.
-#[must_use]
-pub fn last_lines(text: &str, count: usize) -> Vec<String> {
-    let mut lines: Vec<String> = text
-        .lines()
-        .rev()
-        .filter(|line| !line.trim().is_empty())
-        .take(count)
-        .map(str::to_owned)
-        .collect();
-    lines.reverse();
-    lines
-}
-
-fn last_line(text: &str) -> &str {
-    text.lines()
-        .rev()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or("it said nothing")
-}
-
 /// Whether a variable of our environment is none of a child's business.
 #[must_use]
 pub fn is_secret(name: &OsStr) -> bool {
@@ -218,6 +207,13 @@ impl Command {
     /// The longest it may run.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// Marks it as of use to this agent alone: should the agent be killed, the next one ends it before it begins.
+    pub fn ends_with_agent(mut self) -> Self {
+        self.env
+            .extend(orphans::mark().map(|(name, value)| (name.into(), value.into())));
         self
     }
 
@@ -469,19 +465,6 @@ async fn pump(
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
     }
-}
-
-/// Appends `chunk` and drops the oldest bytes once twice `limit` is held, so that at least `limit` remain.
-fn keep_tail(held: &mut Vec<u8>, chunk: &[u8], limit: usize) {
-    held.extend_from_slice(chunk);
-    if held.len() > 2 * limit {
-        held.drain(..held.len() - limit);
-    }
-}
-
-/// The last `limit` bytes as text.
-fn tail(held: &[u8], limit: usize) -> String {
-    String::from_utf8_lossy(&held[held.len().saturating_sub(limit)..]).into_owned()
 }
 
 /// A child that lives on when this is dropped.

@@ -16,33 +16,39 @@ use batwa_api::{
     agent::{Acceleration, Capabilities, DriverKind},
     exec::ExecCommand,
     image::Image,
-    name::VmName,
+    name::{SnapshotName, VmName},
     terminal::{TermSize, TerminalKind},
-    vm::VmSpec,
+    vm::{ResizeOptions, VmSpec},
 };
 use tokio::sync::watch;
 
 use super::{
     Connection, Driver, DriverError, ObservedVm, Probe, Progress, Pty, StopMode,
-    command::{Command, CommandError},
+    command::{Command, CommandError, end_orphans},
     inside::Exec,
 };
 
 mod accel;
+mod clone;
 mod console;
 mod create;
 mod disk;
 mod files;
+mod history;
+mod identity;
 mod images;
 mod inside;
 mod machine;
 mod observe;
+mod offline;
 mod power;
 mod process;
 mod qmp;
 mod ready;
 mod record;
 mod seed;
+mod snapshots;
+mod space;
 mod ssh;
 mod usage;
 mod user_data;
@@ -97,6 +103,8 @@ impl QemuDriver {
                 dir.display()
             )));
         }
+        // Before anything is looked at that they may still be writing.
+        end_orphans();
         let images = Images::open(dir.join("images"), &options)?;
         Ok(Self {
             vms: Vms::open(dir.join("vms"), images)?,
@@ -200,12 +208,7 @@ impl Driver for QemuDriver {
         let (_, acceleration) = self.acceleration().await?;
         Ok(Probe {
             version: Some(version),
-            capabilities: Capabilities {
-                snapshots: false,
-                clone: false,
-                resize: false,
-                ..Capabilities::all()
-            },
+            capabilities: Capabilities::all(),
             acceleration: Some(acceleration.clone()),
         })
     }
@@ -273,6 +276,53 @@ impl Driver for QemuDriver {
 
     async fn purge(&self, vm: &VmName, progress: &Progress) -> Result<(), DriverError> {
         self.vms.purge(vm, progress).await
+    }
+
+    async fn snapshot(
+        &self,
+        vm: &VmName,
+        name: &SnapshotName,
+        comment: &str,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.vms.snapshot(vm, name, comment, progress).await
+    }
+
+    async fn restore(
+        &self,
+        vm: &VmName,
+        snapshot: &SnapshotName,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.vms.restore(vm, snapshot, progress).await
+    }
+
+    async fn delete_snapshot(
+        &self,
+        vm: &VmName,
+        snapshot: &SnapshotName,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.vms.delete_snapshot(vm, snapshot, progress).await
+    }
+
+    async fn clone_vm(
+        &self,
+        vm: &VmName,
+        target: &VmName,
+        snapshot: Option<&SnapshotName>,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.vms.clone_vm(vm, target, snapshot, progress).await
+    }
+
+    async fn resize(
+        &self,
+        vm: &VmName,
+        size: &ResizeOptions,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.vms.resize(vm, size, progress).await
     }
 
     async fn attach(

@@ -72,8 +72,9 @@ pub(crate) fn evidence(
     let reached = match request {
         OperationRequest::Snapshot(options) => options.name.as_ref().is_some_and(has),
         OperationRequest::DeleteSnapshot { snapshot, .. } => !has(snapshot),
+        // One that was cut off is half there: being made, or broken.
         OperationRequest::Clone(_) => {
-            target.is_some_and(|target| target.state != VmState::Creating)
+            target.is_some_and(|target| !matches!(target.state, VmState::Creating | VmState::Error))
         }
         OperationRequest::Resize(options) => {
             options.cpus.is_none_or(|cpus| vm.cpus == Some(cpus))

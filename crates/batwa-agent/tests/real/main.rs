@@ -18,4 +18,5 @@ mod inside;
 mod inside_contract;
 mod lab;
 mod lifecycle;
+mod snapshots;
 mod terminal;

@@ -1,9 +1,8 @@
 //! Making VMs, and removing them whatever came of the making.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::atomic::Ordering;
 
-use batwa_api::{image::Image, name::VmName, operation::Stage, vm::VmSpec};
-use russh::keys::ssh_key::LineEnding;
+use batwa_api::{image::Image, name::VmName, operation::Stage, size::ByteSize, vm::VmSpec};
 
 use super::{
     disk, files,
@@ -11,8 +10,8 @@ use super::{
     machine::{Accelerator, From},
     process::Process,
     record::{Phase, Record, file},
-    seed::Seed,
-    ssh,
+    seed::Disk,
+    space,
     user_data::UserData,
     vms::{Vm, Vms},
 };
@@ -34,6 +33,9 @@ impl Vms {
         let user_data = UserData::parse(spec.cloud_init.as_deref())?;
         let image = self.images().describe(&spec.image).await?;
         check_image(spec, &user_data, &image)?;
+        let to_come = image.download_size.filter(|_| !image.cached);
+        let to_come = to_come.unwrap_or(ByteSize::bytes(0));
+        space::require(self.root(), to_come, &format!("create VM `{name}`"))?;
         Ok(user_data)
     }
 
@@ -46,13 +48,7 @@ impl Vms {
         progress: &Progress,
     ) -> Result<(), DriverError> {
         let user_data = self.check(name, spec).await?;
-        if let Some(vm) = self.find(name) {
-            if vm.being_made.load(Ordering::Relaxed) {
-                return Err(DriverError::NameTaken(name.clone()));
-            }
-            // Cut off before: begin anew.
-            self.purge(name, &Progress::ignored()).await?;
-        }
+        self.forget_half_made(name).await?;
         let manifest = self.images().ensure(&spec.image, progress).await?;
         check_disk(spec, &manifest)?;
         progress.stage(Stage::Preparing);
@@ -85,38 +81,27 @@ impl Vms {
     }
 
     /// Keys, seed and disk.
-    async fn prepare(&self, vm: &Arc<Vm>, user_data: &UserData) -> Result<(), DriverError> {
+    async fn prepare(&self, vm: &Vm, user_data: &UserData) -> Result<(), DriverError> {
+        vm.give_identity(user_data, Disk::New)?;
         let record = vm.record();
-        let client_key = ssh::new_key("batwa");
-        let host_key = ssh::new_key("batwa");
-        let private = client_key
-            .to_openssh(LineEnding::LF)
-            .expect("an ed25519 key has an OpenSSH form");
-        files::write(&vm.dir.file(file::CLIENT_KEY), private.as_bytes())?;
-        let known = match user_data {
-            UserData::CloudConfig {
-                host_key: Some(own),
-                ..
-            } => own.clone(),
-            _ => host_key.public_key().clone(),
-        };
-        let known = known
-            .to_openssh()
-            .expect("a public key has an OpenSSH form");
-        files::write(&vm.dir.file(file::HOST_KEY), known.as_bytes())?;
-        let seed = Seed {
-            instance: record.instance,
-            hostname: record.name.as_str(),
-            user: &record.manifest.user,
-            client_key: client_key.public_key(),
-            host_key: &host_key,
-            user_data,
-        };
-        seed.write(&vm.dir.file(file::SEED))?;
         let image = self.images().dir_of(&record.manifest.id);
         let base = image.join(Manifest::DISK);
         let base = record.manifest.disk.map(|format| (base.as_path(), format));
         disk::make(&vm.dir.file(file::DISK), record.disk, base).await
+    }
+
+    /// Removes what a call that was cut off left under a name that is to be used.
+    ///
+    /// # Errors
+    /// [`DriverError::NameTaken`] when there is more than that.
+    pub(super) async fn forget_half_made(&self, name: &VmName) -> Result<(), DriverError> {
+        let Some(vm) = self.find(name) else {
+            return Ok(());
+        };
+        if vm.record().phase != Phase::Making || vm.being_made.load(Ordering::Relaxed) {
+            return Err(DriverError::NameTaken(name.clone()));
+        }
+        self.purge(name, &Progress::ignored()).await
     }
 
     /// Removes a VM for good, whatever its state.
@@ -149,10 +134,10 @@ impl Vms {
 }
 
 /// Says while it lives that a VM is being made.
-struct Making<'a>(&'a Vm);
+pub(super) struct Making<'a>(&'a Vm);
 
 impl<'a> Making<'a> {
-    fn begin(vm: &'a Vm) -> Self {
+    pub(super) fn begin(vm: &'a Vm) -> Self {
         vm.being_made.store(true, Ordering::Relaxed);
         Self(vm)
     }

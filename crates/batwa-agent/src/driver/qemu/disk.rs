@@ -1,11 +1,18 @@
 //! Disk files, by `qemu-img`.
 
-use std::{path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use batwa_api::size::ByteSize;
 
-use super::{images::DiskFormat, machine::SUSPENDED};
-use crate::driver::{DriverError, command::Command};
+use super::{files, images::DiskFormat};
+use crate::driver::{
+    DriverError,
+    command::{Command, CommandError},
+};
+
+mod layer;
+
+pub(super) use self::layer::{Copy, Layer};
 
 /// Making and resizing a layer writes next to nothing.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -25,19 +32,14 @@ pub(super) async fn make(
         .arg(size.as_u64().to_string())
         .run()
         .await
-        .map_err(super::missing_or_failed)?;
+        .map_err(|error| failed(disk, error))?;
     Ok(())
 }
 
-/// Throws away the memory that a suspended VM kept in its disk.
-pub(super) async fn forget_memory(disk: &Path) -> Result<(), DriverError> {
-    image()
-        .args(["snapshot", "-q", "-d", SUSPENDED])
-        .arg(disk)
-        .run()
-        .await
-        .map_err(super::missing_or_failed)?;
-    Ok(())
+/// The size of a disk file for a disk of `size`: whole sectors.
+pub(super) fn in_file(size: ByteSize) -> ByteSize {
+    const SECTOR: u64 = 512;
+    ByteSize::bytes(size.as_u64().div_ceil(SECTOR).saturating_mul(SECTOR))
 }
 
 /// What is known of a disk image's content.
@@ -94,7 +96,20 @@ fn facts(json: &[u8]) -> Result<Facts, DriverError> {
 }
 
 fn image() -> Command {
-    Command::new("qemu-img").deadline(DEADLINE)
+    Command::new("qemu-img")
+        .ends_with_agent()
+        .deadline(DEADLINE)
+}
+
+/// What to tell people of a `qemu-img` that failed on `disk`; a full disk is named as such, with numbers.
+fn failed(disk: &Path, error: CommandError) -> DriverError {
+    let full = |stderr: &str| stderr.contains("No space left on device");
+    match &error {
+        CommandError::Failed { stderr, .. } if full(stderr) => {
+            files::io_error("write", disk, &io::ErrorKind::StorageFull.into())
+        }
+        _ => super::missing_or_failed(error),
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use batwa_api::{
 use tokio::time::timeout;
 
 use super::{
+    history::Unsettled,
+    offline::Offline,
     process::Process,
     qmp,
     ready::Health,
@@ -37,7 +39,14 @@ impl Vms {
         let vm = self.get(name)?;
         let mut observed = self.look(&vm);
         let Some(process) = vm.process() else {
-            return Ok(observed);
+            // Whoever asks for one VM wants to know what became of it.
+            if vm.record().unsettled.is_none() {
+                return Ok(observed);
+            }
+            if let Some(offline) = Offline::at_once(&vm) {
+                let _ = self.to_the_end(async move { offline.settle().await }).await;
+            }
+            return Ok(self.look(&vm));
         };
         if matches!(
             observed.readiness,
@@ -101,6 +110,7 @@ fn plain(record: &Record) -> ObservedVm {
         memory: Some(record.memory),
         disk: Some(record.disk),
         created_at: Some(record.created_at),
+        snapshots: record.history.told(),
         ..ObservedVm::new(record.name.clone(), VmState::Unknown)
     }
 }
@@ -132,7 +142,15 @@ fn state(
             let complaint = health.and_then(Health::complaint);
             (state, complaint.map(|complaint| complaint.text.clone()))
         }
-        (Phase::Made, false) => (VmState::Stopped, record.ended.clone()),
+        (Phase::Made, false) => {
+            let message = match &record.unsettled {
+                Some(Unsettled::GoingBack(snapshot)) => Some(format!(
+                    "going back to snapshot `{snapshot}` is not finished: it goes on when the VM is started"
+                )),
+                _ => record.ended.clone(),
+            };
+            (VmState::Stopped, message)
+        }
     }
 }
 

@@ -14,14 +14,19 @@ use batwa_api::{
 };
 use tokio::time::{Instant, interval, sleep};
 
+mod words;
+
+use self::words::{half_made, not_ready, qmp_failed};
+pub(super) use self::words::{not_running, ssh_failed};
 use super::{
-    console, disk, files,
+    console, files,
     machine::{Accelerator, From, Machine},
+    offline::Offline,
     process::Process,
     qmp,
-    ready::{Complaint, Health, SILENCE},
+    ready::{Health, SILENCE},
     record::{Phase, file},
-    ssh::{SshError, Target},
+    ssh::Target,
     vms::{Vm, Vms},
 };
 use crate::driver::{
@@ -58,6 +63,8 @@ impl Vms {
             return Ok(());
         }
         self.unwatched(vm).await;
+        let offline = Offline::of(vm).await;
+        offline.settle().await?;
         let record = vm.record();
         let accelerator = if record.kvm_failed {
             Accelerator::Tcg
@@ -284,7 +291,7 @@ impl Vms {
         }
         progress.stage(Stage::Deleting);
         if vm.record().phase == Phase::Suspended {
-            disk::forget_memory(&vm.dir.file(file::DISK)).await?;
+            vm.dir.layer().forget_memory().await?;
         }
         vm.update(|record| {
             record.phase = Phase::Trashed;
@@ -462,39 +469,5 @@ async fn set_clock(vm: &Vm) {
         let command = format!("date -u -s @{now} || sudo -n date -u -s @{now}");
         let _ = session.run(&command).await;
         session.close().await;
-    }
-}
-
-fn not_ready(name: &VmName, complaint: Complaint) -> DriverError {
-    DriverError::Failed {
-        detail: format!("VM `{name}` runs, but is not ready: {}", complaint.text),
-        hint: Some("it was left running for you to look at: open its console".to_owned()),
-        log: complaint.log,
-    }
-}
-
-pub(super) fn not_running(name: &VmName) -> DriverError {
-    DriverError::IllegalState(format!("VM `{name}` is not running"))
-}
-
-fn half_made(name: &VmName) -> DriverError {
-    DriverError::IllegalState(format!(
-        "the creation of VM `{name}` was cut off: purge it, and create it again"
-    ))
-}
-
-fn qmp_failed(name: &VmName, error: &qmp::QmpError) -> DriverError {
-    match error {
-        qmp::QmpError::Silent => DriverError::Stuck(format!("VM `{name}`: {error}")),
-        _ => DriverError::failed(format!("VM `{name}`: {error}")),
-    }
-}
-
-pub(super) fn ssh_failed(name: &VmName, error: &SshError) -> DriverError {
-    match error {
-        SshError::Silent => DriverError::Timeout(format!(
-            "VM `{name}` does not answer over SSH yet: try again in a moment, or open its console"
-        )),
-        _ => DriverError::failed(format!("cannot get into VM `{name}`: {error}")),
     }
 }

@@ -8,11 +8,18 @@ use std::path::{Path, PathBuf};
 use batwa_api::{Timestamp, name::VmName, size::ByteSize};
 use serde::{Deserialize, Serialize};
 
-use super::{files, images::Manifest};
+use super::{
+    disk::{self, Layer},
+    files,
+    history::{History, Size, Unsettled},
+    images::Manifest,
+};
 use crate::driver::DriverError;
 
-/// The layout of `vm.json` that this build writes; newer ones are left alone.
-const VERSION: u32 = 1;
+/// The newest layout of `vm.json` that this build reads; newer ones are left alone.
+const VERSION: u32 = 2;
+/// The layout without snapshots, which older builds read too.
+const PLAIN: u32 = 1;
 
 /// What is written down of one VM.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,6 +54,12 @@ pub(super) struct Record {
     pub(super) kvm_failed: bool,
     /// How its process last ended, when not as asked.
     pub(super) ended: Option<String>,
+    /// What it can go back to.
+    #[serde(default, skip_serializing_if = "History::is_empty")]
+    pub(super) history: History,
+    /// What was begun with its disk file and is not known to be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) unsettled: Option<Unsettled>,
 }
 
 /// How far a VM has come, beside running and stopped.
@@ -74,7 +87,7 @@ impl Record {
         disk: ByteSize,
     ) -> Self {
         Self {
-            version: VERSION,
+            version: PLAIN,
             name,
             instance: uuid::Uuid::now_v7(),
             phase: Phase::Making,
@@ -89,6 +102,54 @@ impl Record {
             acceleration: None,
             kvm_failed: false,
             ended: None,
+            history: History::default(),
+            unsettled: None,
+        }
+    }
+
+    /// A VM whose making begins now, of this one's disk or one of its snapshots.
+    pub(super) fn cloned(&self, name: VmName, size: Size) -> Self {
+        let mut record = Self::new(
+            name,
+            self.image.clone(),
+            self.manifest.clone(),
+            size.cpus,
+            size.memory,
+            size.disk,
+        );
+        record.kvm_failed = self.kvm_failed;
+        record
+    }
+
+    /// Its size.
+    pub(super) fn size(&self) -> Size {
+        Size {
+            cpus: self.cpus,
+            memory: self.memory,
+            disk: self.disk,
+        }
+    }
+
+    /// Sets its size.
+    pub(super) fn set_size(&mut self, size: Size) {
+        self.cpus = size.cpus;
+        self.memory = size.memory;
+        self.disk = size.disk;
+    }
+
+    /// Takes over the disk's size from its file, where the two differ.
+    pub(super) fn adopt_disk(&mut self, in_file: ByteSize) {
+        if disk::in_file(self.disk) != in_file {
+            self.disk = in_file;
+        }
+    }
+
+    /// The oldest layout that holds all of it: a build that would lose a VM's past does not touch the VM.
+    fn least_version(&self) -> u32 {
+        if self.history.is_empty() && self.unsettled.is_none() {
+            PLAIN
+        } else {
+            VERSION
         }
     }
 }
@@ -138,9 +199,18 @@ impl VmDir {
         self.0.join(name)
     }
 
+    /// The VM's own layer of its disk.
+    pub(super) fn layer(&self) -> Layer {
+        Layer::of(self.file(file::DISK))
+    }
+
     /// Writes the record down.
     pub(super) fn save(&self, record: &Record) -> Result<(), DriverError> {
-        let json = serde_json::to_vec_pretty(record).expect("a record is plain data");
+        let record = Record {
+            version: record.least_version(),
+            ..record.clone()
+        };
+        let json = serde_json::to_vec_pretty(&record).expect("a record is plain data");
         files::write(&self.file(file::RECORD), &json)
     }
 

@@ -33,7 +33,25 @@ pub(super) struct Seed<'a> {
     pub(super) host_key: &'a PrivateKey,
     /// What the user gave.
     pub(super) user_data: &'a UserData,
+    /// What is on the disk at the first boot.
+    pub(super) disk: Disk,
 }
+
+/// What is on a VM's disk at its first boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Disk {
+    /// An image that knows of no VM yet.
+    New,
+    /// What another VM left on it, by which it would be taken for that one.
+    Copied,
+}
+
+/// Makes a copied system forget what it was known by, once, before anything in it speaks to others. Host keys and name
+/// are cloud-init's own to change.
+const FORGET: &str = "\
+bootcmd:
+  - [cloud-init-per, instance, batwa-identity, sh, -c, 'rm -f /etc/machine-id /var/lib/dbus/machine-id /var/lib/systemd/random-seed && systemd-machine-id-setup']
+";
 
 impl Seed<'_> {
     /// Writes the volume to `path`.
@@ -83,6 +101,10 @@ impl Seed<'_> {
         let public = public_line(self.host_key.public_key());
         let user = self.user;
         let key = public_line(self.client_key);
+        let forget = match self.disk {
+            Disk::New => "",
+            Disk::Copied => FORGET,
+        };
         format!(
             "\
 Content-Type: multipart/mixed; boundary=\"batwa\"
@@ -92,7 +114,7 @@ MIME-Version: 1.0
 Content-Type: text/cloud-config; charset=\"us-ascii\"
 
 #cloud-config
-ssh_keys:
+{forget}ssh_keys:
   ed25519_private: |
 {private}  ed25519_public: {public}
 
@@ -145,6 +167,7 @@ mod tests {
             client_key: client.public_key(),
             host_key: &host,
             user_data: &user_data,
+            disk: Disk::Copied,
         };
         let volume = seed.volume().unwrap();
         assert_eq!(volume.len(), SIZE);
@@ -171,8 +194,10 @@ mod tests {
         #[derive(serde::Deserialize)]
         struct Vendor {
             ssh_keys: std::collections::BTreeMap<String, String>,
+            bootcmd: Vec<Vec<String>>,
         }
         let config: Vendor = serde_saphyr::from_str(config).unwrap();
+        assert!(config.bootcmd[0].last().unwrap().contains("machine-id"));
         let private = PrivateKey::from_openssh(&config.ssh_keys["ed25519_private"]).unwrap();
         assert_eq!(
             private.public_key().key_data(),

@@ -18,6 +18,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
@@ -62,6 +63,10 @@ pub(super) struct Vm {
     pub(super) being_made: AtomicBool,
     /// Whether its end was asked for, so that there is nothing to explain.
     pub(super) end_expected: AtomicBool,
+    /// Whose turn it is at its disk while it is off.
+    pub(super) disk_turn: Arc<tokio::sync::Mutex<()>>,
+    /// Cancelled when its files are removed.
+    pub(super) gone: CancellationToken,
     pub(super) console_turn: console::Turn,
     pub(super) session: tokio::sync::Mutex<Option<Session>>,
     pub(super) seen: Mutex<Seen>,
@@ -89,6 +94,8 @@ impl Vm {
             watcher: Mutex::default(),
             being_made: AtomicBool::new(false),
             end_expected: AtomicBool::new(false),
+            disk_turn: Arc::default(),
+            gone: CancellationToken::new(),
             console_turn: console::Turn::default(),
             session: tokio::sync::Mutex::default(),
             seen: Mutex::default(),
@@ -197,7 +204,10 @@ impl Vms {
         }
         let dir = VmDir::of(&self.dir, &name);
         files::make_dir(dir.path())?;
-        dir.save(&record)?;
+        if let Err(error) = dir.save(&record) {
+            let _ = files::remove(dir.path());
+            return Err(error);
+        }
         let vm = Vm::new(dir, record);
         vms.insert(name, Arc::clone(&vm));
         Ok(vm)
@@ -205,10 +215,11 @@ impl Vms {
 
     /// Forgets a VM whose files are gone.
     pub(super) fn forget(&self, name: &VmName) {
-        if let Some(vm) = lock(&self.vms).remove(name)
-            && let Some(watcher) = lock(&vm.watcher).take()
-        {
-            watcher.abort();
+        if let Some(vm) = lock(&self.vms).remove(name) {
+            vm.gone.cancel();
+            if let Some(watcher) = lock(&vm.watcher).take() {
+                watcher.abort();
+            }
         }
         self.changed();
     }

@@ -60,6 +60,7 @@ pub(super) async fn build(
     let arch = packages::architecture().await?;
     let (root, log) = (scratch.join("root"), scratch.join("mmdebstrap.log"));
     let install = Command::new("mmdebstrap")
+        .ends_with_agent()
         .args(["--variant=apt", "--format=directory", "--mode=root"])
         .arg(format!("--include=linux-image-cloud-{arch},{PACKAGES}"))
         .args([
@@ -98,6 +99,7 @@ pub(super) async fn build(
         .and_then(|file| file.set_len(DISK.as_u64()))
         .map_err(|error| files::io_error("make", &disk, &error))?;
     Command::new("mke2fs")
+        .ends_with_agent()
         .args(["-q", "-F", "-t", "ext4", "-L", "root", "-d"])
         .arg(&root)
         .arg(&disk)

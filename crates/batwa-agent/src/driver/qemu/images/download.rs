@@ -11,7 +11,7 @@ use batwa_tls::{SystemRoots, Trust};
 use reqwest::{StatusCode, header};
 use sha2::Digest as _;
 
-use super::super::files;
+use super::super::{files, space};
 use crate::driver::{DriverError, Progress};
 
 /// Time to reach a server.
@@ -198,6 +198,10 @@ impl Client {
         let total = remote
             .size
             .or_else(|| response.content_length().map(|rest| done + rest));
+        if let Some(to_come) = total.and_then(|total| total.checked_sub(done)) {
+            let what = format!("download {}", remote.url);
+            space::require(part, ByteSize::bytes(to_come), &what).map_err(Cut::Local)?;
+        }
         let mut file = if done == 0 {
             files::create(part)
         } else {

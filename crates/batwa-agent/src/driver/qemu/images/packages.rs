@@ -145,6 +145,7 @@ pub(super) async fn architecture() -> Result<String, DriverError> {
 
 fn query(program: &str) -> Command {
     Command::new(program)
+        .ends_with_agent()
         // What these programs print is read here.
         .env("LC_ALL", "C.UTF-8")
         .deadline(QUERY_DEADLINE)

@@ -1,8 +1,8 @@
 //! The image `tiny`: a kernel, busybox and an SSH server, put together here from Debian packages.
 //!
 //! It has no disk: its initrd makes the root file system on the VM's empty disk at the first boot, in whatever size
-//! that is, and fills it. So nobody needs to be root to build it, and nothing has to grow later. Everything that runs
-//! inside is in the files beside this one.
+//! that is, and fills it. So nobody needs to be root to build it. Everything that runs inside is in the files beside
+//! this one.
 
 use std::{
     collections::BTreeSet,
@@ -24,11 +24,12 @@ pub(super) const DOWNLOAD: ByteSize = ByteSize::mib(34);
 /// What runs inside.
 const PACKAGES: [&str; 3] = ["busybox-static", "dropbear-bin", "e2fsprogs"];
 /// Programs taken from the packages, beside busybox, with the folder they go to.
-const PROGRAMS: [(&str, &str); 4] = [
+const PROGRAMS: [(&str, &str); 5] = [
     ("usr/sbin", "dropbear"),
     ("usr/bin", "dropbearkey"),
     ("usr/bin", "dropbearconvert"),
     ("usr/sbin", "mke2fs"),
+    ("usr/sbin", "resize2fs"),
 ];
 /// Modules that a VM of ours needs, as far as its kernel does not have them built in.
 const MODULES: [&str; 9] = [
