@@ -47,8 +47,15 @@ pub(crate) fn obstacle() -> Option<String> {
 }
 
 fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).exists()))
+    program_file(program).is_some()
+}
+
+/// Where a program is.
+pub(crate) fn program_file(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(program))
+        .find(|file| file.exists())
 }
 
 /// Ends a test with a word where it cannot run.
@@ -65,22 +72,36 @@ macro_rules! lab_or_skip {
     };
 }
 
+/// Where images lie that all tests share.
+fn cache() -> PathBuf {
+    let cache = std::env::var_os("BATWA_TEST_CACHE").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-cache"),
+        PathBuf::from,
+    );
+    std::fs::create_dir_all(cache.join("store")).unwrap();
+    cache.canonicalize().unwrap()
+}
+
+/// A state folder that has the shared images.
+pub(crate) fn state_folder(parent: &Path) -> tempfile::TempDir {
+    let dir = tempfile::tempdir_in(parent).unwrap();
+    let images = dir.path().join("qemu/images");
+    std::fs::create_dir_all(&images).unwrap();
+    std::os::unix::fs::symlink(cache().join("store"), images.join("store")).unwrap();
+    dir
+}
+
 impl Lab {
     pub(crate) fn new() -> Self {
-        let cache = std::env::var_os("BATWA_TEST_CACHE").map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-cache"),
-            PathBuf::from,
-        );
-        let store = cache.join("store");
-        std::fs::create_dir_all(&store).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let images = dir.path().join("qemu/images");
-        std::fs::create_dir_all(&images).unwrap();
-        std::os::unix::fs::symlink(store.canonicalize().unwrap(), images.join("store")).unwrap();
+        Self::under(&std::env::temp_dir())
+    }
+
+    /// The same with its state folder in this one.
+    pub(crate) fn under(parent: &Path) -> Self {
         let mut lab = Self {
             driver: None,
-            dir,
-            cache,
+            dir: state_folder(parent),
+            cache: cache(),
         };
         lab.open();
         lab
@@ -205,15 +226,18 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         // VMs outlive their driver: that is the point of it, but not of a test.
-        for entry in std::fs::read_dir(self.state().join("vms"))
-            .into_iter()
-            .flatten()
-        {
-            let Ok(pid) = std::fs::read_to_string(entry.unwrap().path().join("pid")) else {
-                continue;
-            };
-            kill(pid.trim().parse().unwrap());
-        }
+        self.driver = None;
+        end_vms(&self.state());
+    }
+}
+
+/// Kills what runs in a state folder.
+pub(crate) fn end_vms(state: &Path) {
+    for entry in std::fs::read_dir(state.join("vms")).into_iter().flatten() {
+        let Ok(pid) = std::fs::read_to_string(entry.unwrap().path().join("pid")) else {
+            continue;
+        };
+        kill(pid.trim().parse().unwrap());
     }
 }
 

@@ -9,10 +9,13 @@
     reason = "a test panics where it fails, and says what it skips"
 )]
 
+mod agent;
 mod contract;
 mod debian;
 #[path = "../it/driver_contract.rs"]
 mod driver_contract;
+mod faults;
+mod full;
 mod inside;
 #[path = "../it/inside_contract.rs"]
 mod inside_contract;
