@@ -1,4 +1,4 @@
-//! The image and the compose file of `deploy/` with a real Docker engine. Opt-in, as it takes minutes: set
+//! The image and the compose file of `deploy/` with a real Docker engine. It needs an engine: set
 //! `BATWA_TEST_DOCKER=require` and `DOCKER_HOST` of an engine that has a `debian:bookworm-slim`; `scripts/test docker`
 //! starts one of its own with a base made by mmdebstrap.
 
@@ -93,9 +93,7 @@ impl Drop for Copy {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_compose_file_brings_up_a_master_and_an_agent_as_printed() {
     if !std::env::var("BATWA_TEST_DOCKER").is_ok_and(|text| text == "require") {
-        println!(
-            "SKIPPED: a real Docker engine: `scripts/test docker` starts one, which takes minutes"
-        );
+        println!("SKIPPED: a real Docker engine: `scripts/test docker` starts one");
         return;
     }
     let copy = Copy::make();
