@@ -25,7 +25,7 @@ use batwa_api::{
     name::VmName,
     problem::{Problem, ProblemCode},
     terminal::{OpenTerminal, Terminal, TerminalKind, close_code},
-    vm::{Vm, VmAction, VmState},
+    vm::{ShownVm, Vm, VmAction, VmState},
 };
 use tokio::{
     sync::OnceCell,
@@ -133,7 +133,7 @@ impl Terminals {
             ttl_s,
             ..
         } = request;
-        let vm = self.picture.vm(name).ok_or_else(|| no_vm(name))?;
+        let vm = self.picture.shown_vm(name).ok_or_else(|| no_vm(name))?;
         if let Some(reason) = refusal(&vm, *kind) {
             return Err(Problem::new(
                 ProblemCode::IllegalState,
@@ -142,7 +142,7 @@ impl Terminals {
         }
         let driver = self
             .inventory
-            .driver(vm.driver)
+            .driver(vm.vm.driver)
             .map_err(|error| error_of(&error).to_problem())?;
         let attach = driver.attach(name, *kind, size.clamped());
         let pty = timeout(ATTACH_DEADLINE, attach)
@@ -283,13 +283,12 @@ impl Terminals {
 }
 
 /// Why a VM has no terminal of this kind now.
-fn refusal(vm: &Vm, kind: TerminalKind) -> Option<String> {
+fn refusal(vm: &ShownVm, kind: TerminalKind) -> Option<String> {
     let action = match kind {
         TerminalKind::Shell => VmAction::Shell,
         TerminalKind::Console => VmAction::Console,
     };
-    let reason = vm.actions.0.get(&action)?.as_ref()?;
-    Some(reason.clone().into_owned())
+    vm.actions.refusal(action).map(str::to_owned)
 }
 
 fn no_vm(name: &VmName) -> Problem {

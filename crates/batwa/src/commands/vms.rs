@@ -51,7 +51,10 @@ pub(crate) async fn ls(args: LsArgs) -> Result<(), Failure> {
             format!("{}/{}", listed.agent_id, vm.name),
             state,
             vm.ipv4.first().cloned().unwrap_or_default(),
-            vm.image.or(vm.release).unwrap_or_default(),
+            vm.image
+                .clone()
+                .or_else(|| vm.release.clone())
+                .unwrap_or_default(),
             vm.cpus.map(|n| n.to_string()).unwrap_or_default(),
             vm.memory.map(|size| size.to_string()).unwrap_or_default(),
             vm.disk.map(|size| size.to_string()).unwrap_or_default(),
