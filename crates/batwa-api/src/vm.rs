@@ -236,7 +236,8 @@ pub struct ListedVm {
     /// to be asked with `stop`.
     #[serde(default)]
     pub needs_stop: bool,
-    /// The agent's last word. Shared: a list is made for every reader.
+    /// The agent's last word.
+    // Shared: a list is made for every reader.
     #[serde(flatten)]
     #[schema(value_type = Vm)]
     pub vm: Arc<Vm>,

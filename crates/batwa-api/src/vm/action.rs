@@ -181,8 +181,7 @@ impl fmt::Display for VmAction {
 }
 
 /// Every action with the reason why it is not possible now; `null` when it is.
-///
-/// One place an action, in the order of [`VmAction::ALL`], and no allocation: a list makes one for each VM.
+// One place an action, in the order of `VmAction::ALL`, and no allocation: a list makes one for each VM.
 #[derive(Debug, Clone, PartialEq, Eq, Default, ToSchema)]
 #[schema(value_type = BTreeMap<String, Option<String>>)]
 pub struct Actions([Option<Reason>; VmAction::ALL.len()]);
