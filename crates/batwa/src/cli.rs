@@ -2,6 +2,7 @@
 
 mod inside;
 mod snapshots;
+mod terminals;
 
 use std::path::PathBuf;
 
@@ -9,12 +10,13 @@ use batwa_api::{agent::DriverKind, certificate::CertificateHash, size::ByteSize}
 use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub(crate) use self::inside::{
-    AttachArgs, ExecArgs, ForwardArgs, ForwardedPort, ProxyArgs, ShellArgs, SshConfigArgs,
+    ExecArgs, ForwardArgs, ForwardedPort, ProxyArgs, ShellArgs, SshConfigArgs,
     TransferArgs,
 };
 pub(crate) use self::snapshots::{
     CloneArgs, DeleteSnapshotArgs, OffArgs, RestoreArgs, SetArgs, SnapshotArgs, SnapshotsArgs,
 };
+pub(crate) use self::terminals::{AttachArgs, TerminalsArgs, TerminalsTask};
 use crate::settings::{Flags, Role};
 
 /// Batwa: one place to run virtual machines on the computers you already own.
@@ -109,8 +111,10 @@ pub(crate) enum Task {
     Shell(ShellArgs),
     /// Open a VM's serial console, from its first words on
     Console(ShellArgs),
-    /// Return to a terminal session
+    /// Return to a terminal session, or join one that is shared
     Attach(AttachArgs),
+    /// List terminal sessions; name, keep, share or end one
+    Terminals(TerminalsArgs),
     /// Copy files and folders into a VM or out of it
     ///
     /// A path in a VM is `VM:PATH` or `AGENT/VM:PATH`; one without `/` first begins at the account's home. `-` is

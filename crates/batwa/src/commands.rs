@@ -12,6 +12,7 @@ mod membership;
 mod roles;
 mod simulate;
 mod snapshots;
+mod terminals;
 mod vms;
 mod wait;
 
@@ -59,6 +60,7 @@ pub(crate) async fn run(task: Task) -> Result<u8, Failure> {
         Task::Clone(args) => snapshots::clone(args).await,
         Task::Set(args) => snapshots::set(args).await,
         Task::Dismiss(args) => vms::dismiss(args).await,
+        Task::Terminals(args) => terminals::run(args).await,
         Task::Agents(args) => machines::agents(args).await,
         Task::JoinToken(task) => join_tokens::run(task).await,
         Task::Operations(args) => lists::operations(args).await,

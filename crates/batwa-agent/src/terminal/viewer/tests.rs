@@ -80,9 +80,18 @@ impl Lab {
         self.try_watch(from).unwrap()
     }
 
-    fn try_watch(&mut self, from: Option<u64>) -> Result<Viewer, u64> {
+    fn try_watch(&mut self, from: Option<u64>) -> Result<Viewer, JoinError> {
+        self.admit(from, None)
+    }
+
+    fn admit(
+        &mut self,
+        from: Option<u64>,
+        admission: Option<Admission>,
+    ) -> Result<Viewer, JoinError> {
         let picture = Arc::clone(&self.picture);
-        let seat = Seat::take(Arc::clone(&self.session), from, picture, |_, _| ())?;
+        let session = Arc::clone(&self.session);
+        let seat = Seat::take(session, from, admission, picture, |_, _| ())?;
         let (types, mut typed) = mpsc::channel(1);
         let typed = stream::poll_fn(move |cx| typed.poll_recv(cx));
         let (shows, sees) = mpsc::channel(1);
@@ -201,7 +210,7 @@ async fn an_overrun_shows_as_a_larger_offset_and_the_future_is_refused() {
     assert!(seen == all[5000..]);
     assert_eq!(
         lab.try_watch(Some(all.len() as u64 + 1)).err(),
-        Some(all.len() as u64)
+        Some(JoinError::Beyond(all.len() as u64))
     );
 }
 
