@@ -145,10 +145,7 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(operations::cancel_operation))
         .routes(routes!(operations::get_operation_log))
         .routes(routes!(terminals::list_terminals, terminals::open_terminal))
-        .routes(routes!(
-            terminals::update_terminal,
-            terminals::end_terminal
-        ))
+        .routes(routes!(terminals::update_terminal, terminals::end_terminal))
         .routes(routes!(terminals::set_viewer))
         .routes(routes!(terminals::attach))
         .routes(routes!(exec::attach, exec::run))

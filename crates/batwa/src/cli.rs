@@ -10,8 +10,7 @@ use batwa_api::{agent::DriverKind, certificate::CertificateHash, size::ByteSize}
 use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub(crate) use self::inside::{
-    ExecArgs, ForwardArgs, ForwardedPort, ProxyArgs, ShellArgs, SshConfigArgs,
-    TransferArgs,
+    ExecArgs, ForwardArgs, ForwardedPort, ProxyArgs, ShellArgs, SshConfigArgs, TransferArgs,
 };
 pub(crate) use self::snapshots::{
     CloneArgs, DeleteSnapshotArgs, OffArgs, RestoreArgs, SetArgs, SnapshotArgs, SnapshotsArgs,

@@ -112,11 +112,7 @@ impl Client {
     }
 
     /// `PUT` with a body.
-    pub(crate) async fn put(
-        &self,
-        path: &[&str],
-        body: &impl Serialize,
-    ) -> Result<Value, Failure> {
+    pub(crate) async fn put(&self, path: &[&str], body: &impl Serialize) -> Result<Value, Failure> {
         let body = serde_json::to_value(body).map_err(|error| Failure::new(Exit::Failed, error))?;
         self.call(Method::PUT, path, &[], Some(body)).await
     }

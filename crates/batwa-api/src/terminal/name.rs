@@ -12,7 +12,9 @@ pub struct TerminalName(Arc<str>);
 
 /// Why a text is no name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a name has 1 to 64 characters, none of them a control character, and no space first or last")]
+#[error(
+    "a name has 1 to 64 characters, none of them a control character, and no space first or last"
+)]
 pub struct TerminalNameError;
 
 impl TerminalName {

@@ -183,8 +183,7 @@ async fn tidy_up(app: &App) -> Result<(), StoreError> {
         .prune_openers(now - OPENERS_KEPT, &terminals)
         .await?;
     let stored = app.store().ownerships().await?;
-    app.fleet()
-        .forget_ownerships(&stored.into_keys().collect());
+    app.fleet().forget_ownerships(&stored.into_keys().collect());
     let kept = app.config().operations_kept;
     app.store().prune_operations(now - kept).await
 }

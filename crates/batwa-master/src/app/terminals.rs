@@ -104,8 +104,8 @@ impl App {
     ) -> Result<ListedTerminal, Error> {
         caller.require(Right::Terminal)?;
         let vm = VmRef {
-            agent: open.agent_id.unwrap_or_else(AgentId::local),
-            name: open.vm,
+            agent: open.agent_id.clone().unwrap_or_else(AgentId::local),
+            name: open.vm.clone(),
         };
         if let Some(ttl_s) = open.ttl_s {
             check_ttl(ttl_s)?;
@@ -141,11 +141,7 @@ impl App {
         self.listed(id)
     }
 
-    async fn open_on_agent(
-        &self,
-        vm: &VmRef,
-        open: &OpenAgentTerminal,
-    ) -> Result<Terminal, Error> {
+    async fn open_on_agent(&self, vm: &VmRef, open: &OpenAgentTerminal) -> Result<Terminal, Error> {
         let (kind, size) = (open.kind, open.size.clamped());
         let contact = self.online(&vm.agent)?;
         let action = match kind {

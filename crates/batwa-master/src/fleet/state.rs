@@ -26,8 +26,8 @@ use batwa_api::{
 use super::{
     entry::{AgentEntry, Standing},
     index::VmIndex,
-    record::{AgentRecord, PendingAgent},
     ownership::Ownership,
+    record::{AgentRecord, PendingAgent},
     row::{Labels, Row},
 };
 

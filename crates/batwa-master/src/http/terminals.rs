@@ -5,9 +5,7 @@ use batwa_api::{
     id::{AgentId, TerminalId},
     list::Items,
     name::VmName,
-    terminal::{
-        ListedTerminal, OpenAgentTerminal, ShareTerminal, TerminalAccess, UpdateTerminal,
-    },
+    terminal::{ListedTerminal, OpenAgentTerminal, ShareTerminal, TerminalAccess, UpdateTerminal},
 };
 use http::StatusCode;
 use serde::Deserialize;

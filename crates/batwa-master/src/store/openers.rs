@@ -57,8 +57,7 @@ impl Store {
         owner_name: &str,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let sql =
-            "INSERT INTO terminal_openers (terminal_id, agent_id, opened_by, opened_at, user_id) \
+        let sql = "INSERT INTO terminal_openers (terminal_id, agent_id, opened_by, opened_at, user_id) \
                    VALUES ($1, $2, $3, $4, $5)";
         on!(self.db(), db => {
             sqlx::query(sql)
@@ -103,7 +102,8 @@ impl Store {
         terminal: TerminalId,
         user: Option<UserId>,
     ) -> Result<(), StoreError> {
-        let sql = "DELETE FROM terminal_guests WHERE terminal_id = $1 AND (user_id = $2 OR $2 = '')";
+        let sql =
+            "DELETE FROM terminal_guests WHERE terminal_id = $1 AND (user_id = $2 OR $2 = '')";
         let user = user.map(|user| user.to_string()).unwrap_or_default();
         on!(self.db(), db => {
             sqlx::query(sql)

@@ -178,8 +178,7 @@ pub(super) async fn find(client: &Client, text: &str) -> Result<TerminalId, Fail
     if let Ok(id) = text.parse() {
         return Ok(id);
     }
-    let sessions: Items<ListedTerminal> =
-        client.read(client.get(&["terminals"], &[]).await?)?;
+    let sessions: Items<ListedTerminal> = client.read(client.get(&["terminals"], &[]).await?)?;
     let named: Vec<_> = sessions
         .items
         .iter()

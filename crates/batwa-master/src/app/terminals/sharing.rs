@@ -37,9 +37,7 @@ impl App {
             ))));
         }
         let guest = self.account(user).await?;
-        if access == TerminalAccess::Write
-            && !allows(guest.role, guest.terminal, Right::Terminal)
-        {
+        if access == TerminalAccess::Write && !allows(guest.role, guest.terminal, Right::Terminal) {
             return Err(Error::invalid(
                 "access",
                 format!(
