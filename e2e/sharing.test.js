@@ -80,13 +80,22 @@ test('a guest who watches sees all of it and types nothing', async ({ page }) =>
 	check(!(await screen(page)).includes('guest-'), 'the guest typed');
 	await shoot(page, 'shared-owner');
 	await shoot(guest, 'shared-watching');
+	// As wide as the owner's, whatever the guest's own window.
+	await guest.setViewportSize({ width: 390, height: 844 });
+	await type(page, 'echo wide-$((7+7))-$(stty size)', /wide-14-\d+ 1[0-9]{2}/);
+	await eventually('on a phone too', async () => /wide-14-\d+ 1\d\d/.test(await screen(guest)));
+	await shoot(guest, 'shared-phone');
+	const over = await guest.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+	check(over <= 0, `it is ${over} px too wide`);
+	await guest.setViewportSize({ width: 1100, height: 760 });
 });
 
 test('a guest may type when the owner says so, and is out when that is taken back', async ({ page }) => {
 	await page.getByRole('button', { name: 'Share and keep' }).click();
 	const dialog = page.getByRole('dialog', { name: 'Share and keep' });
 	await dialog.getByLabel('What bob may do').selectOption('may type');
-	await guest.getByText('Here: admin, bob').waitFor();
+	await guest.getByText('Watching only').waitFor({ state: 'hidden' });
+	await guest.getByText('Here: admin, bob', { exact: true }).waitFor();
 	await type(guest, 'echo both-$((3+3))', /both-6/);
 	await dialog.getByRole('button', { name: 'Stop sharing' }).click();
 	await guest.getByText(/not shared with you/).first().waitFor();
@@ -103,6 +112,7 @@ test('another browser of the same person takes the session up, and ends it', asy
 	await session.getByText('until it is ended').waitFor();
 	await session.getByRole('button', { name: 'Attach' }).click();
 	await eventually('it shows the same', async () => (await screen(other)).includes('both-6'));
+	await other.emulateMedia({ colorScheme: 'dark' });
 	await shoot(other, 'terminals');
 	await other.getByRole('button', { name: 'Hide terminals' }).click();
 	await session.getByRole('button', { name: 'End' }).click();
