@@ -4,14 +4,16 @@ mod admin;
 mod completions;
 mod doctor;
 mod health;
+mod images;
 mod inside;
 mod join_tokens;
-mod lists;
 mod machines;
 mod membership;
+mod operations;
 mod roles;
 mod simulate;
 mod snapshots;
+mod terminals;
 mod vms;
 mod wait;
 
@@ -59,10 +61,11 @@ pub(crate) async fn run(task: Task) -> Result<u8, Failure> {
         Task::Clone(args) => snapshots::clone(args).await,
         Task::Set(args) => snapshots::set(args).await,
         Task::Dismiss(args) => vms::dismiss(args).await,
+        Task::Terminals(args) => terminals::run(args).await,
         Task::Agents(args) => machines::agents(args).await,
         Task::JoinToken(task) => join_tokens::run(task).await,
-        Task::Operations(args) => lists::operations(args).await,
-        Task::Images(args) => lists::images(args).await,
+        Task::Operations(args) => operations::run(args).await,
+        Task::Images(args) => images::run(args).await,
         Task::Transfer(args) => inside::transfer(args).await,
         Task::Forward(args) => inside::forward(args).await,
         Task::Proxy(args) => inside::proxy(args).await,
