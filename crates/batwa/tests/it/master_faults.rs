@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::lab::{DEADLINE, Lab};
 
 /// Each stage takes long enough for a kill to find it.
-const SLOW: &str = "vms=0,latency=60ms";
+const SLOW: &str = "vms=0,latency=120ms";
 /// More stages than any operation has here.
 const MOST_STAGES: usize = 10;
 
@@ -205,7 +205,7 @@ async fn cut(mut lab: Lab, agent: &str, scenario: &Scenario) {
         let unfinished = |vm: &&Value| vm["state"] == "creating" || vm["operations"] != json!([]);
         assert_eq!(world.0.iter().find(unfinished), None, "{context}");
         if !is_cut {
-            assert!(stages > 1, "it was cut nowhere: {context}");
+            assert!(stages > 0, "it was cut nowhere: {context}");
             return;
         }
     }
