@@ -6,11 +6,14 @@ mod doctor;
 mod images;
 mod inside;
 mod join_tokens;
+mod live;
+mod login;
 mod machines;
 mod operations;
 mod roles;
 mod simulate;
 mod snapshots;
+mod templates;
 mod vms;
 
 use clap::{Parser, Subcommand};
@@ -18,7 +21,7 @@ use clap::{Parser, Subcommand};
 use self::roles::{MASTER, RoleFlags, UP};
 pub(crate) use self::{
     admin::{AdminTask, FilesArgs},
-    client::{Format, MasterArgs, ReadArgs, WaitArgs},
+    client::{ConfirmArgs, DeliveryArgs, Format, MasterArgs, ReadArgs, WaitArgs},
     doctor::{DoctorArgs, DoctorMasterArgs, HealthArgs},
     images::ImagesArgs,
     inside::{
@@ -26,6 +29,7 @@ pub(crate) use self::{
         TransferArgs,
     },
     join_tokens::{CreateJoinTokenArgs, JoinTokenTask},
+    login::{LoginArgs, LogoutArgs, MastersArgs, MastersTask},
     machines::{AgentsArgs, MachineTask},
     operations::{OperationsArgs, OperationsTask},
     roles::{AgentArgs, AgentTask, JoinArgs},
@@ -33,7 +37,8 @@ pub(crate) use self::{
     snapshots::{
         CloneArgs, DeleteSnapshotArgs, OffArgs, RestoreArgs, SetArgs, SnapshotArgs, SnapshotsArgs,
     },
-    vms::{ActArgs, DeleteArgs, DismissArgs, InfoArgs, LaunchArgs, LsArgs, StopArgs},
+    templates::{SaveTemplateArgs, SshKeysArgs, SshKeysTask, TemplatesArgs, TemplatesTask},
+    vms::{ActArgs, DeleteArgs, DismissArgs, InfoArgs, LaunchArgs, LsArgs, PurgeArgs, StopArgs},
 };
 
 /// Batwa: one place to run virtual machines on the computers you already own.
@@ -79,6 +84,15 @@ pub(crate) enum Task {
         shell: clap_complete::Shell,
     },
 
+    /// Sign in to a master, and keep address and token for the commands below
+    ///
+    /// Makes an API token of your account, named after this machine, and keeps it in `$XDG_CONFIG_HOME/batwa`, where only
+    /// you can read it. The password is asked for, or read from standard input when that is no terminal; it is not kept.
+    Login(LoginArgs),
+    /// Take back the token that `login` made, and forget it
+    Logout(LogoutArgs),
+    /// List the masters that were signed in to, or choose the one to talk to
+    Masters(MastersArgs),
     /// List VMs
     #[command(visible_alias = "list", next_help_heading = "Client")]
     Ls(LsArgs),
@@ -102,7 +116,7 @@ pub(crate) enum Task {
     /// Take VMs out of the trash
     Recover(ActArgs),
     /// Remove VMs for good
-    Purge(ActArgs),
+    Purge(PurgeArgs),
     /// Keep a VM's disk as it is now, to go back to
     Snapshot(SnapshotArgs),
     /// List a VM's snapshots
@@ -149,10 +163,14 @@ pub(crate) enum Task {
     /// Make tokens that machines join with, list them, take them back
     #[command(subcommand)]
     JoinToken(JoinTokenTask),
-    /// List operations, look at one, or cancel one
+    /// List operations, look at one, follow it, try it again, or cancel it
     Operations(OperationsArgs),
     /// List what can be launched
     Images(ImagesArgs),
+    /// List saved cloud-init user-data, look at it, save, check or remove it
+    Templates(TemplatesArgs),
+    /// List your SSH keys, which are put into the VMs that you make; add or remove one
+    SshKeys(SshKeysArgs),
 }
 #[cfg(test)]
 mod tests {
