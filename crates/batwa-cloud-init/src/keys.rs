@@ -193,8 +193,8 @@ mod tests {
             ("#cloud-config\n  a: 1\n  b: 2\n", vec![]),
             ("#cloud-config\n---\na: 1\n...\n", vec![]),
             (
-                "#cloud-config\nssh_authorized_keys:\n  - x\n  - y\nb: 1\n",
-                vec!["x", "y"],
+                "#cloud-config\nssh_authorized_keys:\n  - x\n  - w\nb: 1\n",
+                vec!["x", "w"],
             ),
             (
                 "#cloud-config\nssh_authorized_keys:\n- x\nb: 1\n",
@@ -205,8 +205,8 @@ mod tests {
                 vec!["x-y"],
             ),
             (
-                "#cloud-config\na: 1\nssh_authorized_keys: [x, \"y\"]\n",
-                vec!["x", "y"],
+                "#cloud-config\na: 1\nssh_authorized_keys: [x, \"w\"]\n",
+                vec!["x", "w"],
             ),
             ("#cloud-config\nssh_authorized_keys: []\n", vec![]),
             ("#cloud-config\na: &k [1]\nb: *k\n", vec![]),

@@ -105,6 +105,7 @@ const TOP: &[(&str, Shape)] = &[
             ("trusted", TEXTS),
         ]),
     ),
+    ("chef", Any),
     (
         "chpasswd",
         Map(&[
@@ -116,7 +117,6 @@ const TOP: &[(&str, Shape)] = &[
             ("list", TEXT_OR_TEXTS),
         ]),
     ),
-    ("chef", Any),
     ("cloud_config_modules", Any),
     ("cloud_final_modules", Any),
     ("cloud_init_modules", Any),

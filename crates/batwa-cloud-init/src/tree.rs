@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn what_is_broken_or_boundless_is_refused_with_its_line() {
         let line = |text: &str| parse(text).unwrap_err().line;
-        assert_eq!(line("a: 1\nb: [\n"), Some(3));
+        assert_eq!(line("a: 1\nb: [\n"), Some(2));
         assert_eq!(line("a: 1\n---\nb: 2\n"), Some(2));
         assert_eq!(line(&"[".repeat(1000)), Some(1));
         assert_eq!(line(&format!("{}1", "- ".repeat(100))), Some(1));

@@ -174,13 +174,70 @@ pub(crate) enum Task {
 }
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{Command, CommandFactory};
 
     use super::*;
 
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    const PAGE: &str = include_str!("../../../docs/cli.md");
+
+    #[test]
+    fn every_line_of_the_page_can_be_typed() {
+        let lines: Vec<_> = PAGE
+            .lines()
+            .filter(|line| line.starts_with("batwa "))
+            .map(|line| line.split("  #").next().unwrap_or(line).trim())
+            .collect();
+        assert!(lines.len() > 50, "{lines:?}");
+        for line in lines {
+            // A value in a file is read when it is typed.
+            let line = line
+                .replace("=@key.pem", "=x")
+                .replace("=@secret.txt", "=x");
+            if let Err(error) = Cli::try_parse_from(words(&line)) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    /// The words of a line, those between quotes whole.
+    fn words(line: &str) -> Vec<String> {
+        line.split('\'')
+            .enumerate()
+            .flat_map(|(index, part)| match index % 2 {
+                0 => part.split_whitespace().map(str::to_owned).collect(),
+                _ => vec![part.to_owned()],
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_client_command_is_on_the_page() {
+        let elsewhere = [
+            "up", "master", "agent", "admin", "doctor", "simulate", "health", "help",
+        ];
+        let command = Cli::command();
+        let missing: Vec<_> = command
+            .get_subcommands()
+            .map(Command::get_name)
+            .filter(|name| !elsewhere.contains(name) && !PAGE.contains(&format!("batwa {name}")))
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "docs/cli.md says nothing of {missing:?}"
+        );
+    }
+
+    #[test]
+    fn the_exit_codes_are_those_of_the_page() {
+        for code in 0..=6 {
+            assert!(PAGE.contains(&format!("| {code} | ")), "{code}");
+            assert!(EXIT_CODES.contains(&format!("{code} ")), "{code}");
+        }
     }
 
     #[test]
