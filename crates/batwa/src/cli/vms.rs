@@ -159,8 +159,9 @@ pub(crate) struct PurgeArgs {
 fn minutes(text: &str) -> Result<u32, String> {
     const WEEK: u32 = 7 * 24 * 60;
     let digits = text.strip_prefix('+').unwrap_or(text);
+    let is_number = digits.bytes().all(|b| b.is_ascii_digit());
     match digits.parse() {
-        Ok(minutes) if minutes <= WEEK => Ok(minutes),
+        Ok(minutes) if is_number && minutes <= WEEK => Ok(minutes),
         _ => Err(format!("write minutes from now, at most {WEEK}")),
     }
 }

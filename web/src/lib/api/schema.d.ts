@@ -1150,6 +1150,281 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/cloud-init/check": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["CheckCloudInit"];
+                };
+            };
+            responses: {
+                /** @description x */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["CloudInitCheck"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/templates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description x */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            items: components["schemas"]["Template"][];
+                        };
+                    };
+                };
+            };
+        };
+        put?: never;
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["SaveTemplate"];
+                };
+            };
+            responses: {
+                /** @description x */
+                201: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Template"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/templates/{template}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    template: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description x */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Template"];
+                    };
+                };
+            };
+        };
+        put: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    template: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["SaveTemplate"];
+                };
+            };
+            responses: {
+                /** @description x */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Template"];
+                    };
+                };
+            };
+        };
+        post?: never;
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    template: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description x */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/ssh-keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description x */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": {
+                            items: components["schemas"]["SshKey"][];
+                        };
+                    };
+                };
+            };
+        };
+        put?: never;
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["AddSshKey"];
+                };
+            };
+            responses: {
+                /** @description x */
+                201: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["SshKey"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/ssh-keys/{key}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    key: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description x */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -1513,23 +1788,10 @@ export interface components {
             /** @description Whether it may open terminals; by default those who may manage VMs. */
             terminal?: boolean | null;
         };
-        /** @description Body of `POST /api/vm/create`. */
-        CreateVm: {
-            /** @description The agent; `null` and `"null"` mean the master's own machine. */
-            agent_id?: string | null;
-            /**
-             * Format: int32
-             * @description Number of virtual CPUs.
-             */
-            cpus?: number;
-            /** @description Disk size. */
-            disk?: components["schemas"]["ByteSize"];
-            /** @description The image. */
-            image?: string;
-            /** @description Memory size. */
-            memory?: components["schemas"]["ByteSize"];
-            /** @description The new VM's name. */
+        CreateVm: components["schemas"]["VmSpec"] & {
             name: string;
+            template?: null | components["schemas"]["UseTemplate"];
+            own_ssh_keys?: boolean;
         };
         /** @description Answer to `POST /api/v1/agent-keys`: the only time the key is shown. */
         CreatedAgentKey: {
@@ -2841,6 +3103,7 @@ export interface components {
             };
             /** @description Memory size, at least 128M. */
             memory?: components["schemas"]["ByteSize"];
+            ssh_keys?: string[];
         };
         /**
          * @description What a VM is doing, as its driver last said.
@@ -2875,6 +3138,80 @@ export interface components {
              * @description The file's size in bytes; absent for a folder.
              */
             size?: number | null;
+        };
+        /** @enum {string} */
+        Severity: "error" | "warning";
+        Finding: {
+            severity: components["schemas"]["Severity"];
+            line?: number | null;
+            message: string;
+        };
+        CheckCloudInit: {
+            text: string;
+            variables?: string[] | null;
+        };
+        CloudInitCheck: {
+            valid: boolean;
+            findings: components["schemas"]["Finding"][];
+            variables: string[];
+        };
+        TemplateVariable: {
+            name: string;
+            description?: string;
+            default?: string | null;
+            has_default?: boolean;
+            secret?: boolean;
+        };
+        Template: {
+            id: string;
+            name: string;
+            description: string;
+            text: string;
+            variables: components["schemas"]["TemplateVariable"][];
+            owner: string;
+            created_at: string;
+            updated_at: string;
+        };
+        SaveTemplate: {
+            name: string;
+            description?: string;
+            text: string;
+            variables?: components["schemas"]["TemplateVariable"][];
+        };
+        UseTemplate: {
+            name: string;
+            variables?: {
+                [key: string]: string;
+            };
+        };
+        SshKey: {
+            id: string;
+            name: string;
+            public_key: string;
+            fingerprint: string;
+            created_at: string;
+        };
+        AddSshKey: {
+            public_key: string;
+            name?: string | null;
+        };
+        /** @description Body of `POST /api/vm/create`. */
+        OldCreateVm: {
+            /** @description The agent; `null` and `"null"` mean the master's own machine. */
+            agent_id?: string | null;
+            /**
+             * Format: int32
+             * @description Number of virtual CPUs.
+             */
+            cpus?: number;
+            /** @description Disk size. */
+            disk?: components["schemas"]["ByteSize"];
+            /** @description The image. */
+            image?: string;
+            /** @description Memory size. */
+            memory?: components["schemas"]["ByteSize"];
+            /** @description The new VM's name. */
+            name: string;
         };
     };
     responses: never;
@@ -5363,7 +5700,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["CreateVm"];
+                "application/json": components["schemas"]["OldCreateVm"];
             };
         };
         responses: {

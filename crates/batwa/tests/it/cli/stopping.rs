@@ -43,7 +43,7 @@ async fn an_operation_is_kept_for_a_machine_that_is_offline_when_that_is_said() 
     lab.create_vm("edge", "web").await;
     edge.kill();
     lab.agent_is("edge", "offline").await;
-    run(&lab, &["stop", "web"], 5).await;
+    run(&lab, &["stop", "web"], 1).await;
     let kept = client(&lab, &["stop", "web", "--when-online", "--no-wait"])
         .run()
         .await;
