@@ -14,6 +14,7 @@ mod roles;
 mod simulate;
 mod snapshots;
 mod templates;
+mod terminals;
 mod vms;
 
 use clap::{Parser, Subcommand};
@@ -25,8 +26,7 @@ pub(crate) use self::{
     doctor::{DoctorArgs, DoctorMasterArgs, HealthArgs},
     images::ImagesArgs,
     inside::{
-        AttachArgs, ExecArgs, ForwardArgs, ForwardedPort, ProxyArgs, ShellArgs, SshConfigArgs,
-        TransferArgs,
+        ExecArgs, ForwardArgs, ForwardedPort, ProxyArgs, ShellArgs, SshConfigArgs, TransferArgs,
     },
     join_tokens::{CreateJoinTokenArgs, JoinTokenTask},
     login::{LoginArgs, LogoutArgs, MastersArgs, MastersTask},
@@ -38,6 +38,7 @@ pub(crate) use self::{
         CloneArgs, DeleteSnapshotArgs, OffArgs, RestoreArgs, SetArgs, SnapshotArgs, SnapshotsArgs,
     },
     templates::{SaveTemplateArgs, SshKeysArgs, SshKeysTask, TemplatesArgs, TemplatesTask},
+    terminals::{AttachArgs, TerminalsArgs, TerminalsTask},
     vms::{ActArgs, DeleteArgs, DismissArgs, InfoArgs, LaunchArgs, LsArgs, PurgeArgs, StopArgs},
 };
 
@@ -142,8 +143,10 @@ pub(crate) enum Task {
     Shell(ShellArgs),
     /// Open a VM's serial console, from its first words on
     Console(ShellArgs),
-    /// Return to a terminal session
+    /// Return to a terminal session, or join one that is shared
     Attach(AttachArgs),
+    /// List terminal sessions; name, keep, share or end one
+    Terminals(TerminalsArgs),
     /// Copy files and folders into a VM or out of it
     ///
     /// A path in a VM is `VM:PATH` or `AGENT/VM:PATH`; one without `/` first begins at the account's home. `-` is

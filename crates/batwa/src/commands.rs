@@ -18,6 +18,7 @@ mod snapshots;
 mod ssh_keys;
 mod stop;
 mod templates;
+mod terminals;
 mod vms;
 mod wait;
 
@@ -68,6 +69,7 @@ pub(crate) async fn run(task: Task) -> Result<u8, Failure> {
         Task::Clone(args) => snapshots::clone(args).await,
         Task::Set(args) => snapshots::set(args).await,
         Task::Dismiss(args) => vms::dismiss(args).await,
+        Task::Terminals(args) => terminals::run(args).await,
         Task::Agents(args) => machines::agents(args).await,
         Task::JoinToken(task) => join_tokens::run(task).await,
         Task::Operations(args) => operations::run(args).await,

@@ -43,7 +43,7 @@ pub(crate) async fn finish(
 
 fn print(format: Format, value: &Value, operation: &Operation) -> Result<(), Failure> {
     output::show(format, value, || {
-        Ok(super::operations::table(&[operation.clone()]))
+        Ok(super::operations::table(std::slice::from_ref(operation)))
     })
 }
 
