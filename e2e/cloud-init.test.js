@@ -66,7 +66,9 @@ test('a template is saved with a secret that nobody is shown again', async ({ pa
 test('a VM is made of a template, with what is wrong told at the variable', async ({ page }) => {
 	await page.keyboard.press('c');
 	const dialog = page.getByRole('dialog', { name: 'New VM' });
-	await dialog.getByLabel('Name', { exact: true }).fill('web-1');
+	const name = dialog.getByLabel('Name', { exact: true });
+	await eventually('a name is proposed', () => name.inputValue());
+	await name.fill('web-1');
 	await dialog.getByLabel('Image').selectOption('ubuntu:24.04');
 	await dialog.getByText('cloud-init, labels').click();
 	await dialog.getByText('Put my SSH key in').waitFor();
