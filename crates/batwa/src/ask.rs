@@ -34,11 +34,12 @@ pub(crate) fn secret(question: &str, absent: &str) -> Result<SecretString, Failu
         )
     };
     let stdin = std::io::stdin();
-    prompt(question);
     let before = tcgetattr(&stdin).map_err(wrong)?;
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO);
     tcsetattr(&stdin, OptionalActions::Flush, &silent).map_err(wrong)?;
+    // Asked only now: whoever is quick at the keys is not to see them either.
+    prompt(question);
     let line = read_line(absent);
     tcsetattr(&stdin, OptionalActions::Flush, &before).map_err(wrong)?;
     say("");

@@ -1,5 +1,6 @@
 //! The client commands against a real master: data on stdout, talk on stderr, exit codes.
 
+mod at_a_terminal;
 mod cloud_init;
 mod completions;
 mod formats;
