@@ -32,11 +32,8 @@ async fn at_a_terminal(
     let mut answers = answers.iter().peekable();
     let mut bytes = [0; 4096];
     let talk = async {
-        loop {
-            // At the end Linux reports an error rather than nothing.
-            let Ok(count @ 1..) = terminal.read(&mut bytes).await else {
-                break;
-            };
+        // At the end Linux reports an error rather than nothing.
+        while let Ok(count @ 1..) = terminal.read(&mut bytes).await {
             seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
             if let Some((_, answer)) = answers.next_if(|(question, _)| seen.ends_with(question)) {
                 terminal
@@ -48,7 +45,10 @@ async fn at_a_terminal(
         child.wait().await.expect("it ends").code()
     };
     let code = timeout(DEADLINE, talk).await;
-    (code.unwrap_or_else(|_| panic!("it does not end: {seen}")), seen)
+    (
+        code.unwrap_or_else(|_| panic!("it does not end: {seen}")),
+        seen,
+    )
 }
 
 #[tokio::test]
@@ -58,7 +58,10 @@ async fn a_password_is_asked_for_and_not_shown() {
     let answers = [("User: ", ADMIN.0), ("Password: ", ADMIN.1)];
     let (code, seen) = at_a_terminal(&lab, &settings, &["login", &lab.url], &answers).await;
     assert_eq!(code, Some(0), "{seen}");
-    assert!(seen.contains("User: admin"), "what is typed is shown: {seen}");
+    assert!(
+        seen.contains("User: admin"),
+        "what is typed is shown: {seen}"
+    );
     assert!(!seen.contains(ADMIN.1), "the password is shown: {seen}");
     assert!(seen.contains("signed in to"), "{seen}");
 }
