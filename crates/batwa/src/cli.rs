@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and nothing of what it does.
 
+mod images;
 mod inside;
 mod snapshots;
 
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use batwa_api::{agent::DriverKind, certificate::CertificateHash, size::ByteSize};
 use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 
+pub(crate) use self::images::{AboutArgs, ImagesArgs, ImagesTask, PlaceArgs};
 pub(crate) use self::inside::{
     AttachArgs, ExecArgs, ForwardArgs, ForwardedPort, ProxyArgs, ShellArgs, SshConfigArgs,
     TransferArgs,
@@ -132,7 +134,7 @@ pub(crate) enum Task {
     JoinToken(JoinTokenTask),
     /// List operations, look at one, or cancel one
     Operations(OperationsArgs),
-    /// List what can be launched
+    /// List what can be launched and what of it lies where; pull, remove and add images
     Images(ImagesArgs),
 }
 
@@ -712,16 +714,6 @@ pub(crate) enum OperationsTask {
         #[command(flatten)]
         master: MasterArgs,
     },
-}
-
-/// `batwa images`
-#[derive(Debug, Args)]
-pub(crate) struct ImagesArgs {
-    /// Only those of this machine
-    #[arg(long, value_name = "ID")]
-    pub(crate) agent: Option<String>,
-    #[command(flatten)]
-    pub(crate) read: ReadArgs,
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod admin;
 mod completions;
 mod doctor;
 mod health;
+mod images;
 mod inside;
 mod join_tokens;
 mod lists;
@@ -62,7 +63,7 @@ pub(crate) async fn run(task: Task) -> Result<u8, Failure> {
         Task::Agents(args) => machines::agents(args).await,
         Task::JoinToken(task) => join_tokens::run(task).await,
         Task::Operations(args) => lists::operations(args).await,
-        Task::Images(args) => lists::images(args).await,
+        Task::Images(args) => images::run(args).await,
         Task::Transfer(args) => inside::transfer(args).await,
         Task::Forward(args) => inside::forward(args).await,
         Task::Proxy(args) => inside::proxy(args).await,

@@ -341,9 +341,19 @@ impl App {
 
     /// Resolves when a terminal has to end, with the code and reason for its viewer.
     pub(super) async fn ending(&self, caller: &Caller, contact: &Contact) -> Ending {
+        self.ending_of(caller, Right::Terminal, contact).await
+    }
+
+    /// The same of anything that needs `right` for as long as it goes on.
+    pub(super) async fn ending_of(
+        &self,
+        caller: &Caller,
+        right: Right,
+        contact: &Contact,
+    ) -> Ending {
         let mut online = contact.online.subscribe();
         tokio::select! {
-            error = self.withdrawn(caller, Right::Terminal) => {
+            error = self.withdrawn(caller, right) => {
                 Ending::new(close_code::POLICY, error.to_string())
             }
             () = self.stopping().cancelled() => {

@@ -133,7 +133,7 @@ impl App {
         };
         let ask = Ask {
             agent: agent.clone(),
-            vm: name,
+            subject: name.into(),
             request: OperationRequest::Create { spec: create.spec },
             delivery,
         };
@@ -160,7 +160,8 @@ impl App {
     }
 
     pub(super) fn check_create(&self, ask: &Ask) -> Result<(), Error> {
-        self.check_room(&ask.agent, &ask.vm)?;
+        let vm = ask.vm()?;
+        self.check_room(&ask.agent, vm)?;
         let stuck = self.fleet().read(|state| {
             let entry = state.agents.get(&ask.agent)?;
             let wanted = match &ask.request {
@@ -191,7 +192,7 @@ impl App {
         if let Some(stuck) = stuck {
             return Err(Error::Problem(Box::new(Problem::new(
                 ProblemCode::DriverStuck,
-                format!("cannot create VM `{}` on {words}: {stuck}", ask.vm),
+                format!("cannot create VM `{vm}` on {words}: {stuck}"),
             ))));
         }
         Ok(())
@@ -207,7 +208,7 @@ impl App {
     ) -> Result<Operation, Error> {
         let ask = Ask {
             agent: vm.agent,
-            vm: vm.name,
+            subject: vm.name.into(),
             request,
             delivery,
         };
@@ -265,9 +266,9 @@ impl App {
     pub(super) fn check_action(&self, ask: &Ask) -> Result<(), Error> {
         let vm = VmRef {
             agent: ask.agent.clone(),
-            name: ask.vm.clone(),
+            name: ask.vm()?.clone(),
         };
-        if self.fleet().has_operation_for(&ask.agent, &ask.vm) {
+        if self.fleet().has_operation_for(&vm.agent, &vm.name) {
             return Ok(());
         }
         let found = self.found(&vm)?;
@@ -281,7 +282,7 @@ impl App {
                     ProblemCode::IllegalState,
                     format!(
                         "cannot {action} VM `{}`: it is running: stop it first, or ask with `stop`",
-                        ask.vm
+                        vm.name
                     ),
                 ))))
             }
@@ -296,7 +297,7 @@ impl App {
                 };
                 Err(Error::Problem(Box::new(Problem::new(
                     code,
-                    format!("cannot {action} VM `{}`: {reason}", ask.vm),
+                    format!("cannot {action} VM `{}`: {reason}", vm.name),
                 ))))
             }
         }

@@ -153,6 +153,7 @@ fn manage() -> OpenApiRouter<App> {
         .routes(routes!(snapshots::resize))
         .routes(routes!(operations::cancel))
         .routes(routes!(operations::retry))
+        .routes(routes!(images::pull))
         .routes(routes!(legacy::create))
         .routes(routes!(legacy::start))
         .routes(routes!(legacy::stop))
@@ -187,5 +188,8 @@ fn administer() -> OpenApiRouter<App> {
         .routes(routes!(join_tokens::revoke))
         .routes(routes!(agent_keys::list, agent_keys::create))
         .routes(routes!(agent_keys::delete))
+        .routes(routes!(images::add))
+        .routes(routes!(images::upload))
+        .routes(routes!(images::remove))
         .routes(routes!(legacy::unregister))
 }

@@ -95,6 +95,18 @@ const TABLE: &[(&str, &str, Need)] = &[
     ("POST", "/api/v1/operations/{operation}/retry", Manage),
     ("GET", "/api/v1/operations/{operation}/log", Read),
     ("GET", "/api/v1/images", Read),
+    ("POST", "/api/v1/agents/{agent}/images", Administer),
+    (
+        "PUT",
+        "/api/v1/agents/{agent}/images/{image}/content",
+        Administer,
+    ),
+    ("POST", "/api/v1/agents/{agent}/images/{image}/pull", Manage),
+    (
+        "DELETE",
+        "/api/v1/agents/{agent}/images/{image}",
+        Administer,
+    ),
     ("GET", "/api/v1/events", Read),
     ("GET", "/api/v1/terminals", Read),
     ("POST", "/api/v1/terminals", Terminal),

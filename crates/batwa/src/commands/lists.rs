@@ -1,50 +1,19 @@
-//! `images`, `operations`.
+//! `operations`.
 
 use batwa_api::{
     Timestamp,
     id::OperationId,
-    image::ListedImage,
     operation::{LogLine, Operation},
 };
 use serde_json::json;
 
 use super::wait;
 use crate::{
-    cli::{Format, ImagesArgs, OperationsArgs, OperationsTask},
+    cli::{Format, OperationsArgs, OperationsTask},
     client::Client,
     failure::Failure,
     output::{self, Table, age, plain, print_json, say},
 };
-
-/// `batwa images`
-pub(crate) async fn images(args: ImagesArgs) -> Result<(), Failure> {
-    let client = Client::new(args.read.master)?;
-    let query: Vec<_> = args.agent.iter().map(|id| ("agent", id.as_str())).collect();
-    let value = client.get(&["images"], &query).await?;
-    if args.read.format == Format::Json {
-        return print_json(&value);
-    }
-    let images: batwa_api::list::Items<ListedImage> = client.read(value)?;
-    let mut table = Table::new(&[
-        "IMAGE", "ALIASES", "MACHINE", "DRIVER", "DOWNLOAD", "TITLE", "ORIGIN",
-    ]);
-    for ListedImage { agent_id, image } in images.items {
-        table.row([
-            image.name,
-            image.aliases.join(", "),
-            agent_id.to_string(),
-            image.driver.to_string(),
-            match (image.cached, image.download_size) {
-                (true, _) => "none: it is here".to_owned(),
-                (false, Some(size)) => size.to_string(),
-                (false, None) => String::new(),
-            },
-            image.title,
-            image.origin,
-        ]);
-    }
-    output::print(&table.render())
-}
 
 /// `batwa operations`
 pub(crate) async fn operations(args: OperationsArgs) -> Result<(), Failure> {
@@ -114,13 +83,13 @@ async fn list_operations(args: OperationsArgs) -> Result<(), Failure> {
         return print_json(&json!({ "items": items }));
     }
     let now = Timestamp::now();
-    let mut table = Table::new(&["ID", "KIND", "VM", "STATE", "BY", "AGE"]);
+    let mut table = Table::new(&["ID", "KIND", "FOR", "STATE", "BY", "AGE"]);
     for item in items {
         let operation: Operation = client.read(item)?;
         table.row([
             operation.id.to_string(),
             operation.kind.to_string(),
-            format!("{}/{}", operation.agent_id, operation.vm),
+            operation.place(),
             operation.state.as_str().to_owned(),
             operation.requested_by.unwrap_or_default(),
             age(operation.created_at, now),
@@ -133,7 +102,7 @@ fn describe(operation: &Operation, now: Timestamp) -> String {
     let mut lines = vec![
         ("Id", operation.id.to_string()),
         ("Kind", operation.kind.to_string()),
-        ("VM", format!("{}/{}", operation.agent_id, operation.vm)),
+        ("For", operation.place()),
         ("State", operation.state.as_str().to_owned()),
     ];
     if let Some(stage) = operation.stage {

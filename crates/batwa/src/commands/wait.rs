@@ -89,7 +89,7 @@ fn still_running(id: OperationId) -> Failure {
 
 /// Says how a finished operation ended.
 fn conclude(operation: &Operation) -> Result<(), Failure> {
-    let what = format!("{} {}/{}", operation.kind, operation.agent_id, operation.vm);
+    let what = format!("{} {}", operation.kind, operation.place());
     match operation.state {
         OperationState::Succeeded => {
             say(&plain(&match &operation.message {
@@ -124,7 +124,7 @@ fn words(operation: &Operation) -> String {
         (_, None) => "under way",
         (_, Some(stage)) => stage_words(stage),
     };
-    format!("{}/{}: {stage}", operation.agent_id, operation.vm)
+    format!("{}: {stage}", operation.place())
 }
 
 fn figures(operation: &Operation) -> String {

@@ -151,7 +151,10 @@ impl App {
             operation.started_at = Some(now);
             operation.stage = Some(stage(operation.kind));
         });
-        let vm = &request.vm;
+        let Some(vm) = request.subject.vm() else {
+            let why = "an agent of the old kind knows nothing of images".to_owned();
+            return (Answer::Failed, why);
+        };
         let client = &contact.client;
         let act = |action| client.old_action(vm, action, CALL_DEADLINE);
         let called = match &request.request {
@@ -179,7 +182,8 @@ impl App {
             | OperationRequest::Restore(_)
             | OperationRequest::DeleteSnapshot { .. }
             | OperationRequest::Clone(_)
-            | OperationRequest::Resize(_) => Err(ClientError::Garbage(
+            | OperationRequest::Resize(_)
+            | OperationRequest::PullImage(_) => Err(ClientError::Garbage(
                 "an agent of the old kind cannot do this".to_owned(),
             )),
         };
@@ -212,9 +216,9 @@ impl App {
             };
             let verdict = match looked {
                 Ok(()) => {
-                    let observed = self
-                        .fleet()
-                        .vm(&contact.id, &operation.vm)
+                    let observed = operation
+                        .vm()
+                        .and_then(|vm| self.fleet().vm(&contact.id, vm))
                         .map(|found| found.vm.vm.state);
                     judge(operation.kind, answer, observed)
                 }
@@ -261,7 +265,7 @@ impl App {
             };
             operation.error = Some(OperationError {
                 code,
-                detail: format!("cannot {} VM `{}`: {detail}", operation.kind, operation.vm),
+                detail: format!("cannot {} {}: {detail}", operation.kind, operation.subject),
                 hint: None,
                 field: None,
                 log: Vec::new(),
