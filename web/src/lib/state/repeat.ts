@@ -2,34 +2,41 @@
 import { api, unwrap } from '$lib/api/client';
 import { problemOf } from '$lib/api/problem';
 import type { Operation, Vm } from '$lib/api/types';
+import { nameOf } from '$lib/model/operation';
 import { sameAgain } from '$lib/model/request';
 import { act } from './actions.svelte';
 import { dialogs, type About } from './dialogs.svelte';
+import { pull } from './images.svelte';
 import { toasts } from './toasts.svelte';
 
 /** What its button says; with an ellipsis where a dialog opens first. */
 export function repeatTitle(operation: Operation): string {
-	return sameAgain(operation) ? 'Do it again' : 'Do it again…';
+	return operation.image || sameAgain(operation) ? 'Do it again' : 'Do it again…';
 }
 
 /** Does it again; where the operation does not tell all that was asked for, opens the dialog with what it tells. */
 export async function repeat(operation: Operation): Promise<void> {
 	const same = sameAgain(operation);
-	const name = { agent_id: operation.agent_id, name: operation.vm };
+	if (operation.image) {
+		await pull(operation.agent_id, operation.image);
+		return;
+	}
+	const vmName = nameOf(operation);
+	const name = { agent_id: operation.agent_id, name: vmName };
 	if (same) {
 		await act(name, same);
 		return;
 	}
 	if (operation.kind === 'create') {
-		dialogs.create = { agent: operation.agent_id, name: operation.vm };
+		dialogs.create = { agent: operation.agent_id, name: vmName };
 		return;
 	}
 	try {
-		const vm = await unwrap(api.GET('/api/v1/agents/{agent}/vms/{vm}', { params: { path: { agent: operation.agent_id, vm: operation.vm } } }));
+		const vm = await unwrap(api.GET('/api/v1/agents/{agent}/vms/{vm}', { params: { path: { agent: operation.agent_id, vm: vmName } } }));
 		open(operation, vm);
 	} catch (thrown) {
-		if (problemOf(thrown).status === 404) toasts.show({ tone: 'info', title: `${operation.vm} is not there any more` });
-		else toasts.failure(`Cannot look at ${operation.vm}`, thrown);
+		if (problemOf(thrown).status === 404) toasts.show({ tone: 'info', title: `${vmName} is not there any more` });
+		else toasts.failure(`Cannot look at ${vmName}`, thrown);
 	}
 }
 

@@ -45,6 +45,8 @@ mod tiny;
 mod upload;
 mod wanted;
 
+#[cfg(test)]
+pub(super) use self::manifest::Boot;
 pub use self::servers::Servers;
 pub(super) use self::{
     cache::{InUse, Users},

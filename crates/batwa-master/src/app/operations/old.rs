@@ -54,8 +54,8 @@ enum Verdict {
 /// Judges by the VM's state.
 fn judge(kind: OperationKind, answer: Answer, observed: Option<VmState>) -> Verdict {
     use OperationKind::{
-        Clone, Create, Delete, DeleteSnapshot, Purge, Recover, Resize, Restart, Restore, Resume,
-        Snapshot, Start, Stop, Suspend,
+        Clone, Create, Delete, DeleteSnapshot, PullImage, Purge, Recover, Resize, Restart, Restore,
+        Resume, Snapshot, Start, Stop, Suspend,
     };
     use VmState::{
         Creating, Deleted, Error, Restarting, Running, Starting, Stopped, Stopping, Suspended,
@@ -86,9 +86,10 @@ fn judge(kind: OperationKind, answer: Answer, observed: Option<VmState>) -> Verd
         (Suspend, Some(Suspended)) | (Recover, Some(Stopped)) => Verdict::Succeeded,
         (Suspend, Some(Suspending | Stopping)) => Verdict::Wait,
         // An agent of the old kind does none of these.
-        (Suspend | Recover | Snapshot | Restore | DeleteSnapshot | Clone | Resize, Some(_)) => {
-            Verdict::Failed
-        }
+        (
+            Suspend | Recover | Snapshot | Restore | DeleteSnapshot | Clone | Resize | PullImage,
+            Some(_),
+        ) => Verdict::Failed,
     }
 }
 
@@ -319,6 +320,7 @@ fn stage(kind: OperationKind) -> Stage {
         OperationKind::DeleteSnapshot => Stage::DeletingSnapshot,
         OperationKind::Clone => Stage::Cloning,
         OperationKind::Resize => Stage::Resizing,
+        OperationKind::PullImage => Stage::ResolvingImage,
     }
 }
 
