@@ -144,6 +144,15 @@ impl Images {
     /// The newest image in the cache that is what is wanted. A release of Ubuntu whose catalogue names a newer image
     /// than the cache has is not there, nor is a file that has changed since.
     fn cached(&self, wanted: &Wanted) -> Option<Manifest> {
+        self.newest(wanted, self.cache.manifests())
+    }
+
+    /// The same of those that were read already.
+    fn newest(
+        &self,
+        wanted: &Wanted,
+        manifests: impl Iterator<Item = Manifest>,
+    ) -> Option<Manifest> {
         let serial = match wanted {
             Wanted::Ubuntu(version) => self
                 .offers
@@ -161,8 +170,7 @@ impl Images {
             }
             (None, _) => return None,
         };
-        self.cache
-            .manifests()
+        manifests
             .filter(|manifest| manifest.id.as_str().starts_with(&begin))
             .max_by_key(|manifest| manifest.made_at)
     }

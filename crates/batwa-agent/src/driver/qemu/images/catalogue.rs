@@ -134,7 +134,8 @@ impl Images {
             .iter()
             .filter(|image| named.wanted.covers(&image.manifest))
             .collect();
-        let cached = self.cached(&named.wanted);
+        let there = versions.iter().map(|image| image.manifest.clone());
+        let cached = self.newest(&named.wanted, there);
         let image = Image {
             min_disk: cached.as_ref().map(|manifest| manifest.min_disk),
             cached: cached.is_some(),

@@ -18,8 +18,8 @@ use crate::driver::DriverError;
 
 /// The account that is made in images of which nothing is known.
 const ACCOUNT: &str = "batwa";
-/// Most images that one machine is told of.
-const MAX_IMAGES: usize = 1000;
+/// Most images that one machine is told of: each list looks at all of them.
+const MAX_IMAGES: usize = 200;
 
 /// One image of one's own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

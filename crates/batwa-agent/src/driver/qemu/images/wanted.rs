@@ -54,8 +54,8 @@ impl Wanted {
             Self::Tiny => format!("tiny-{}-", tiny::RECIPE),
             Self::Debian => "debian-12-".to_owned(),
             Self::Ubuntu(version) => format!("ubuntu-{version}-{serial}"),
-            Self::Url { checksum, .. } => format!("url-{}", &checksum.hex()[..32]),
-            Self::Upload(sha256) => format!("{UPLOAD}{}", &sha256[..32]),
+            Self::Url { checksum, .. } => format!("url-{}", first_half(checksum.hex())),
+            Self::Upload(sha256) => format!("{UPLOAD}{}", first_half(sha256)),
             Self::File(_) => return None,
         })
     }
@@ -119,6 +119,11 @@ impl Wanted {
             Self::Upload(sha256) => format!("{UPLOAD}{sha256}"),
         }
     }
+}
+
+/// As much of a checksum as tells images apart.
+fn first_half(hex: &str) -> &str {
+    hex.get(..32).unwrap_or(hex)
 }
 
 /// The id of a file's image.
