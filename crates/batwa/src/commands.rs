@@ -7,9 +7,9 @@ mod health;
 mod images;
 mod inside;
 mod join_tokens;
-mod lists;
 mod machines;
 mod membership;
+mod operations;
 mod roles;
 mod simulate;
 mod snapshots;
@@ -62,7 +62,7 @@ pub(crate) async fn run(task: Task) -> Result<u8, Failure> {
         Task::Dismiss(args) => vms::dismiss(args).await,
         Task::Agents(args) => machines::agents(args).await,
         Task::JoinToken(task) => join_tokens::run(task).await,
-        Task::Operations(args) => lists::operations(args).await,
+        Task::Operations(args) => operations::run(args).await,
         Task::Images(args) => images::run(args).await,
         Task::Transfer(args) => inside::transfer(args).await,
         Task::Forward(args) => inside::forward(args).await,

@@ -3,6 +3,7 @@
 use batwa_api::{
     Timestamp,
     id::OperationId,
+    list::Items,
     operation::{LogLine, Operation},
 };
 use serde_json::json;
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// `batwa operations`
-pub(crate) async fn operations(args: OperationsArgs) -> Result<(), Failure> {
+pub(crate) async fn run(args: OperationsArgs) -> Result<(), Failure> {
     match args.task {
         None => list_operations(args).await,
         Some(OperationsTask::Info { id, read }) => {
@@ -34,7 +35,7 @@ pub(crate) async fn operations(args: OperationsArgs) -> Result<(), Failure> {
             if read.format == Format::Json {
                 return print_json(&value);
             }
-            let log: batwa_api::list::Items<LogLine> = client.read(value)?;
+            let log: Items<LogLine> = client.read(value)?;
             let lines: String = log
                 .items
                 .iter()
