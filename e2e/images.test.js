@@ -60,7 +60,7 @@ test('an image is added by its address, with what is wrong said at its field', a
 	await dialog.getByRole('button', { name: 'Add', exact: true }).click();
 	await dialog.getByText('an image named `tiny` exists already').first().waitFor();
 	await dialog.getByLabel('Name', { exact: true }).fill('mine');
-	await dialog.getByText('batwa images add mine --url https://example.org/disk.img').waitFor();
+	await dialog.getByText('batwa images add mine https://example.org/disk.img').waitFor();
 	await shoot(page, 'images-add');
 	await dialog.getByRole('button', { name: 'Add', exact: true }).click();
 	await dialog.waitFor({ state: 'detached' });

@@ -49,20 +49,12 @@ pub(crate) enum ImagesTask {
     Add {
         #[command(flatten)]
         about: AboutArgs,
-        /// Where to download it from, when it is pulled or launched
-        #[arg(
-            long,
-            value_name = "URL",
-            requires = "sha256",
-            required_unless_present = "file"
-        )]
-        url: Option<String>,
-        /// The SHA-256 of its content
+        /// Where to download it from when it is pulled or launched, `https://…`; or the path of a file of that machine, in
+        /// a folder that its settings allow (`--image-dir`)
+        source: String,
+        /// The SHA-256 of its content; needed with an address
         #[arg(long, value_name = "HEX")]
         sha256: Option<String>,
-        /// A file of that machine, in a folder that its settings allow (`--image-dir`)
-        #[arg(long, value_name = "PATH", conflicts_with = "url")]
-        file: Option<String>,
         #[command(flatten)]
         place: PlaceArgs,
         #[command(flatten)]

@@ -75,18 +75,18 @@ pub(crate) async fn run(args: ImagesArgs) -> Result<(), Failure> {
         }
         Some(ImagesTask::Add {
             about,
-            url,
+            source,
             sha256,
-            file,
             place,
             master,
         }) => {
             let client = Client::new(master)?;
             let agent = agent(&place)?;
+            let is_file = source.starts_with('/');
             let add = AddImage {
-                url,
+                url: (!is_file).then(|| source.clone()),
+                file: is_file.then_some(source),
                 sha256,
-                file,
                 ..describe(about, &place)?
             };
             check(&add, ImageContent::Named)?;

@@ -21,14 +21,21 @@ async fn actions(lab: &Lab) -> Vec<(String, String, String)> {
     let lines = body["items"].as_array().expect("items");
     lines
         .iter()
-        .map(|line| (text(line, "action"), text(line, "target"), text(line, "outcome")))
+        .map(|line| {
+            (
+                text(line, "action"),
+                text(line, "target"),
+                text(line, "result"),
+            )
+        })
         .filter(|(action, ..)| action.starts_with("image."))
         .collect()
 }
 
 /// Another account of this role.
 async fn account(lab: &Lab, role: &str) -> Caller {
-    let body = json!({"name": role, "password": "correct horse battery", "role": role, "terminal": false});
+    let body =
+        json!({"name": role, "password": "correct horse battery", "role": role, "terminal": false});
     lab.admin.post("/api/v1/users", body).await.expect(201);
     Caller::with_token(&lab.url, (role, "correct horse battery")).await
 }
@@ -48,7 +55,10 @@ async fn an_operator_pulls_and_an_admin_adds_and_removes() {
     let add = json!({"name": "mine", "url": "https://a/b.img", "sha256": "0".repeat(64)});
     let path = "/api/v1/agents/local/images";
     assert_eq!(operator.post(path, add.clone()).await.status, 403);
-    assert_eq!(lab.admin.post(path, add.clone()).await.expect(201)["own"], true);
+    assert_eq!(
+        lab.admin.post(path, add.clone()).await.expect(201)["own"],
+        true
+    );
     assert_eq!(lab.admin.post(path, add).await.status, 409);
     lab.admin.delete(image_path).await.expect(204);
     assert_eq!(lab.admin.delete(image_path).await.status, 404);
@@ -61,7 +71,11 @@ async fn an_operator_pulls_and_an_admin_adds_and_removes() {
         ("image.remove", "debian:12", "ok"),
         ("image.remove", "debian:12", "failed"),
     ] {
-        let wanted = (action.to_owned(), format!("local/{name}"), outcome.to_owned());
+        let wanted = (
+            action.to_owned(),
+            format!("local/{name}"),
+            outcome.to_owned(),
+        );
         assert!(lines.contains(&wanted), "{wanted:?} is not in {lines:?}");
     }
 }
@@ -71,7 +85,11 @@ async fn the_images_of_all_machines_are_listed_and_a_silent_one_says_so() {
     let lab = Lab::master(&[]).await;
     let mut edge = lab.agent("edge", INSTANT).await;
     let _other = lab.agent("other", INSTANT).await;
-    let list = lab.admin.get("/api/v1/images?q=TINY%20edge").await.expect(200);
+    let list = lab
+        .admin
+        .get("/api/v1/images?q=TINY%20edge")
+        .await
+        .expect(200);
     let items = list["items"].as_array().expect("items");
     assert_eq!(items.len(), 1, "{list}");
     assert_eq!(items[0]["agent_id"], "edge");
@@ -106,7 +124,10 @@ async fn one_key_makes_one_pull_and_a_failed_one_is_asked_for_again() {
     let failed = lab.finished(&first["id"]).await;
     assert_eq!(failed["state"], "failed", "{failed}");
     let detail = failed["error"]["detail"].as_str().expect("a reason");
-    assert!(detail.starts_with("cannot pull_image image `tiny`"), "{detail}");
+    assert!(
+        detail.starts_with("cannot pull_image image `tiny`"),
+        "{detail}"
+    );
     let id = first["id"].as_str().expect("an id");
     let retry = format!("/api/v1/operations/{id}/retry");
     let retried = lab.admin.post(&retry, json!({})).await.expect(202);
@@ -138,7 +159,9 @@ async fn an_upload_goes_through_the_master_and_a_cut_one_leaves_nothing() {
 
     // One that promises more than it sends, and goes.
     let url = lab.url.strip_prefix("http://").expect("plain HTTP");
-    let mut socket = tokio::net::TcpStream::connect(url).await.expect("a connection");
+    let mut socket = tokio::net::TcpStream::connect(url)
+        .await
+        .expect("a connection");
     let head = format!(
         "PUT {path} HTTP/1.1\r\nhost: {url}\r\nauthorization: Bearer {}\r\ncontent-length: 1000000\r\n\r\nonly this",
         lab.admin.token()
@@ -164,19 +187,32 @@ async fn the_command_line_lists_pulls_adds_uploads_and_removes() {
     let run = async |args: &[&str]| client(&lab, args).run().await;
     let pulled = run(&["images", "pull", "tiny"]).await;
     assert_eq!(pulled.code, Some(0), "{}", pulled.stderr);
-    assert!(pulled.stderr.contains("pull_image local/tiny: done"), "{}", pulled.stderr);
+    assert!(
+        pulled.stderr.contains("pull_image local/tiny: done"),
+        "{}",
+        pulled.stderr
+    );
     let table = run(&["images", "tiny"]).await.stdout;
     let row = table.lines().nth(1).expect("a row");
     assert!(row.starts_with("tiny") && row.contains("20M"), "{table}");
-    let json = run(&["images", "--agent", "local", "--format", "json"]).await.stdout;
+    let json = run(&["images", "--agent", "local", "--format", "json"])
+        .await
+        .stdout;
     let json: Value = serde_json::from_str(&json).expect("JSON");
-    assert!(json["items"].as_array().is_some_and(|items| items.len() > 3));
+    assert!(
+        json["items"]
+            .as_array()
+            .is_some_and(|items| items.len() > 3)
+    );
 
     let sum = "0".repeat(64);
     let url = "https://a/b.img";
-    let added = run(&["images", "add", "mine", "--url", url, "--sha256", &sum, "--alias", "other"]).await;
+    let added = run(&[
+        "images", "add", "mine", url, "--sha256", &sum, "--alias", "other",
+    ])
+    .await;
     assert_eq!(added.code, Some(0), "{}", added.stderr);
-    let unsure = run(&["images", "add", "mine2", "--url", url]).await;
+    let unsure = run(&["images", "add", "mine2", url]).await;
     assert_eq!(unsure.code, Some(2), "{}", unsure.stderr);
     let dir = tempfile::tempdir().expect("a folder");
     let disk = dir.path().join("disk.img");
@@ -184,7 +220,10 @@ async fn the_command_line_lists_pulls_adds_uploads_and_removes() {
     let disk = disk.to_str().expect("a path");
     let uploaded = run(&["images", "upload", "up", disk, "--title", "From here"]).await;
     assert_eq!(uploaded.code, Some(0), "{}", uploaded.stderr);
-    assert_eq!(image(&lab, "local", "up").await.expect("the image")["title"], "From here");
+    assert_eq!(
+        image(&lab, "local", "up").await.expect("the image")["title"],
+        "From here"
+    );
     for name in ["other", "up", "tiny"] {
         let removed = run(&["images", "remove", name]).await;
         assert_eq!(removed.code, Some(0), "{name}: {}", removed.stderr);

@@ -35,7 +35,7 @@ describe('images', () => {
 
 	it('are added by the same command', () => {
 		const add = { name: 'mine', aliases: ['other'], title: 'My image', url: 'https://a/b', sha256: 'ff' };
-		expect(addCommand('lab', add, null)).toBe("batwa images add mine --url https://a/b --sha256 ff --alias other --title 'My image' --agent lab");
+		expect(addCommand('lab', add, null)).toBe("batwa images add mine https://a/b --sha256 ff --alias other --title 'My image' --agent lab");
 		expect(addCommand('lab', { name: 'mine' }, 'disk.img')).toBe('batwa images upload mine disk.img --agent lab');
 		expect(uploadQuery({ aliases: ['a', 'b'], title: 'x y' })).toBe('?aliases=a%2Cb&title=x+y');
 		expect(uploadQuery({})).toBe('');

@@ -82,9 +82,8 @@ export function uploadQuery(add: Pick<AddImage, 'aliases' | 'title' | 'user' | '
 export function addCommand(agent: string, add: AddImage, file: string | null): string {
 	const parts = ['batwa images', file === null ? 'add' : 'upload', quote(add.name || 'NAME')];
 	if (file !== null) parts.push(quote(file || 'FILE'));
-	if (add.url) parts.push(`--url ${quote(add.url)}`);
+	else parts.push(quote(add.url || add.file || 'SOURCE'));
 	if (file === null && add.sha256) parts.push(`--sha256 ${quote(add.sha256)}`);
-	if (add.file) parts.push(`--file ${quote(add.file)}`);
 	for (const alias of add.aliases ?? []) parts.push(`--alias ${quote(alias)}`);
 	if (add.title) parts.push(`--title ${quote(add.title)}`);
 	if (add.user) parts.push(`--user ${quote(add.user)}`);

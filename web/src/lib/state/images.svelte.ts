@@ -59,7 +59,7 @@ export async function pull(agent: string, name: string, driver?: Image['driver']
 	try {
 		const params = { path: { agent, image: name } };
 		const headers = { 'Idempotency-Key': freshKey() };
-		const operation = await unwrap(api.POST('/api/v1/agents/{agent}/images/{image}/pull', { params, headers, body: { driver } }));
+		const operation = await unwrap(api.POST('/api/v1/agents/{agent}/images/{image}/pull', { params, headers, body: { driver: driver ?? null } }));
 		operations.whenFinished(operation, tellPull);
 	} catch (thrown) {
 		toasts.failure(`Cannot pull ${name}`, thrown);
