@@ -283,7 +283,7 @@ impl FakeDriver {
             .collect()
     }
 
-    fn take_in(&self, image: FakeImage) -> Result<Image, DriverError> {
+    fn take_in(&self, image: &FakeImage) -> Result<Image, DriverError> {
         self.change_images(|images| {
             let names = std::iter::once(&image.name).chain(&image.aliases);
             for name in names {
@@ -294,7 +294,7 @@ impl FakeDriver {
             images.push(image.clone());
             Ok(())
         })?;
-        Ok(self.told(&image, false))
+        Ok(self.told(image, false))
     }
 }
 
@@ -345,7 +345,7 @@ impl ImageKeeper for FakeDriver {
             }
             (None, None) => return Err(DriverError::failed("an image without an address")),
         };
-        self.take_in(FakeImage::added(image, ByteSize::mib(100), source, origin))
+        self.take_in(&FakeImage::added(image, ByteSize::mib(100), source, origin))
     }
 
     async fn upload(&self, image: &AddImage, upload: Upload) -> Result<Image, DriverError> {
@@ -398,7 +398,7 @@ impl ImageKeeper for FakeDriver {
         let mut added = FakeImage::added(image, upload.size, ImageSource::Upload, origin);
         added.here = upload.size;
         added.last_used_at = Some(Timestamp::now());
-        self.take_in(added)
+        self.take_in(&added)
     }
 
     async fn remove(&self, image: &ImageName) -> Result<(), DriverError> {
