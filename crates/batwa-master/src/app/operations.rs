@@ -79,6 +79,8 @@ pub(crate) struct Delivery {
     pub(crate) key: Option<String>,
     /// How long it is kept for a machine that is offline; refused there when absent.
     pub(crate) keep_for: Option<Duration>,
+    /// What the caller sent, where the request is made of more than that: a repetition is known by it.
+    pub(crate) body: Option<Vec<u8>>,
 }
 
 impl Delivery {
@@ -87,6 +89,7 @@ impl Delivery {
         Self {
             key: None,
             keep_for: None,
+            body: None,
         }
     }
 }
@@ -507,11 +510,14 @@ fn idempotency(caller: &Caller, ask: &Ask) -> Result<Option<Idempotency>, Error>
             "a key has 1 to 255 printable ASCII characters without spaces",
         ));
     }
-    let body = match &ask.subject {
-        Subject::Vm(vm) => serde_json::to_vec(&(&ask.agent, vm, &ask.request)),
-        Subject::Image(image) => serde_json::to_vec(&(&ask.agent, "image", image, &ask.request)),
-    }
-    .map_err(Error::internal)?;
+    let body = match (&ask.subject, &ask.delivery.body) {
+        (Subject::Vm(vm), Some(sent)) => serde_json::to_vec(&(&ask.agent, vm, sent)),
+        (Subject::Vm(vm), None) => serde_json::to_vec(&(&ask.agent, vm, &ask.request)),
+        (Subject::Image(image), _) => {
+            serde_json::to_vec(&(&ask.agent, "image", image, &ask.request))
+        }
+    };
+    let body = body.map_err(Error::internal)?;
     Ok(Some(Idempotency {
         key: format!("{}:{key}", caller.user_id),
         body_hash: Sha256::digest(body).to_vec(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use batwa_api::agent::DriverKind;
 use clap::{Args, Subcommand, ValueHint};
 
-use super::{MasterArgs, ReadArgs, WaitArgs};
+use super::{MasterArgs, ReadArgs, WaitArgs, live};
 
 /// `batwa images`
 #[derive(Debug, Args)]
@@ -16,7 +16,7 @@ pub(crate) struct ImagesArgs {
     /// Words that are all in an image's names, title, origin or machine
     pub(crate) search: Vec<String>,
     /// Only those of this machine
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", add = live::machines())]
     pub(crate) agent: Option<String>,
     #[command(flatten)]
     pub(crate) read: ReadArgs,
@@ -28,6 +28,7 @@ pub(crate) enum ImagesTask {
     /// Bring an image to a machine before a VM wants it
     Pull {
         /// The image
+        #[arg(add = live::images())]
         image: String,
         #[command(flatten)]
         place: PlaceArgs,
@@ -39,6 +40,7 @@ pub(crate) enum ImagesTask {
     /// Take an image off a machine; one that somebody added is forgotten with it
     Remove {
         /// The image
+        #[arg(add = live::images())]
         image: String,
         #[command(flatten)]
         place: PlaceArgs,
@@ -78,7 +80,7 @@ pub(crate) enum ImagesTask {
 #[derive(Debug, Args)]
 pub(crate) struct PlaceArgs {
     /// The machine
-    #[arg(long, value_name = "ID", default_value = "local")]
+    #[arg(long, value_name = "ID", default_value = "local", add = live::machines())]
     pub(crate) agent: String,
     /// The driver, where the machine has several
     #[arg(long, value_name = "NAME", value_parser = crate::config::driver_kind)]

@@ -26,10 +26,10 @@ use tokio::{fs::File, io::AsyncReadExt, time::interval};
 
 use super::wait;
 use crate::{
-    cli::{AboutArgs, Format, ImagesArgs, ImagesTask, PlaceArgs},
+    cli::{AboutArgs, ImagesArgs, ImagesTask, PlaceArgs},
     client::Client,
     failure::{Exit, Failure},
-    output::{self, ProgressLine, Table, age, plain, print_json, say},
+    output::{self, Cell, Progress, ProgressLine, Table, plain, say},
 };
 
 /// Bytes that are read at once.
@@ -118,34 +118,30 @@ async fn list(args: ImagesArgs) -> Result<(), Failure> {
         query.push(("q", &search));
     }
     let value = client.get(&["images"], &query).await?;
-    if args.read.format == Format::Json {
-        return print_json(&value);
-    }
-    let list: ImageList = client.read(value)?;
+    let list: ImageList = client.read(value.clone())?;
     let now = Timestamp::now();
-    let mut table = Table::new(&[
-        "IMAGE", "ALIASES", "MACHINE", "DRIVER", "HERE", "USED", "VMS", "TITLE", "ORIGIN",
-    ]);
-    for ListedImage { agent_id, image } in list.items {
-        table.row([
-            image.name.clone(),
-            image.aliases.join(", "),
-            agent_id.to_string(),
-            image.driver.to_string(),
-            here(&image),
-            image
-                .last_used_at
-                .map(|at| format!("{} ago", age(at, now)))
-                .unwrap_or_default(),
-            match image.used_by.len() {
-                0 => String::new(),
-                count => count.to_string(),
-            },
-            image.title,
-            image.origin,
+    output::show(args.read.format, &value, || {
+        let mut table = Table::new(&[
+            "IMAGE", "ALIASES", "MACHINE", "DRIVER", "HERE", "USED", "VMS", "TITLE", "ORIGIN",
         ]);
-    }
-    output::print(&table.render())?;
+        for ListedImage { agent_id, image } in &list.items {
+            table.row([
+                image.name.clone().into(),
+                image.aliases.join(", ").into(),
+                agent_id.to_string().into(),
+                image.driver.to_string().into(),
+                here(image),
+                Cell::maybe_ago(image.last_used_at, now),
+                match image.used_by.len() {
+                    0 => Cell::nothing(),
+                    count => count.to_string().into(),
+                },
+                image.title.clone().into(),
+                image.origin.clone().into(),
+            ]);
+        }
+        Ok(table)
+    })?;
     for agent in list.agents {
         let stores = agent.stores.into_iter().filter_map(|store| store.error);
         for error in agent.error.into_iter().chain(stores) {
@@ -156,12 +152,12 @@ async fn list(args: ImagesArgs) -> Result<(), Failure> {
 }
 
 /// What lies on the machine of an image, or what it would have to fetch.
-fn here(image: &Image) -> String {
+fn here(image: &Image) -> Cell {
     match (image.cached, image.size_on_disk, image.download_size) {
-        (true, Some(size), _) => size.to_string(),
-        (true, None, _) => "yes".to_owned(),
-        (false, _, Some(size)) => format!("no, {size} to fetch"),
-        (false, _, None) => "no".to_owned(),
+        (true, Some(size), _) => Cell::size(Some(size)),
+        (true, None, _) => "yes".into(),
+        (false, _, Some(size)) => Cell::of(format!("no, {size} to fetch"), "0"),
+        (false, _, None) => Cell::of("no", "0"),
     }
 }
 
@@ -213,7 +209,7 @@ async fn upload(
     source: &Path,
 ) -> Result<(), Failure> {
     let mut line = ProgressLine::new();
-    line.show(&format!("reading {}", source.display()), "");
+    line.show(&Progress::words(format!("reading {}", source.display())));
     let (size, digest) = look(source).await?;
     let aliases: Vec<&str> = add.aliases.iter().map(ImageName::as_str).collect();
     let aliases = aliases.join(",");
@@ -255,8 +251,13 @@ async fn upload(
             answer = &mut request => break answer,
             _ = tick.tick() => {
                 let done = ByteSize::bytes(sent.load(Ordering::Relaxed));
-                let words = format!("uploading {}", source.display());
-                line.show(&words, &format!("{done} of {}", ByteSize::bytes(size)));
+                #[expect(clippy::cast_precision_loss, reason = "a per cent needs no more")]
+                let percent = (size > 0).then(|| done.as_u64() as f64 * 100.0 / size as f64);
+                line.show(&Progress {
+                    words: format!("uploading {}", source.display()),
+                    percent,
+                    figures: format!("({done} of {})", ByteSize::bytes(size)),
+                });
             }
         }
     };

@@ -621,6 +621,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/cloud-init/check": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * What is wrong with user-data, line by line: errors, with which no VM is made, and warnings, which cloud-init
+         *     would skip. Nothing is kept.
+         */
+        post: operations["templates_check"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/download/{file}": {
         parameters: {
             query?: never;
@@ -892,6 +912,78 @@ export interface paths {
         /** Make the first admin with the code of the one-time link, and sign it in. */
         post: operations["session_setup"];
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/ssh-keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The caller's SSH keys, which are put into the VMs that they make. */
+        get: operations["ssh_keys_list"];
+        put?: never;
+        /** Add an SSH key of the caller's. */
+        post: operations["ssh_keys_add"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/ssh-keys/{key}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Remove an SSH key of the caller's. VMs that have it keep it. */
+        delete: operations["ssh_keys_delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/templates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All templates by name. The values of secrets are never shown. */
+        get: operations["templates_list"];
+        put?: never;
+        /** Save a template; it is the caller's. */
+        post: operations["templates_create"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/templates/{template}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One template. */
+        get: operations["templates_get"];
+        /** Write a template anew; its owner and admins may. A secret with `has_default` and without `default` stays as it is. */
+        put: operations["templates_update"];
+        post?: never;
+        /** Remove a template; its owner and admins may. VMs that were made with it stay as they are. */
+        delete: operations["templates_delete"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1296,6 +1388,13 @@ export interface components {
             /** @description The account that people use in it; `batwa` when absent. cloud-init makes it where it is missing. */
             user?: string | null;
         };
+        /** @description Body of `POST /api/v1/ssh-keys`. */
+        AddSshKey: {
+            /** @description What to call it; the key's comment when absent. */
+            name?: string | null;
+            /** @description The line of the `.pub` file. */
+            public_key: string;
+        };
         /** @description One agent as the master knows it. */
         Agent: {
             /** @description What somebody should look at although everything seems to work. */
@@ -1584,6 +1683,13 @@ export interface components {
             /** @description The new one, at least 8 characters. */
             new_password: string;
         };
+        /** @description Body of `POST /api/v1/cloud-init/check`. */
+        CheckCloudInit: {
+            /** @description The user-data. */
+            text: string;
+            /** @description The names of the variables that it is a template of; user-data as it is when absent. */
+            variables?: string[] | null;
+        };
         /** @description A text frame from viewer to agent. */
         ClientFrame: (components["schemas"]["TermSize"] & {
             /** @enum {string} */
@@ -1602,6 +1708,15 @@ export interface components {
             snapshot?: components["schemas"]["SnapshotName"] | null;
             /** @description Stop the VM for it if it runs, and start it again. */
             stop?: boolean;
+        };
+        /** @description Answer to `POST /api/v1/cloud-init/check`. */
+        CloudInitCheck: {
+            /** @description What is wrong, in the order of the lines. */
+            findings: components["schemas"]["Finding"][];
+            /** @description Whether a VM can be made with it. */
+            valid: boolean;
+            /** @description The names that are written as `{{name}}` in it. */
+            variables: string[];
         };
         /** @description Body of `POST /api/v1/agent-keys`. */
         CreateAgentKey: {
@@ -1658,23 +1773,13 @@ export interface components {
             /** @description Whether it may open terminals; by default those who may manage VMs. */
             terminal?: boolean | null;
         };
-        /** @description Body of `POST /api/vm/create`. */
-        CreateVm: {
-            /** @description The agent; `null` and `"null"` mean the master's own machine. */
-            agent_id?: string | null;
-            /**
-             * Format: int32
-             * @description Number of virtual CPUs.
-             */
-            cpus?: number;
-            /** @description Disk size. */
-            disk?: components["schemas"]["ByteSize"];
-            /** @description The image. */
-            image?: string;
-            /** @description Memory size. */
-            memory?: components["schemas"]["ByteSize"];
+        /** @description Body of `POST /api/v1/agents/{agent}/vms`. */
+        CreateVm: components["schemas"]["VmSpec"] & {
             /** @description The new VM's name. */
             name: string;
+            /** @description Whether the caller's own SSH keys are added to `ssh_keys`; they are when absent. */
+            own_ssh_keys?: boolean;
+            template?: components["schemas"]["UseTemplate"] | null;
         };
         /** @description Answer to `POST /api/v1/agent-keys`: the only time the key is shown. */
         CreatedAgentKey: {
@@ -1880,6 +1985,18 @@ export interface components {
             field: string;
             /** @description What is wrong with it and what would be right. */
             message: string;
+        };
+        /** @description Something that is wrong with user-data. */
+        Finding: {
+            /**
+             * Format: int32
+             * @description In which line, from 1.
+             */
+            line?: number | null;
+            /** @description What is wrong, for people. Quotes names of keys at most, as values may be passwords. */
+            message: string;
+            /** @description How bad it is. */
+            severity: components["schemas"]["Severity"];
         };
         /** @description How a driver is, and since when. */
         Health: {
@@ -2135,6 +2252,53 @@ export interface components {
             }[];
         };
         /** @description A list that is short enough to come whole. */
+        Items_SshKey: {
+            /** @description All of them. */
+            items: {
+                /**
+                 * Format: date-time
+                 * @description When it was added.
+                 */
+                created_at: string;
+                /** @description `SHA256:…`, as ssh shows it. */
+                fingerprint: string;
+                /** @description Its id. */
+                id: components["schemas"]["SshKeyId"];
+                /** @description What its owner calls it. */
+                name: string;
+                /** @description The key on one line. */
+                public_key: string;
+            }[];
+        };
+        /** @description A list that is short enough to come whole. */
+        Items_Template: {
+            /** @description All of them. */
+            items: {
+                /**
+                 * Format: date-time
+                 * @description When it was made.
+                 */
+                created_at: string;
+                /** @description What it is for. */
+                description: string;
+                /** @description Its id. */
+                id: components["schemas"]["TemplateId"];
+                /** @description What it is called: letters, digits and `._-`, at most 63. */
+                name: string;
+                /** @description Who made it; besides admins only they may change it. */
+                owner: string;
+                /** @description A `#cloud-config` with `{{name}}` where a variable's value is to stand. */
+                text: string;
+                /**
+                 * Format: date-time
+                 * @description When it was last changed.
+                 */
+                updated_at: string;
+                /** @description Its variables, in the order in which people are asked for them. */
+                variables: components["schemas"]["TemplateVariable"][];
+            }[];
+        };
+        /** @description A list that is short enough to come whole. */
         Items_Token: {
             /** @description All of them. */
             items: {
@@ -2357,6 +2521,24 @@ export interface components {
             at: string;
             /** @description What the driver or we printed. */
             text: string;
+        };
+        /** @description Body of `POST /api/vm/create`. */
+        OldCreateVm: {
+            /** @description The agent; `null` and `"null"` mean the master's own machine. */
+            agent_id?: string | null;
+            /**
+             * Format: int32
+             * @description Number of virtual CPUs.
+             */
+            cpus?: number;
+            /** @description Disk size. */
+            disk?: components["schemas"]["ByteSize"];
+            /** @description The image. */
+            image?: string;
+            /** @description Memory size. */
+            memory?: components["schemas"]["ByteSize"];
+            /** @description The new VM's name. */
+            name: string;
         };
         /** @description Body of `POST /api/v1/terminals` at the master. */
         OpenAgentTerminal: components["schemas"]["TermSize"] & {
@@ -2621,6 +2803,17 @@ export interface components {
          * @enum {string}
          */
         Role: "viewer" | "operator" | "admin";
+        /** @description Body of `POST /api/v1/templates` and `PUT /api/v1/templates/{template}`. */
+        SaveTemplate: {
+            /** @description What it is for. */
+            description?: string;
+            /** @description What it is called. */
+            name: string;
+            /** @description The `#cloud-config`. */
+            text: string;
+            /** @description Its variables. */
+            variables?: components["schemas"]["TemplateVariable"][];
+        };
         /** @description A text frame from agent to viewer. */
         ServerFrame: {
             /**
@@ -2703,6 +2896,11 @@ export interface components {
             /** @description Whether there is no admin yet. */
             needed: boolean;
         };
+        /**
+         * @description How bad a finding is.
+         * @enum {string}
+         */
+        Severity: "error" | "warning";
         /** @description Body of `PUT /api/v1/terminals/{terminal}/guests/{user}`. */
         ShareTerminal: {
             /** @description What the guest may do. */
@@ -2745,6 +2943,24 @@ export interface components {
              */
             stop: boolean;
         };
+        /** @description A key of one's own that is put into the VMs one makes. */
+        SshKey: {
+            /**
+             * Format: date-time
+             * @description When it was added.
+             */
+            created_at: string;
+            /** @description `SHA256:…`, as ssh shows it. */
+            fingerprint: string;
+            /** @description Its id. */
+            id: components["schemas"]["SshKeyId"];
+            /** @description What its owner calls it. */
+            name: string;
+            /** @description The key on one line. */
+            public_key: string;
+        };
+        /** Format: uuid */
+        SshKeyId: string;
         /**
          * @description What a running operation is at.
          * @enum {string}
@@ -2778,6 +2994,46 @@ export interface components {
         Subject: {
             image?: components["schemas"]["ImageName"];
             vm?: components["schemas"]["VmName"];
+        };
+        /** @description Saved user-data in which variables stand for what is given when a VM is made. */
+        Template: {
+            /**
+             * Format: date-time
+             * @description When it was made.
+             */
+            created_at: string;
+            /** @description What it is for. */
+            description: string;
+            /** @description Its id. */
+            id: components["schemas"]["TemplateId"];
+            /** @description What it is called: letters, digits and `._-`, at most 63. */
+            name: string;
+            /** @description Who made it; besides admins only they may change it. */
+            owner: string;
+            /** @description A `#cloud-config` with `{{name}}` where a variable's value is to stand. */
+            text: string;
+            /**
+             * Format: date-time
+             * @description When it was last changed.
+             */
+            updated_at: string;
+            /** @description Its variables, in the order in which people are asked for them. */
+            variables: components["schemas"]["TemplateVariable"][];
+        };
+        /** Format: uuid */
+        TemplateId: string;
+        /** @description A variable of a template. */
+        TemplateVariable: {
+            /** @description Its value when none is given. Never shown of a secret. */
+            default?: string | null;
+            /** @description What is to be given. */
+            description?: string;
+            /** @description Whether it has such a value. When a template is saved: `true` without a `default` keeps the secret that is there. */
+            has_default?: boolean;
+            /** @description Its name: a small letter, then small letters, digits and `_`, at most 63. */
+            name: string;
+            /** @description Whether its value is a secret: kept encrypted, and not shown again. */
+            secret?: boolean;
         };
         /** @description Size of a terminal in character cells. */
         TermSize: {
@@ -2938,6 +3194,15 @@ export interface components {
             /** @description The terminal right. */
             terminal?: boolean | null;
         };
+        /** @description A template for a new VM, with values for its variables. */
+        UseTemplate: {
+            /** @description Its name. */
+            name: string;
+            /** @description Values by the variables' names; those that are absent have the template's. */
+            variables?: {
+                [key: string]: string;
+            };
+        };
         /** @description One account. */
         User: {
             /**
@@ -3094,6 +3359,8 @@ export interface components {
             };
             /** @description Memory size, at least 128M. */
             memory?: components["schemas"]["ByteSize"];
+            /** @description SSH public keys that may sign in to the VM's first account, each on one line; at most 64. */
+            ssh_keys?: string[];
         };
         /**
          * @description What a VM is doing, as its driver last said.
@@ -4728,6 +4995,38 @@ export interface operations {
             };
         };
     };
+    templates_check: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CheckCloudInit"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CloudInitCheck"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     join_tokens_download: {
         parameters: {
             query?: never;
@@ -5362,6 +5661,250 @@ export interface operations {
             };
         };
     };
+    ssh_keys_list: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Items_SshKey"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    ssh_keys_add: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AddSshKey"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SshKey"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    ssh_keys_delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the key's id */
+                key: components["schemas"]["SshKeyId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_list: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Items_Template"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_create: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SaveTemplate"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Template"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the template's id */
+                template: components["schemas"]["TemplateId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Template"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_update: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the template's id */
+                template: components["schemas"]["TemplateId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SaveTemplate"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Template"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the template's id */
+                template: components["schemas"]["TemplateId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     terminals_list: {
         parameters: {
             query?: {
@@ -5919,7 +6462,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["CreateVm"];
+                "application/json": components["schemas"]["OldCreateVm"];
             };
         };
         responses: {
