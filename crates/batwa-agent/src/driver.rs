@@ -6,6 +6,7 @@
 pub mod command;
 pub mod fake;
 pub mod inside;
+mod keeper;
 pub mod multipass;
 pub(crate) mod open;
 pub mod pty;
@@ -18,7 +19,7 @@ use batwa_api::{
     Timestamp,
     agent::{Acceleration, Capabilities, DriverKind},
     exec::ExecCommand,
-    image::Image,
+    image::{Image, ImageName},
     name::{SnapshotName, VmName},
     operation::Stage,
     problem::ProblemCode,
@@ -32,6 +33,8 @@ use tokio::{
 };
 
 use self::inside::Exec;
+pub(crate) use self::keeper::used_by;
+pub use self::keeper::{ImageKeeper, Upload};
 
 /// One way of running VMs on this host.
 ///
@@ -64,6 +67,11 @@ pub trait Driver: Send + Sync + 'static {
 
     /// What can be launched here. Answers from what is known; never waits for an image server for long.
     async fn images(&self) -> Result<Vec<Image>, DriverError>;
+
+    /// The driver's own images; `None` where another program keeps them, with no way to it.
+    fn image_keeper(&self) -> Option<&dyn ImageKeeper> {
+        None
+    }
 
     /// Refuses, before an operation is accepted, a spec that cannot work: unknown image, user-data that is no
     /// YAML. Quick, changes nothing.
@@ -349,6 +357,23 @@ pub enum DriverError {
         /// What was asked for.
         snapshot: SnapshotName,
     },
+    /// There is no such image, or nothing of it is here.
+    #[error("nothing of image `{0}` is here")]
+    NoImage(ImageName),
+    /// Another image goes by that name.
+    #[error("an image named `{0}` exists already")]
+    ImageTaken(ImageName),
+    /// An image cannot be removed now.
+    #[error("cannot remove image `{image}`: {reason}")]
+    ImageInUse {
+        /// The image.
+        image: ImageName,
+        /// Who uses it.
+        reason: String,
+    },
+    /// No disk space is left for it; the text has the numbers.
+    #[error("{0}")]
+    NoSpace(String),
     /// A field of the spec cannot be.
     #[error("{message}")]
     Invalid {
@@ -401,8 +426,12 @@ impl DriverError {
     #[must_use]
     pub fn code(&self) -> ProblemCode {
         match self {
-            Self::NotFound(_) | Self::NoSnapshot { .. } => ProblemCode::NotFound,
-            Self::NameTaken(_) | Self::SnapshotTaken { .. } => ProblemCode::NameTaken,
+            Self::NotFound(_) | Self::NoSnapshot { .. } | Self::NoImage(_) => ProblemCode::NotFound,
+            Self::NameTaken(_) | Self::SnapshotTaken { .. } | Self::ImageTaken(_) => {
+                ProblemCode::NameTaken
+            }
+            Self::ImageInUse { .. } => ProblemCode::Conflict,
+            Self::NoSpace(_) => ProblemCode::StorageFull,
             Self::Invalid { .. } => ProblemCode::InvalidField,
             Self::IllegalState(_) => ProblemCode::IllegalState,
             Self::Unsupported(_) => ProblemCode::Unsupported,

@@ -9,6 +9,7 @@ mod exec;
 mod extract;
 mod files;
 mod identity;
+mod images;
 mod key;
 mod legacy;
 mod operations;
@@ -136,7 +137,9 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(identity::rotate_key))
         .routes(routes!(vms::list_vms))
         .routes(routes!(vms::get_vm))
-        .routes(routes!(vms::list_images))
+        .routes(routes!(images::list_images, images::add_image))
+        .routes(routes!(images::upload_image))
+        .routes(routes!(images::remove_image))
         .routes(routes!(operations::list_operations))
         .routes(routes!(
             operations::get_operation,

@@ -11,6 +11,7 @@
 
 mod journal;
 mod preflight;
+mod pull;
 mod queue;
 mod record;
 mod run;
@@ -30,7 +31,7 @@ use batwa_api::{
     name::VmName,
     operation::{
         LogLine, Operation, OperationError, OperationKind, OperationRequest, OperationState,
-        StartOperation,
+        StartOperation, Subject,
     },
     problem::{Problem, ProblemCode},
 };
@@ -62,9 +63,17 @@ pub(crate) struct Operations {
 #[derive(Debug, Default)]
 struct Book {
     records: BTreeMap<OperationId, Arc<Record>>,
-    /// The VMs with work.
-    queues: BTreeMap<VmName, Queue>,
-    turns: BTreeMap<(DriverKind, bool), Arc<Semaphore>>,
+    /// The VMs and images with work.
+    queues: BTreeMap<Subject, Queue>,
+    turns: BTreeMap<(DriverKind, Lane), Arc<Semaphore>>,
+}
+
+/// A sort of work that waits for others of its sort alone: a pull over a slow line keeps no VM from being made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Lane {
+    Create,
+    Pull,
+    Other,
 }
 
 /// What became of a request to start an operation.
@@ -107,7 +116,7 @@ impl Operations {
             book.records.insert(operation.id, Arc::clone(&record));
             if !operation.state.is_finished() {
                 book.queues
-                    .entry(operation.vm)
+                    .entry(operation.subject)
                     .or_default()
                     .push(operation.id, Ask::from(&record.request));
             }
@@ -123,9 +132,9 @@ impl Operations {
 
     /// Goes on with what a restart of the agent cut off.
     pub(crate) fn go_on(self: &Arc<Self>) {
-        let vms: Vec<VmName> = self.book().queues.keys().cloned().collect();
-        for vm in vms {
-            self.tasks.spawn(Arc::clone(self).work_for(vm));
+        let subjects: Vec<Subject> = self.book().queues.keys().cloned().collect();
+        for subject in subjects {
+            self.tasks.spawn(Arc::clone(self).work_for(subject));
         }
     }
 
@@ -147,7 +156,30 @@ impl Operations {
         if let Some(operation) = self.get(id) {
             return Ok(Started::Known(operation));
         }
-        let StartOperation { vm, request } = start;
+        if !start.fits() {
+            return Err(Problem::new(
+                ProblemCode::InvalidField,
+                format!(
+                    "{} is nothing that is done with {}",
+                    start.request.kind(),
+                    start.subject
+                ),
+            ));
+        }
+        let StartOperation { subject, request } = start;
+        match subject {
+            Subject::Vm(vm) => self.start_for_vm(id, vm, request).await,
+            Subject::Image(image) => self.start_pull(id, image, request).await,
+        }
+    }
+
+    async fn start_for_vm(
+        self: &Arc<Self>,
+        id: OperationId,
+        vm: VmName,
+        request: OperationRequest,
+    ) -> Result<Started, Problem> {
+        let subject = Subject::Vm(vm.clone());
         let driver = self.preflight(&vm, &request).await?;
         let (record, is_done, replaced) = {
             let mut book = self.book();
@@ -158,7 +190,7 @@ impl Operations {
             let capabilities = self.inventory.capabilities(driver);
             let ask = Ask::from(&request);
             let empty = Queue::default();
-            let verdict = book.queues.get(&vm).unwrap_or(&empty).judge(
+            let verdict = book.queues.get(&subject).unwrap_or(&empty).judge(
                 ask,
                 observed,
                 &capabilities,
@@ -170,31 +202,37 @@ impl Operations {
                 Verdict::Accept { preempts } => Some(preempts),
             };
             let request = self.named(&book, &vm, request)?;
-            let record = Arc::new(Record::new(self.entry(id, &vm, request, driver)));
+            let record = Arc::new(Record::new(self.entry(id, &subject, request, driver)));
             book.records.insert(id, Arc::clone(&record));
             let mut replaced = Vec::new();
             if let Some(preempts) = &preempts {
                 for other in preempts {
                     replaced.extend(cancel_in(&mut book, *other, "replaced by a later command"));
                 }
-                book.queues.entry(vm.clone()).or_default().push(id, ask);
+                book.queues.entry(subject).or_default().push(id, ask);
             } else {
-                record.change(|operation| {
-                    operation.state = OperationState::Succeeded;
-                    operation.message = Some("nothing to do".to_owned());
-                    operation.finished_at = Some(Timestamp::now());
-                });
+                nothing_to_do(&record);
             }
             (record, preempts.is_none(), replaced)
         };
         for other in replaced {
             self.note_cancelled(&other).await;
         }
+        self.accept(&record, is_done).await
+    }
+
+    /// Writes an operation down that is in the book, shows it, and begins with it.
+    async fn accept(
+        self: &Arc<Self>,
+        record: &Arc<Record>,
+        is_done: bool,
+    ) -> Result<Started, Problem> {
+        let Operation { id, subject, .. } = record.operation();
         if let Err(error) = record.persist(&self.journal).await {
             error!(operation.id = %id, "cannot write an operation down: {error}");
             let mut book = self.book();
             book.records.remove(&id);
-            if let Some(queue) = book.queues.get_mut(&vm) {
+            if let Some(queue) = book.queues.get_mut(&subject) {
                 queue.withdraw(id);
             }
             return Err(Problem::new(
@@ -204,18 +242,25 @@ impl Operations {
                 ),
             ));
         }
-        self.show(&record);
-        self.inventory.set_queued(&vm, self.queued_for(&vm));
+        self.show(record);
+        self.show_queue(&subject);
         if !is_done {
-            self.tasks.spawn(Arc::clone(self).work_for(vm));
+            self.tasks.spawn(Arc::clone(self).work_for(subject));
         }
         Ok(Started::New(record.operation()))
+    }
+
+    /// Shows with a VM which operations wait for it.
+    fn show_queue(&self, subject: &Subject) {
+        if let Some(vm) = subject.vm() {
+            self.inventory.set_queued(vm, self.queued_for(subject));
+        }
     }
 
     fn entry(
         &self,
         id: OperationId,
-        vm: &VmName,
+        subject: &Subject,
         request: OperationRequest,
         driver: DriverKind,
     ) -> JournalEntry {
@@ -223,7 +268,7 @@ impl Operations {
             operation: Operation::new(
                 id,
                 self.agent_id.clone(),
-                vm.clone(),
+                subject.clone(),
                 &request,
                 Timestamp::now(),
             ),
@@ -234,17 +279,17 @@ impl Operations {
         }
     }
 
-    /// One VM's task: runs its commands until none is left or the agent stops. Several may be started for one
-    /// VM; all but one find that somebody runs and end.
-    async fn work_for(self: Arc<Self>, vm: VmName) {
+    /// One VM's or image's task: runs its commands until none is left or the agent stops. Several may be started for
+    /// one; all but one find that somebody runs and end.
+    async fn work_for(self: Arc<Self>, subject: Subject) {
         loop {
             let record = {
                 let mut book = self.book();
-                let Some(queue) = book.queues.get_mut(&vm) else {
+                let Some(queue) = book.queues.get_mut(&subject) else {
                     return;
                 };
                 if queue.is_empty() {
-                    book.queues.remove(&vm);
+                    book.queues.remove(&subject);
                     return;
                 }
                 let Some(id) = queue.next() else { return };
@@ -253,32 +298,35 @@ impl Operations {
                     None => return,
                 }
             };
-            if !self.run(&record).await {
+            let goes_on = match &subject {
+                Subject::Vm(vm) => self.run(vm, &record).await,
+                Subject::Image(image) => self.run_pull(image, &record).await,
+            };
+            if !goes_on {
                 return;
             }
-            self.inventory.set_queued(&vm, self.queued_for(&vm));
+            self.show_queue(&subject);
         }
     }
 
     /// The permits of one driver for one sort of work.
     fn turns(&self, driver: DriverKind, kind: OperationKind) -> Arc<Semaphore> {
-        let creates = kind == OperationKind::Create;
-        let permits = if creates {
-            self.limits.creates_per_driver
-        } else {
-            self.limits.operations_per_driver
+        let (lane, permits) = match kind {
+            OperationKind::Create => (Lane::Create, self.limits.creates_per_driver),
+            OperationKind::PullImage => (Lane::Pull, self.limits.creates_per_driver),
+            _ => (Lane::Other, self.limits.operations_per_driver),
         };
         let mut book = self.book();
         let turns = book
             .turns
-            .entry((driver, creates))
+            .entry((driver, lane))
             .or_insert_with(|| Arc::new(Semaphore::new(permits.max(1))));
         Arc::clone(turns)
     }
 
-    fn queued_for(&self, vm: &VmName) -> Vec<OperationId> {
+    fn queued_for(&self, subject: &Subject) -> Vec<OperationId> {
         let book = self.book();
-        let Some(queue) = book.queues.get(vm) else {
+        let Some(queue) = book.queues.get(subject) else {
             return Vec::new();
         };
         queue
@@ -344,8 +392,7 @@ impl Operations {
             warn!(operation.id = %operation.id, "cannot write down that an operation was cancelled: {error}");
         }
         self.show(record);
-        self.inventory
-            .set_queued(&operation.vm, self.queued_for(&operation.vm));
+        self.show_queue(&operation.subject);
     }
 }
 
@@ -358,7 +405,7 @@ fn cancel_in(book: &mut Book, id: OperationId, message: &str) -> Option<Arc<Reco
     }
     let waited = book
         .queues
-        .get_mut(&operation.vm)
+        .get_mut(&operation.subject)
         .is_some_and(|queue| queue.withdraw(id));
     record.cancel.cancel();
     record.change(|operation| {
@@ -371,12 +418,31 @@ fn cancel_in(book: &mut Book, id: OperationId, message: &str) -> Option<Arc<Reco
     Some(Arc::clone(record))
 }
 
+/// Ends an operation whose goal is reached already.
+fn nothing_to_do(record: &Record) {
+    record.change(|operation| {
+        operation.state = OperationState::Succeeded;
+        operation.message = Some("nothing to do".to_owned());
+        operation.finished_at = Some(Timestamp::now());
+    });
+}
+
 /// A driver's error as an operation reports it.
 pub(crate) fn error_of(error: &DriverError) -> OperationError {
     let (hint, field, log) = match error {
         DriverError::Failed { hint, log, .. } => (hint.clone(), None, log.clone()),
         DriverError::Invalid { field, .. } => (None, Some((*field).to_owned()), Vec::new()),
-        DriverError::NameTaken(_) | DriverError::SnapshotTaken { .. } => (
+        DriverError::NoSpace(_) => (
+            Some(
+                "free some space there, purge VMs that are no longer needed, or remove images"
+                    .to_owned(),
+            ),
+            None,
+            Vec::new(),
+        ),
+        DriverError::NameTaken(_)
+        | DriverError::SnapshotTaken { .. }
+        | DriverError::ImageTaken(_) => (
             Some("choose another name".to_owned()),
             Some("name".to_owned()),
             Vec::new(),

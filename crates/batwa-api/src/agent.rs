@@ -64,6 +64,8 @@ pub struct Capabilities {
     pub clone: bool,
     /// Changing CPUs, memory and disk of a VM.
     pub resize: bool,
+    /// Pulling images ahead, removing them, adding one's own.
+    pub images: bool,
 }
 
 impl Capabilities {
@@ -79,6 +81,7 @@ impl Capabilities {
             snapshots: true,
             clone: true,
             resize: true,
+            images: true,
         }
     }
 }

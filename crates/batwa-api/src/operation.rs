@@ -9,11 +9,13 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::{
     Timestamp,
+    agent::DriverKind,
     id::{AgentId, OperationId},
+    image::ImageName,
     name::{SnapshotName, VmName},
     problem::{Problem, ProblemCode},
     size::ByteSize,
@@ -61,6 +63,16 @@ pub enum OperationRequest {
     Clone(CloneOptions),
     /// Change CPUs, memory or disk.
     Resize(ResizeOptions),
+    /// Bring an image to the machine before a VM wants it.
+    PullImage(PullOptions),
+}
+
+/// How to pull an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct PullOptions {
+    /// Which driver is to have it; the first one that knows it when absent.
+    pub driver: Option<DriverKind>,
 }
 
 /// How to stop a VM.
@@ -92,6 +104,7 @@ impl OperationRequest {
             Self::DeleteSnapshot { .. } => OperationKind::DeleteSnapshot,
             Self::Clone(_) => OperationKind::Clone,
             Self::Resize(_) => OperationKind::Resize,
+            Self::PullImage(_) => OperationKind::PullImage,
         }
     }
 
@@ -151,7 +164,7 @@ impl OperationRequest {
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "each is the action of the same name")]
+#[expect(missing_docs, reason = "each is the request of the same name")]
 pub enum OperationKind {
     Create,
     Start,
@@ -167,11 +180,12 @@ pub enum OperationKind {
     DeleteSnapshot,
     Clone,
     Resize,
+    PullImage,
 }
 
 impl OperationKind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Create,
         Self::Start,
         Self::Stop,
@@ -186,12 +200,22 @@ impl OperationKind {
         Self::DeleteSnapshot,
         Self::Clone,
         Self::Resize,
+        Self::PullImage,
     ];
 
     /// The kind in v1's words.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        self.action().map_or("create", VmAction::as_str)
+        match (self, self.action()) {
+            (Self::PullImage, _) => "pull_image",
+            (_, action) => action.map_or("create", VmAction::as_str),
+        }
+    }
+
+    /// Whether it is for an image, and not for a VM.
+    #[must_use]
+    pub fn is_for_image(self) -> bool {
+        self == Self::PullImage
     }
 
     /// Whether it touches the disk of a VM, which has to be off for it.
@@ -201,11 +225,11 @@ impl OperationKind {
             .is_some_and(|action| action.needs_stop(VmState::Running))
     }
 
-    /// The action on an existing VM; `None` for create.
+    /// The action on an existing VM; `None` where there is none yet, or it is for no VM.
     #[must_use]
     pub fn action(self) -> Option<VmAction> {
         Some(match self {
-            Self::Create => return None,
+            Self::Create | Self::PullImage => return None,
             Self::Start => VmAction::Start,
             Self::Stop => VmAction::Stop,
             Self::Restart => VmAction::Restart,
@@ -229,14 +253,108 @@ impl fmt::Display for OperationKind {
     }
 }
 
+/// What an operation is for; on the wire `vm` or `image` with its name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// A VM.
+    Vm(VmName),
+    /// An image.
+    Image(ImageName),
+}
+
+impl Subject {
+    /// The VM, when it is one.
+    #[must_use]
+    pub fn vm(&self) -> Option<&VmName> {
+        match self {
+            Self::Vm(name) => Some(name),
+            Self::Image(_) => None,
+        }
+    }
+
+    /// The image, when it is one.
+    #[must_use]
+    pub fn image(&self) -> Option<&ImageName> {
+        match self {
+            Self::Image(name) => Some(name),
+            Self::Vm(_) => None,
+        }
+    }
+
+    /// Its name alone.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Vm(name) => name.as_str(),
+            Self::Image(name) => name.as_str(),
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vm(name) => write!(f, "VM `{name}`"),
+            Self::Image(name) => write!(f, "image `{name}`"),
+        }
+    }
+}
+
+impl From<VmName> for Subject {
+    fn from(name: VmName) -> Self {
+        Self::Vm(name)
+    }
+}
+
+impl From<ImageName> for Subject {
+    fn from(name: ImageName) -> Self {
+        Self::Image(name)
+    }
+}
+
+impl PartialSchema for Subject {
+    /// Two fields of which there is one: readers of a union would have to ask for the other's absence at each step.
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        use utoipa::openapi::{Ref, schema::ObjectBuilder};
+        ObjectBuilder::new()
+            .property("vm", Ref::from_schema_name("VmName"))
+            .property("image", Ref::from_schema_name("ImageName"))
+            .description(Some("What it is for: one of `vm` and `image`"))
+            .build()
+            .into()
+    }
+}
+
+impl ToSchema for Subject {
+    fn schemas(
+        schemas: &mut Vec<(
+            String,
+            utoipa::openapi::RefOr<utoipa::openapi::schema::Schema>,
+        )>,
+    ) {
+        schemas.push((VmName::name().into_owned(), VmName::schema()));
+        schemas.push((ImageName::name().into_owned(), ImageName::schema()));
+    }
+}
+
 /// Body of the agent's `PUT /api/v1/operations/{id}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StartOperation {
-    /// The VM it is for.
-    pub vm: VmName,
+    /// What it is for.
+    #[serde(flatten)]
+    pub subject: Subject,
     /// What to do.
     #[serde(flatten)]
     pub request: OperationRequest,
+}
+
+impl StartOperation {
+    /// Whether what is to be done can be done with such a subject at all.
+    #[must_use]
+    pub fn fits(&self) -> bool {
+        self.request.kind().is_for_image() == self.subject.image().is_some()
+    }
 }
 
 /// How far an operation is.
@@ -343,8 +461,9 @@ pub struct Operation {
     pub kind: OperationKind,
     /// The agent it runs on.
     pub agent_id: AgentId,
-    /// The VM it is for.
-    pub vm: VmName,
+    /// What it is for.
+    #[serde(flatten)]
+    pub subject: Subject,
     /// The VM that it makes of that one, for a clone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<VmName>,
@@ -409,12 +528,24 @@ impl Operation {
         self.stage = Some(stage);
     }
 
+    /// The VM that it is for, when it is for one.
+    #[must_use]
+    pub fn vm(&self) -> Option<&VmName> {
+        self.subject.vm()
+    }
+
+    /// Where it is done: `agent/name`, for people.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}/{}", self.agent_id, self.subject.name())
+    }
+
     /// An operation that has been accepted and waits for its turn.
     #[must_use]
     pub fn new(
         id: OperationId,
         agent_id: AgentId,
-        vm: VmName,
+        subject: impl Into<Subject>,
         request: &OperationRequest,
         created_at: Timestamp,
     ) -> Self {
@@ -422,7 +553,7 @@ impl Operation {
             id,
             kind: request.kind(),
             agent_id,
-            vm,
+            subject: subject.into(),
             target: request.target().cloned(),
             snapshot: request.snapshot().cloned(),
             state: OperationState::Queued,
@@ -488,4 +619,49 @@ pub struct LogLine {
     pub at: Timestamp,
     /// What the driver or we printed.
     pub text: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_names_its_subject_as_it_always_did() {
+        let started = r#"{"vm": "web", "kind": "start"}"#;
+        let start: StartOperation = serde_json::from_str(started).unwrap();
+        assert_eq!(start.subject, VmName::parse("web").unwrap().into());
+        assert_eq!(start.request, OperationRequest::Start);
+        assert!(start.fits());
+        let operation = Operation::new(
+            OperationId::new(),
+            AgentId::local(),
+            start.subject,
+            &start.request,
+            Timestamp::UNIX_EPOCH,
+        );
+        let json = serde_json::to_value(&operation).unwrap();
+        assert_eq!(json["vm"], "web");
+        assert_eq!(
+            serde_json::from_value::<Operation>(json).unwrap(),
+            operation
+        );
+    }
+
+    #[test]
+    fn what_is_for_an_image_has_no_vm() {
+        let pull = r#"{"image": "ubuntu:24.04", "kind": "pull_image"}"#;
+        let pull: StartOperation = serde_json::from_str(pull).unwrap();
+        assert!(pull.fits());
+        assert_eq!(pull.subject.vm(), None);
+        for wrong in [
+            r#"{"image": "tiny", "kind": "start"}"#,
+            r#"{"vm": "web", "kind": "pull_image"}"#,
+        ] {
+            let start: StartOperation = serde_json::from_str(wrong).unwrap();
+            assert!(!start.fits(), "{wrong}");
+        }
+        serde_json::from_str::<StartOperation>(r#"{"kind": "start"}"#).unwrap_err();
+        serde_json::from_str::<StartOperation>(r#"{"image": "a b", "kind": "pull_image"}"#)
+            .unwrap_err();
+    }
 }

@@ -4,7 +4,7 @@ pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod auth;
 mod error;
-mod images;
+pub(crate) mod images;
 pub(crate) mod inside;
 pub(crate) mod join_tokens;
 pub(crate) mod keeper;

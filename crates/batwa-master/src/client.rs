@@ -14,8 +14,9 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use batwa_api::{
+    agent::DriverKind,
     id::{OperationId, TerminalId, ViewerId},
-    image::Image,
+    image::{AddImage, Image, ImageCatalogue, ImageName},
     list::Items,
     operation::{LogLine, Operation, StartOperation},
     problem::{Problem, ProblemCode},
@@ -242,9 +243,56 @@ impl AgentClient {
     ///
     /// # Errors
     /// Any [`ClientError`].
-    pub(crate) async fn images(&self) -> Result<Vec<Image>, ClientError> {
-        let list: Items<Image> = self.get("/api/v1/images").await?;
-        Ok(list.items)
+    pub(crate) async fn images(&self) -> Result<ImageCatalogue, ClientError> {
+        self.get("/api/v1/images").await
+    }
+
+    /// Adds an image by its address or file.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub(crate) async fn add_image(&self, add: &AddImage) -> Result<Image, ClientError> {
+        let path = "/api/v1/images";
+        self.json(Method::POST, path, Some(add), SLOW_CALL_DEADLINE)
+            .await
+    }
+
+    /// Passes an image on as it comes in. No deadline: the caller has reasons to end it.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub(crate) async fn upload_image(
+        &self,
+        name: &ImageName,
+        query: &str,
+        headers: HeaderMap,
+        body: Body,
+    ) -> Result<Image, ClientError> {
+        let name = legacy::path_segment(name.as_str());
+        let path = format!("/api/v1/images/{name}/content?{query}");
+        let answer = self.stream(Method::PUT, &path, headers, body).await?;
+        let answer = timeout(CALL_DEADLINE, read_all(answer.into_body()))
+            .await
+            .unwrap_or(Err(ClientError::Timeout(CALL_DEADLINE)))?;
+        serde_json::from_slice(&answer)
+            .map_err(|error| ClientError::Garbage(clip(&error.to_string(), MAX_DETAIL_CHARS)))
+    }
+
+    /// Removes what is there of an image.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub(crate) async fn remove_image(
+        &self,
+        name: &ImageName,
+        driver: Option<DriverKind>,
+    ) -> Result<(), ClientError> {
+        let name = legacy::path_segment(name.as_str());
+        let query = driver.map_or_else(String::new, |driver| format!("?driver={driver}"));
+        let path = format!("/api/v1/images/{name}{query}");
+        self.send(Method::DELETE, &path, None, SLOW_CALL_DEADLINE)
+            .await?;
+        Ok(())
     }
 
     /// Opens a terminal session.

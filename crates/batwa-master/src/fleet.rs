@@ -12,7 +12,7 @@ pub(crate) mod contact;
 pub(crate) mod enrolment;
 pub(crate) mod entry;
 pub(crate) mod events;
-mod hygiene;
+pub(crate) mod hygiene;
 mod index;
 pub(crate) mod labels;
 mod old_list;

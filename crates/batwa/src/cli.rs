@@ -24,7 +24,7 @@ pub(crate) use self::{
     admin::{AdminTask, FilesArgs},
     client::{ConfirmArgs, DeliveryArgs, Format, MasterArgs, ReadArgs, WaitArgs},
     doctor::{DoctorArgs, DoctorMasterArgs, HealthArgs},
-    images::ImagesArgs,
+    images::{AboutArgs, ImagesArgs, ImagesTask, PlaceArgs},
     inside::{
         ExecArgs, ForwardArgs, ForwardedPort, ProxyArgs, ShellArgs, SshConfigArgs, TransferArgs,
     },
@@ -168,7 +168,7 @@ pub(crate) enum Task {
     JoinToken(JoinTokenTask),
     /// List operations, look at one, follow it, try it again, or cancel it
     Operations(OperationsArgs),
-    /// List what can be launched
+    /// List what can be launched and what of it lies where; pull, remove and add images
     Images(ImagesArgs),
     /// List saved cloud-init user-data, look at it, save, check or remove it
     Templates(TemplatesArgs),

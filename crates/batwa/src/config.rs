@@ -16,7 +16,7 @@ use batwa_agent::{
     driver::multipass::{CustomImages, RestartPolicy},
     tunnel::{Dialer, Membership, Proxies, TunnelConfig},
 };
-use batwa_api::{id::AgentId, terminal::Terminal};
+use batwa_api::{id::AgentId, size::ByteSize, terminal::Terminal};
 use batwa_master::MasterConfig;
 use secrecy::SecretString;
 
@@ -271,6 +271,9 @@ fn machine(settings: &Settings, config: &mut AgentConfig) -> Result<(), SettingE
     }
     config.qemu.image_dirs = settings.parse_all("image-dir", |text| {
         std::path::absolute(text).map_err(|error| error.to_string())
+    })?;
+    config.qemu.cache_limit = settings.parse("image-cache-limit", |text| {
+        text.parse::<ByteSize>().map_err(|error| error.to_string())
     })?;
     config.qemu.emulate = settings.is_on("emulate")?;
     for (server, url) in settings.parse_all("image-server", image_server)? {

@@ -5,13 +5,13 @@
 //! `/bin/sh` on this machine, as this user, with a folder of the VM's own as its home. Whoever may open
 //! terminals can therefore run anything here; the agent's log says so when the driver opens.
 
+mod images;
 mod inside;
 mod settings;
 mod snapshots;
 mod store;
 
 use std::{
-    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -32,10 +32,11 @@ use batwa_api::{
 use tokio::sync::{Semaphore, watch};
 use tracing::warn;
 
+use self::images::FakeImage;
 pub use self::settings::{FakeSettings, FakeSettingsError, StepMode};
 use self::store::{FakeVm, FakeVms, Store};
 use super::{
-    Connection, Driver, DriverError, ObservedVm, Probe, Progress, Pty, StopMode,
+    Connection, Driver, DriverError, ImageKeeper, ObservedVm, Probe, Progress, Pty, StopMode,
     inside::{Exec, Tasks},
     pty,
 };
@@ -47,8 +48,7 @@ pub struct FakeDriver {
     folder: PathBuf,
     store: Store,
     vms: Mutex<FakeVms>,
-    /// Images that were "downloaded".
-    cached: Mutex<BTreeSet<&'static str>>,
+    images: Mutex<Vec<FakeImage>>,
     changes: watch::Sender<u64>,
     steps: Semaphore,
     hangs: watch::Sender<bool>,
@@ -58,49 +58,8 @@ pub struct FakeDriver {
 /// One step of an operation: what it says and the state it leaves the VM in.
 struct Step(Stage, Option<VmState>);
 
-struct FakeImage {
-    name: &'static str,
-    aliases: &'static [&'static str],
-    title: &'static str,
-    size: ByteSize,
-    min_disk: ByteSize,
-}
-
-const IMAGES: [FakeImage; 4] = [
-    FakeImage {
-        name: "ubuntu:24.04",
-        aliases: &["24.04", "noble", "lts"],
-        title: "Ubuntu 24.04 LTS (pretended)",
-        size: ByteSize::mib(600),
-        min_disk: ByteSize::gib(4),
-    },
-    FakeImage {
-        name: "ubuntu:22.04",
-        aliases: &["22.04", "jammy"],
-        title: "Ubuntu 22.04 LTS (pretended)",
-        size: ByteSize::mib(650),
-        min_disk: ByteSize::gib(4),
-    },
-    FakeImage {
-        name: "debian:12",
-        aliases: &["bookworm"],
-        title: "Debian 12 (pretended)",
-        size: ByteSize::mib(350),
-        min_disk: ByteSize::gib(2),
-    },
-    FakeImage {
-        name: "tiny",
-        aliases: &[],
-        title: "Tiny Linux (pretended)",
-        size: ByteSize::mib(20),
-        min_disk: ByteSize::mib(512),
-    },
-];
-
-fn find_image(name: &str) -> Option<&'static FakeImage> {
-    IMAGES
-        .iter()
-        .find(|image| image.name == name || image.aliases.contains(&name))
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl FakeDriver {
@@ -126,6 +85,7 @@ impl FakeDriver {
                 vms
             }
         };
+        let images = images::load(&folder.join("images.json")).map_err(cannot)?;
         warn!(
             "the fake driver is in use: its VMs only pretend, and their terminals are shells of this machine as this user"
         );
@@ -134,7 +94,7 @@ impl FakeDriver {
             folder,
             store,
             vms: Mutex::new(vms),
-            cached: Mutex::new(BTreeSet::new()),
+            images: Mutex::new(images),
             changes: watch::Sender::new(0),
             steps: Semaphore::new(0),
             hangs: watch::Sender::new(false),
@@ -193,7 +153,7 @@ impl FakeDriver {
     }
 
     fn vms(&self) -> MutexGuard<'_, FakeVms> {
-        self.vms.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.vms)
     }
 
     /// Changes the VMs, writes them down and tells.
@@ -261,7 +221,7 @@ impl FakeDriver {
             progress.stage(*stage);
             progress.log(format!("fake: {vm}: {stage:?}"));
             self.turn().await?;
-            self.fail_by_chance(kind, vm)?;
+            self.fail_by_chance(kind, &format!("VM `{vm}`"))?;
             if let Some(state) = state {
                 self.set_state(vm, *state)?;
             }
@@ -269,39 +229,14 @@ impl FakeDriver {
         Ok(())
     }
 
-    fn fail_by_chance(&self, kind: OperationKind, vm: &VmName) -> Result<(), DriverError> {
+    fn fail_by_chance(&self, kind: OperationKind, what: &str) -> Result<(), DriverError> {
         let share = self.settings.failures.get(&kind).copied().unwrap_or(0.0);
         if share > 0.0 && rand::random::<f64>() < share {
             return Err(DriverError::Failed {
-                detail: format!("cannot {kind} VM `{vm}`: the fake driver was told to fail"),
+                detail: format!("cannot {kind} {what}: the fake driver was told to fail"),
                 hint: Some("start it again with other settings".to_owned()),
                 log: vec!["fake: this is where a console would speak".to_owned()],
             });
-        }
-        Ok(())
-    }
-
-    async fn fetch(&self, image: &FakeImage, progress: &Progress) -> Result<(), DriverError> {
-        let cached = {
-            let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-            cached.contains(image.name)
-        };
-        if !cached {
-            progress.stage(Stage::Downloading);
-            let total = image.size.as_u64();
-            for part in 1..=4 {
-                self.turn().await?;
-                progress.bytes(ByteSize::bytes(total * part / 4), Some(image.size));
-                #[expect(clippy::cast_precision_loss, reason = "1 to 4")]
-                progress.percent(part as f64 * 25.0);
-            }
-            let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-            cached.insert(
-                IMAGES
-                    .iter()
-                    .find(|known| known.name == image.name)
-                    .map_or("", |known| known.name),
-            );
         }
         Ok(())
     }
@@ -320,7 +255,7 @@ impl FakeDriver {
                 Vec::new()
             },
             image: Some(fake.image.clone()),
-            release: find_image(&fake.image).map(|image| image.title.to_owned()),
+            release: self.image_title(&fake.image),
             cpus: Some(fake.cpus),
             memory: Some(fake.memory),
             disk: Some(fake.disk),
@@ -337,7 +272,7 @@ impl FakeDriver {
 fn new_vm(spec: &VmSpec, host: u16) -> FakeVm {
     FakeVm {
         state: VmState::Creating,
-        image: find_image(&spec.image).map_or_else(|| spec.image.clone(), |i| i.name.to_owned()),
+        image: images::plain_name(&spec.image),
         cpus: spec.cpus,
         memory: spec.memory,
         disk: spec.disk,
@@ -420,48 +355,15 @@ impl Driver for FakeDriver {
 
     async fn images(&self) -> Result<Vec<Image>, DriverError> {
         self.answer().await;
-        let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(IMAGES
-            .iter()
-            .enumerate()
-            .map(|(n, image)| Image {
-                name: image.name.to_owned(),
-                aliases: image
-                    .aliases
-                    .iter()
-                    .map(|&alias| alias.to_owned())
-                    .collect(),
-                title: image.title.to_owned(),
-                driver: DriverKind::Fake,
-                download_size: Some(image.size),
-                cached: cached.contains(image.name),
-                min_disk: Some(image.min_disk),
-                min_memory: Some(VmSpec::MIN_MEMORY),
-                origin: "made up".to_owned(),
-                cloud_config: true,
-                default: n == 0,
-            })
-            .collect())
+        Ok(self.told_images())
+    }
+
+    fn image_keeper(&self) -> Option<&dyn ImageKeeper> {
+        Some(self)
     }
 
     async fn check(&self, vm: &VmName, spec: &VmSpec) -> Result<(), DriverError> {
-        let image = find_image(&spec.image).ok_or_else(|| DriverError::Invalid {
-            field: "image",
-            message: format!(
-                "there is no image `{}`; there are {}",
-                spec.image,
-                IMAGES.map(|image| format!("`{}`", image.name)).join(", ")
-            ),
-        })?;
-        if spec.disk < image.min_disk {
-            return Err(DriverError::Invalid {
-                field: "disk",
-                message: format!(
-                    "{} is less than the {} that image `{}` needs",
-                    spec.disk, image.min_disk, image.name
-                ),
-            });
-        }
+        self.check_image(spec)?;
         batwa_cloud_init::parse(spec.cloud_init.as_deref().unwrap_or_default()).map_err(
             |finding| DriverError::Invalid {
                 field: "cloud_init",
@@ -487,9 +389,7 @@ impl Driver for FakeDriver {
         let host = u16::try_from(self.vms().len() % 60_000).unwrap_or(0);
         self.change(|vms| vms.insert(vm.clone(), new_vm(spec, host)))?;
         let made = async {
-            if let Some(image) = find_image(&spec.image) {
-                self.fetch(image, progress).await?;
-            }
+            self.fetch(&spec.image, progress).await?;
             let steps = [
                 Step(Stage::Preparing, None),
                 Step(Stage::Booting, Some(VmState::Starting)),

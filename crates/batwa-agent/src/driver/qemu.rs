@@ -17,13 +17,14 @@ use batwa_api::{
     exec::ExecCommand,
     image::Image,
     name::{SnapshotName, VmName},
+    size::ByteSize,
     terminal::{TermSize, TerminalKind},
     vm::{ResizeOptions, VmSpec},
 };
 use tokio::sync::watch;
 
 use super::{
-    Connection, Driver, DriverError, ObservedVm, Probe, Progress, Pty, StopMode,
+    Connection, Driver, DriverError, ImageKeeper, ObservedVm, Probe, Progress, Pty, StopMode,
     command::{Command, CommandError, end_orphans},
     inside::Exec,
 };
@@ -38,6 +39,7 @@ mod history;
 mod identity;
 mod images;
 mod inside;
+mod keeper;
 mod machine;
 mod observe;
 mod offline;
@@ -66,6 +68,8 @@ pub struct QemuOptions {
     pub emulate: bool,
     /// Where images are looked up; the public servers when absent.
     pub image_servers: ImageServers,
+    /// From which size on images that no VM uses are removed; none are when absent.
+    pub cache_limit: Option<ByteSize>,
 }
 
 /// VMs run by QEMU on this machine.
@@ -226,7 +230,12 @@ impl Driver for QemuDriver {
     }
 
     async fn images(&self) -> Result<Vec<Image>, DriverError> {
-        Ok(self.vms.images().list().await)
+        let in_use = || self.vms.images_in_use();
+        Ok(self.vms.images().list(&in_use).await)
+    }
+
+    fn image_keeper(&self) -> Option<&dyn ImageKeeper> {
+        Some(&self.vms)
     }
 
     async fn check(&self, vm: &VmName, spec: &VmSpec) -> Result<(), DriverError> {

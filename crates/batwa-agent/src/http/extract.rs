@@ -9,6 +9,7 @@ use axum::{
 };
 use batwa_api::{
     id::{OperationId, TerminalId, ViewerId},
+    image::ImageName,
     name::VmName,
     problem::{FieldError, Problem, ProblemCode},
 };
@@ -87,6 +88,10 @@ pub(crate) trait Named: FromStr {
 
 impl Named for VmName {
     const WHAT: &'static str = "VM";
+}
+
+impl Named for ImageName {
+    const WHAT: &'static str = "image";
 }
 
 impl Named for OperationId {

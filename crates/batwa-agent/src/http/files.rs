@@ -236,7 +236,7 @@ fn facts(info: &FileInfo) -> HeaderMap {
     headers
 }
 
-fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+pub(super) fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     Some(headers.get(name)?.to_str().ok()?.trim().to_owned())
 }
 
@@ -291,7 +291,7 @@ fn number<T: FromStr>(headers: &HeaderMap, name: &str) -> Option<T> {
 }
 
 /// The SHA-256 of `sha-256=:…:`, in hexadecimal.
-fn digest_of(digest: &str) -> Result<String, Problem> {
+pub(super) fn digest_of(digest: &str) -> Result<String, Problem> {
     let sum = digest.split(',').find_map(|part| {
         let value = part.trim().strip_prefix("sha-256=:")?.strip_suffix(':')?;
         STANDARD.decode(value).ok().filter(|sum| sum.len() == 32)

@@ -134,7 +134,13 @@ async fn run(app: &App, vm: VmName, request: OperationRequest) -> ApiResult<()> 
     let id = OperationId::new();
     let started = app
         .operations()
-        .start(id, StartOperation { vm, request })
+        .start(
+            id,
+            StartOperation {
+                subject: vm.into(),
+                request,
+            },
+        )
         .await?;
     let (Started::New(operation) | Started::Known(operation)) = started;
     let operation = tokio::select! {
@@ -155,7 +161,7 @@ fn outcome(operation: &Operation) -> ApiResult<()> {
         (Some(error), _) => Err(failure(error)),
         (None, OperationState::Cancelled) => Err(ApiError::new(
             ProblemCode::Conflict,
-            format!("{} of VM `{}` was cancelled", operation.kind, operation.vm),
+            format!("{} of {} was cancelled", operation.kind, operation.subject),
         )),
         (None, _) => Ok(()),
     }

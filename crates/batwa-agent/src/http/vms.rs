@@ -1,23 +1,16 @@
-//! VMs as observed, and what can be launched.
+//! VMs as observed.
 
 use std::time::Duration;
 
 use axum::{Json, extract::State};
 use batwa_api::{
-    image::Image,
     list::Items,
     name::VmName,
     problem::{Problem, ProblemCode},
     vm::{ShownVm, Vm},
 };
-use futures_util::future::join_all;
-use tokio::time::timeout;
-use tracing::debug;
 
 use super::{App, error::ApiResult, extract::PathOf};
-
-/// How long a driver may take to list its images; its images are left out then.
-const IMAGES_DEADLINE: Duration = Duration::from_secs(5);
 
 /// All VMs of this machine, by name, as last observed.
 #[utoipa::path(get, path = "/api/v1/vms", tag = "vms", responses((status = 200, body = Items<ShownVm>)))]
@@ -54,26 +47,4 @@ impl App {
 
 fn no_such_vm(name: &VmName) -> Problem {
     Problem::new(ProblemCode::NotFound, format!("VM `{name}` does not exist"))
-}
-
-/// What can be launched on this machine, the driver for new VMs first.
-#[utoipa::path(get, path = "/api/v1/images", tag = "vms", responses((status = 200, body = Items<Image>)))]
-pub(crate) async fn list_images(State(app): State<App>) -> Json<Items<Image>> {
-    let lists = app
-        .inventory()
-        .drivers()
-        .into_iter()
-        .map(|driver| async move {
-            match timeout(IMAGES_DEADLINE, driver.images()).await {
-                Ok(Ok(images)) => images,
-                // Its health says why; the other drivers' images are still of use.
-                Ok(Err(error)) => {
-                    debug!("driver `{}` lists no images: {error}", driver.kind());
-                    Vec::new()
-                }
-                Err(_) => Vec::new(),
-            }
-        });
-    let images: Vec<Image> = join_all(lists).await.into_iter().flatten().collect();
-    Json(images.into())
 }

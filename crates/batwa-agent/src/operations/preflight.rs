@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use batwa_api::{
     agent::DriverKind,
     name::{SnapshotName, VmName},
-    operation::OperationRequest,
+    operation::{OperationRequest, Subject},
     problem::{FieldError, Problem, ProblemCode},
     vm::{CloneOptions, MAX_SNAPSHOTS, SnapshotOptions, VmSpec, VmState, next_snapshot_name},
 };
@@ -15,7 +15,7 @@ use super::{Book, Operations, error_of, queue::Refusal};
 use crate::driver::DriverError;
 
 /// How long a driver may take to check a spec.
-const CHECK_DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const CHECK_DEADLINE: Duration = Duration::from_secs(10);
 /// What snapshots are called that are taken before a VM goes back to another one; a number follows.
 const SAFETY_STEM: &str = "before-restore";
 /// What other snapshots are called; Multipass' own word.
@@ -47,7 +47,7 @@ impl Operations {
     fn driver_to_be(&self, vm: &VmName) -> Result<DriverKind, Problem> {
         let book = self.book();
         book.queues
-            .get(vm)
+            .get(&Subject::Vm(vm.clone()))
             .and_then(|queue| queue.all().first().copied())
             .and_then(|id| book.records.get(&id))
             .map(|record| record.driver)
@@ -115,7 +115,7 @@ impl Operations {
         }
         let (_, state) = self.inventory.find(name)?;
         let in_trash = state == VmState::Deleted;
-        (!book.queues.contains_key(name)).then_some(Refusal::NameTaken { in_trash })
+        (!has_queue(book, name)).then_some(Refusal::NameTaken { in_trash })
     }
 
     /// The request with every name in it that was the agent's to choose, and refused where one does not fit: chosen
@@ -160,7 +160,7 @@ impl Operations {
                     refuse_unknown(snapshot)?;
                 }
                 let taken = self.name_is_taken(book, &options.name).or_else(|| {
-                    let queued = book.queues.contains_key(&options.name);
+                    let queued = has_queue(book, &options.name);
                     queued.then_some(Refusal::NameTaken { in_trash: false })
                 });
                 if let Some(refusal) = taken {
@@ -186,7 +186,7 @@ impl Operations {
             .unwrap_or_default();
         let queued = book
             .queues
-            .get(vm)
+            .get(&Subject::Vm(vm.clone()))
             .map(super::Queue::all)
             .unwrap_or_default();
         for record in queued.iter().filter_map(|id| book.records.get(id)) {
@@ -201,6 +201,10 @@ impl Operations {
         }
         names
     }
+}
+
+fn has_queue(book: &Book, vm: &VmName) -> bool {
+    book.queues.contains_key(&Subject::Vm(vm.clone()))
 }
 
 fn wrong_snapshot(options: &SnapshotOptions) -> Vec<FieldError> {

@@ -1,4 +1,5 @@
-//! What is asked of one VM, in a row: accept, refuse with a reason, or say that it is done already. Pure.
+//! What is asked of one VM, in a row: accept, refuse with a reason, or say that it is done already. Pure. Pulls of one
+//! image stand in such a row too, but are never judged by a VM's state.
 //!
 //! A command is judged by the state that the VM will be in once everything before it is done. A purge and a
 //! forced stop do not wait for what they make pointless: they push it out of the way.
@@ -140,7 +141,8 @@ fn after(kind: OperationKind, before: Option<VmState>) -> Option<VmState> {
         | OperationKind::Restore
         | OperationKind::DeleteSnapshot
         | OperationKind::Clone
-        | OperationKind::Resize => return before,
+        | OperationKind::Resize
+        | OperationKind::PullImage => return before,
     })
 }
 
@@ -251,6 +253,11 @@ impl Queue {
             .filter(|(_, ask)| which(*ask))
             .map(|(id, _)| *id)
             .collect()
+    }
+
+    /// Whether one more may wait.
+    pub(crate) fn has_room(&self, limit: usize) -> bool {
+        self.entries.len() < limit
     }
 
     /// Adds an accepted command.
@@ -407,9 +414,14 @@ mod tests {
         );
     }
 
+    fn of_vms() -> Vec<OperationKind> {
+        let all = OperationKind::ALL.into_iter();
+        all.filter(|kind| !kind.is_for_image()).collect()
+    }
+
     fn any_ask() -> impl Strategy<Value = Ask> {
         prop_oneof![
-            prop::sample::select(OperationKind::ALL.to_vec()).prop_map(Ask::Do),
+            prop::sample::select(of_vms()).prop_map(Ask::Do),
             Just(Ask::ForceStop)
         ]
     }

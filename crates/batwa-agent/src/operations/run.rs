@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use batwa_api::{
     Timestamp,
     name::{SnapshotName, VmName},
-    operation::{OperationError, OperationKind, OperationRequest, OperationState, Stage},
+    operation::{
+        Operation, OperationError, OperationKind, OperationRequest, OperationState, Stage, Subject,
+    },
     vm::{RestoreOptions, VmState},
 };
 use tokio::time::{sleep, timeout};
@@ -28,7 +30,7 @@ const CLEAN_UP_DEADLINE: Duration = Duration::from_secs(120);
 const AWAIT_POLL: Duration = Duration::from_secs(2);
 
 /// How an operation ended.
-enum End {
+pub(super) enum End {
     Succeeded {
         late: bool,
     },
@@ -40,30 +42,24 @@ enum End {
 
 impl Operations {
     /// Runs an operation to its end and shows it. Returns false when the agent stops instead.
-    pub(super) async fn run(&self, record: &Arc<Record>) -> bool {
-        let vm = record.operation().vm;
-        let end = self.run_to_end(&vm, record).await;
+    pub(super) async fn run(&self, vm: &VmName, record: &Arc<Record>) -> bool {
+        let end = self.run_to_end(vm, record).await;
         if matches!(end, End::Interrupted) {
             return false;
         }
         // The VM first: whoever hears of the operation's end finds its effect in the list.
         if !matches!(end, End::Cancelled) || record.operation().started_at.is_some() {
-            for vm in [&vm].into_iter().chain(record.request.target()) {
+            for vm in [vm].into_iter().chain(record.request.target()) {
                 if let Err(error) = self.inventory.ask(record.driver, vm).await {
                     warn!(vm.name = %vm, "cannot see VM `{vm}` after an operation: {error}");
                 }
             }
             self.inventory.poke(record.driver);
         }
-        let mut busy = self.busy_with(&vm, None);
+        let mut busy = self.busy_with(vm, None);
         let id = record.operation().id;
         busy.operations.retain(|other| *other != id);
-        self.inventory.set_busy(&vm, busy);
-        // Out of the queue before its end is shown: a command sent in answer to that end is judged by what is
-        // observed, not by what this one was expected to do.
-        if let Some(queue) = self.book().queues.get_mut(&vm) {
-            queue.finish(id);
-        }
+        self.inventory.set_busy(vm, busy);
         self.finish(record, end).await;
         true
     }
@@ -369,7 +365,14 @@ impl Operations {
         End::Failed(error_of(error))
     }
 
-    async fn finish(&self, record: &Arc<Record>, end: End) {
+    /// Takes an operation out of its queue, writes down how it ended, and shows that.
+    pub(super) async fn finish(&self, record: &Arc<Record>, end: End) {
+        let Operation { id, subject, .. } = record.operation();
+        // Out of the queue before its end is shown: a command sent in answer to that end is judged by what is
+        // observed, not by what this one was expected to do.
+        if let Some(queue) = self.book().queues.get_mut(&subject) {
+            queue.finish(id);
+        }
         record.change(|operation| {
             operation.finished_at = Some(Timestamp::now());
             match end {
@@ -392,13 +395,12 @@ impl Operations {
         });
         let operation = record.operation();
         let kind = operation.kind;
-        let vm = operation.vm.clone();
         match &operation.error {
             Some(error) => {
-                warn!(operation.id = %operation.id, "cannot {kind} VM `{vm}`: {}", error.detail)
+                warn!(operation.id = %id, "cannot {kind} {subject}: {}", error.detail);
             }
             None => {
-                info!(operation.id = %operation.id, "{kind} VM `{vm}`: {}", operation.state.as_str())
+                info!(operation.id = %id, "{kind} {subject}: {}", operation.state.as_str());
             }
         }
         if let Err(error) = record.persist(&self.journal).await {
@@ -498,7 +500,7 @@ fn seen(observed: Result<ObservedVm, DriverError>) -> Result<Option<ObservedVm>,
     }
 }
 
-fn cannot_journal(error: &std::io::Error) -> OperationError {
+pub(super) fn cannot_journal(error: &std::io::Error) -> OperationError {
     OperationError {
         code: batwa_api::problem::ProblemCode::Internal,
         detail: format!("cannot write the operation down: {error}"),
@@ -512,7 +514,7 @@ impl Operations {
     /// What our operations do to a VM, for the inventory.
     pub(super) fn busy_with(&self, vm: &VmName, running: Option<Running>) -> Busy {
         Busy {
-            operations: self.queued_for(vm),
+            operations: self.queued_for(&Subject::Vm(vm.clone())),
             running,
         }
     }

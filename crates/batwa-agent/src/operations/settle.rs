@@ -43,10 +43,21 @@ pub(crate) enum Pause {
 pub(crate) struct Evidence {
     /// The VM's state; `None` when there is no such VM.
     pub(crate) state: Option<VmState>,
-    /// Whether what the operation works for is there: its snapshot, its clone, the new size.
+    /// Whether what the operation works for is there: its snapshot, its clone, the new size, its image.
     pub(crate) reached: bool,
     /// Whether the VM may be stopped for it.
     pub(crate) may_stop: bool,
+}
+
+impl Evidence {
+    /// What is seen of a pull: whether its image is here.
+    pub(crate) fn of_image(is_here: bool) -> Self {
+        Self {
+            state: None,
+            reached: is_here,
+            may_stop: false,
+        }
+    }
 }
 
 impl From<Option<VmState>> for Evidence {
@@ -116,10 +127,14 @@ pub(crate) fn settle(
     let observed = evidence.state;
     // What is left of it is to start the VM again.
     let kind = match pause {
-        Pause::WorkDone => OperationKind::Start,
-        Pause::None | Pause::Off => kind,
+        Pause::WorkDone if !kind.is_for_image() => OperationKind::Start,
+        Pause::WorkDone | Pause::None | Pause::Off => kind,
     };
     match (kind, observed) {
+        // An image has no state: it is here, or what is here of it is gone on with.
+        (OperationKind::PullImage, _) if evidence.reached => Succeed,
+        (OperationKind::PullImage, _) => Run(OperationKind::PullImage),
+
         // Making it again goes on where it was cut: an image half downloaded, a disk half made.
         (OperationKind::Create, None | Some(Creating | Error)) => Run(OperationKind::Create),
         // It is made. Starting waits until it is ready, and starts it where the cut came before that.
@@ -223,7 +238,8 @@ pub(crate) fn judge(
         | OperationKind::Restore
         | OperationKind::DeleteSnapshot
         | OperationKind::Clone
-        | OperationKind::Resize => false,
+        | OperationKind::Resize
+        | OperationKind::PullImage => false,
         // A VM that runs may still not be usable: that a driver says so is believed, that time ran out is not.
         OperationKind::Create
         | OperationKind::Start
@@ -315,6 +331,7 @@ mod tests {
                 assert!(!destroys || run == kind, "{context}");
                 // The work is done once: what remains is to start the VM again.
                 let done = pause == Pause::WorkDone && state == OperationState::Running;
+                let done = done && !kind.is_for_image();
                 assert!(
                     !done || destroys || run == OperationKind::Start,
                     "{context}"
@@ -381,6 +398,7 @@ mod tests {
         delete_snapshot: gone:fail creating:fail starting:fail running:fail restarting:fail stopping:fail stopped:delete_snapshot suspending:fail suspended:fail deleted:fail unknown:fail error:fail
         clone: gone:fail creating:fail starting:fail running:fail restarting:fail stopping:fail stopped:clone suspending:fail suspended:fail deleted:fail unknown:fail error:fail
         resize: gone:fail creating:fail starting:fail running:fail restarting:fail stopping:fail stopped:resize suspending:fail suspended:fail deleted:fail unknown:fail error:fail
+        pull_image: gone:pull_image creating:pull_image starting:pull_image running:pull_image restarting:pull_image stopping:pull_image stopped:pull_image suspending:pull_image suspended:pull_image deleted:pull_image unknown:pull_image error:pull_image
         ");
     }
 

@@ -1,6 +1,6 @@
 //! The agent is killed at every step of operations on fake VMs, and everything is settled truthfully afterwards.
 //!
-//! Nine kinds are cut. Start, restart, suspend, resume and recover are not: only the table in `settle.rs` speaks for them.
+//! Ten kinds are cut. Start, restart, suspend, resume and recover are not: only the table in `settle.rs` speaks for them.
 
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
@@ -27,13 +27,18 @@ struct Scenario {
 /// What a machine shows.
 struct World {
     vms: Vec<Value>,
+    images: Vec<Value>,
 }
 
 impl World {
     async fn of(lab: &Lab) -> Self {
-        let body = lab.get("/api/v1/vms").await.body;
+        let items = async |path| {
+            let body = lab.get(path).await.body;
+            body["items"].as_array().unwrap().clone()
+        };
         Self {
-            vms: body["items"].as_array().unwrap().clone(),
+            vms: items("/api/v1/vms").await,
+            images: items("/api/v1/images").await,
         }
     }
 
@@ -45,6 +50,11 @@ impl World {
         self.vm(name)
             .and_then(|vm| vm["state"].as_str())
             .unwrap_or("gone")
+    }
+
+    fn has_image(&self, name: &str) -> bool {
+        let mut images = self.images.iter();
+        images.any(|image| image["name"] == name && image["cached"] == true)
     }
 
     fn has_snapshot(&self, name: &str) -> bool {
@@ -130,6 +140,14 @@ fn scenarios() -> Vec<(&'static str, Scenario)> {
                         .vm("web")
                         .is_some_and(|vm| vm["disk"] == json!(3u64 << 30))
                 },
+                runs_at_the_end: true,
+            },
+        ),
+        (
+            "web",
+            Scenario {
+                request: || json!({"kind": "pull_image", "image": "bookworm"}),
+                effect: |world| world.has_image("debian:12"),
                 runs_at_the_end: true,
             },
         ),
@@ -235,7 +253,7 @@ fn cut(vm: &str, scenario: &Scenario, steps: usize) -> bool {
 }
 
 #[test]
-fn an_agent_killed_at_any_step_of_nine_operations_settles_them_truthfully() {
+fn an_agent_killed_at_any_step_of_ten_operations_settles_them_truthfully() {
     let mut cuts = 0;
     for (vm, scenario) in scenarios() {
         cuts += 1

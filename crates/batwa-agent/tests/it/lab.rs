@@ -151,13 +151,15 @@ impl Lab {
         self.call(Method::POST, path, Some(body)).await
     }
 
-    /// Starts an operation under a new id.
+    /// Starts an operation under a new id; one that names an image is for that, and for no VM.
     pub(crate) async fn start(&self, vm: &str, request: Value) -> Answer {
         self.put(OperationId::new(), vm, request).await
     }
 
     pub(crate) async fn put(&self, id: OperationId, vm: &str, mut request: Value) -> Answer {
-        request["vm"] = json!(vm);
+        if request.get("image").is_none() {
+            request["vm"] = json!(vm);
+        }
         self.call(
             Method::PUT,
             &format!("/api/v1/operations/{id}"),

@@ -10,6 +10,7 @@ mod compat_agent;
 mod driver_contract;
 mod errors;
 mod faults;
+mod images;
 mod inside;
 mod inside_contract;
 mod lab;

@@ -67,7 +67,11 @@ pub(crate) struct AgentProcess {
 impl AgentProcess {
     /// Starts one on a new folder.
     pub(crate) async fn new() -> Self {
-        let dir = state_folder(&std::env::temp_dir());
+        Self::on(state_folder(&std::env::temp_dir())).await
+    }
+
+    /// The same on a folder that is there.
+    pub(crate) async fn on(dir: tempfile::TempDir) -> Self {
         let bin = dir.path().join("bin");
         std::fs::create_dir(&bin).unwrap();
         let program = program_file("qemu-img").unwrap();
@@ -122,10 +126,21 @@ impl AgentProcess {
         self.dir.path()
     }
 
-    /// Asks for an operation.
+    /// Posts something that must be taken.
+    pub(crate) async fn post(&self, path: &str, body: Value) {
+        let url = format!("{}{path}", self.url);
+        let answer = self.http.post(url).json(&body).send().await.unwrap();
+        let status = answer.status();
+        let said = answer.text().await.unwrap();
+        assert!(status.is_success(), "{body}: {status} {said}");
+    }
+
+    /// Asks for an operation; one that names an image is for that, and for no VM.
     pub(crate) async fn ask(&self, vm: &str, mut request: Value) -> OperationId {
         let id = OperationId::new();
-        request["vm"] = json!(vm);
+        if request.get("image").is_none() {
+            request["vm"] = json!(vm);
+        }
         let url = format!("{}/api/v1/operations/{id}", self.url);
         let answer = self.http.put(url).json(&request).send().await.unwrap();
         let status = answer.status();

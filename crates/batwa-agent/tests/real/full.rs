@@ -14,11 +14,16 @@ use axum::{
     routing::get,
 };
 use batwa_agent::driver::{
-    Driver, DriverError, Progress, ProgressUpdate, StopMode,
+    Driver, DriverError, Progress, ProgressUpdate, StopMode, Upload,
     command::Command,
     qemu::{ImageServers, QemuDriver, QemuOptions},
 };
-use batwa_api::{name::SnapshotName, operation::Stage, size::ByteSize};
+use batwa_api::{
+    image::{AddImage, ImageName},
+    name::SnapshotName,
+    operation::Stage,
+    size::ByteSize,
+};
 use futures_util::FutureExt;
 use sha2::Digest;
 
@@ -225,6 +230,18 @@ async fn a_full_disk_does_not_spoil_an_image_that_is_being_downloaded() {
         disk.leave(80 * MIB);
         let quiet = Progress::ignored();
         assert_refused(within(driver.create(&name, &spec, &quiet)).await);
+        let keeper = driver.image_keeper().unwrap();
+        let image = ImageName::parse("debian:12").unwrap();
+        assert_refused(within(keeper.pull(&image, &quiet)).await);
+        let upload = Upload {
+            size: ByteSize::mib(20),
+            content: Box::pin(futures_util::stream::empty()),
+        };
+        assert_refused(within(keeper.upload(&own_image(), upload)).await);
+        disk.leave(150 * MIB);
+        let progress = disk.full_at(|update| matches!(update, ProgressUpdate::Bytes { .. }));
+        assert_full(within(keeper.pull(&image, &progress)).await);
+        assert!(is_empty(&disk.0.join("qemu/images/store")));
         disk.leave(150 * MIB);
         let progress = disk.full_at(|update| matches!(update, ProgressUpdate::Bytes { .. }));
         assert_full(within(driver.create(&name, &spec, &progress)).await);
@@ -254,6 +271,19 @@ async fn a_full_disk_does_not_spoil_an_image_that_is_being_downloaded() {
         assert!(is_empty(&disk.0.join("qemu/images/work")));
     })
     .await;
+}
+
+fn own_image() -> AddImage {
+    AddImage {
+        name: ImageName::parse_new("mine").unwrap(),
+        aliases: Vec::new(),
+        title: None,
+        user: None,
+        driver: None,
+        url: None,
+        sha256: None,
+        file: None,
+    }
 }
 
 fn is_empty(dir: &Path) -> bool {

@@ -16,6 +16,7 @@ mod debian;
 mod driver_contract;
 mod faults;
 mod full;
+mod images;
 mod inside;
 #[path = "../it/inside_contract.rs"]
 mod inside_contract;

@@ -17,7 +17,8 @@ use batwa_api::{
     list::OperationList,
     name::VmName,
     operation::{
-        LogLine, Operation, OperationError, OperationRequest, OperationState, StartOperation,
+        LogLine, Operation, OperationError, OperationKind, OperationRequest, OperationState,
+        StartOperation, Subject,
     },
     problem::{Problem, ProblemCode},
 };
@@ -54,12 +55,21 @@ const SEND_PAUSE: Duration = Duration::from_millis(500);
 pub(crate) struct Ask {
     /// On which agent.
     pub(crate) agent: AgentId,
-    /// With which VM.
-    pub(crate) vm: VmName,
+    /// With what.
+    pub(crate) subject: Subject,
     /// What.
     pub(crate) request: OperationRequest,
     /// How it is to reach its machine.
     pub(crate) delivery: Delivery,
+}
+
+impl Ask {
+    /// The VM, of what is done with one.
+    pub(super) fn vm(&self) -> Result<&VmName, Error> {
+        self.subject
+            .vm()
+            .ok_or_else(|| Error::invalid("vm", format!("{} is for a VM", self.request.kind())))
+    }
 }
 
 /// How an operation is to reach its machine.
@@ -129,7 +139,7 @@ impl App {
         let new = NewOperation {
             operation: operation.clone(),
             request: StartOperation {
-                vm: ask.vm.clone(),
+                subject: ask.subject.clone(),
                 request: ask.request.clone(),
             },
             idempotency,
@@ -139,9 +149,8 @@ impl App {
             accepted => return self.accepted_before(accepted).await,
         }
         self.fleet().add_operation(operation.clone());
-        if let OperationRequest::Create { spec } = &ask.request {
-            self.fleet()
-                .put_labels(&ask.agent, &ask.vm, spec.labels.clone());
+        if let (OperationRequest::Create { spec }, Some(vm)) = (&ask.request, ask.subject.vm()) {
+            self.fleet().put_labels(&ask.agent, vm, spec.labels.clone());
         }
         let id = operation.id;
         let record = Record {
@@ -273,11 +282,11 @@ impl App {
             }
             Err(error) => {
                 self.fleet().drop_operation(id);
-                if let OperationRequest::Create { .. } = request.request
-                    && self.fleet().vm(&contact.id, &request.vm).is_none()
+                if let (OperationRequest::Create { .. }, Some(vm)) =
+                    (&request.request, request.subject.vm())
+                    && self.fleet().vm(&contact.id, vm).is_none()
                 {
-                    self.fleet()
-                        .put_labels(&contact.id, &request.vm, Default::default());
+                    self.fleet().put_labels(&contact.id, vm, Default::default());
                 }
                 self.store().delete_operation(id).await?;
                 Err(agent_error(&contact.id, error))
@@ -373,7 +382,7 @@ impl App {
                 format!("operation `{id}` is {} already", operation.state.as_str()),
             ))));
         }
-        let target = format!("{}/{}", operation.agent_id, operation.vm);
+        let target = operation.place();
         let record = Record {
             detail: Some(format!("operation {id}")),
             ..Record::ok("operation.cancel", target)
@@ -429,18 +438,20 @@ impl App {
                 ));
             }
         }
-        let Some(StartOperation { vm, request }) = self.store().operation_request(id).await? else {
+        let Some(StartOperation { subject, request }) = self.store().operation_request(id).await?
+        else {
             return refuse(format!(
                 "what operation `{id}` was asked is not kept, as it held user-data or came from elsewhere: ask anew"
             ));
         };
         let preflight = match request {
             OperationRequest::Create { .. } => Self::check_create,
+            OperationRequest::PullImage(_) => Self::check_pull,
             _ => Self::check_action,
         };
         let ask = Ask {
             agent: operation.agent_id,
-            vm,
+            subject,
             request,
             delivery,
         };
@@ -482,7 +493,7 @@ fn new_operation(caller: &Caller, ask: &Ask) -> Operation {
         ..Operation::new(
             OperationId::new(),
             ask.agent.clone(),
-            ask.vm.clone(),
+            ask.subject.clone(),
             &ask.request,
             Timestamp::now(),
         )
@@ -499,9 +510,12 @@ fn idempotency(caller: &Caller, ask: &Ask) -> Result<Option<Idempotency>, Error>
             "a key has 1 to 255 printable ASCII characters without spaces",
         ));
     }
-    let body = match &ask.delivery.body {
-        Some(sent) => serde_json::to_vec(&(&ask.agent, &ask.vm, sent)),
-        None => serde_json::to_vec(&(&ask.agent, &ask.vm, &ask.request)),
+    let body = match (&ask.subject, &ask.delivery.body) {
+        (Subject::Vm(vm), Some(sent)) => serde_json::to_vec(&(&ask.agent, vm, sent)),
+        (Subject::Vm(vm), None) => serde_json::to_vec(&(&ask.agent, vm, &ask.request)),
+        (Subject::Image(image), _) => {
+            serde_json::to_vec(&(&ask.agent, "image", image, &ask.request))
+        }
     };
     let body = body.map_err(Error::internal)?;
     Ok(Some(Idempotency {
@@ -511,11 +525,14 @@ fn idempotency(caller: &Caller, ask: &Ask) -> Result<Option<Idempotency>, Error>
 }
 
 fn action_name(ask: &Ask) -> String {
-    format!("vm.{}", ask.request.kind())
+    match ask.request.kind() {
+        OperationKind::PullImage => "image.pull".to_owned(),
+        kind => format!("vm.{kind}"),
+    }
 }
 
 fn target(ask: &Ask) -> String {
-    format!("{}/{}", ask.agent, ask.vm)
+    format!("{}/{}", ask.agent, ask.subject.name())
 }
 
 /// What a failed call to an agent means to whoever asked for it.
@@ -582,22 +599,22 @@ pub(crate) fn outcome(operation: &Operation) -> Result<(), Error> {
                 || {
                     Problem::new(
                         ProblemCode::AgentFailed,
-                        format!("{} of VM `{}` failed", operation.kind, operation.vm),
+                        format!("{} of {} failed", operation.kind, operation.subject),
                     )
                 },
                 OperationError::to_problem,
             ),
         ))),
         OperationState::Cancelled => Err(Error::Conflict(format!(
-            "{} of VM `{}` was cancelled",
-            operation.kind, operation.vm
+            "{} of {} was cancelled",
+            operation.kind, operation.subject
         ))),
         OperationState::Queued | OperationState::Running => {
             Err(Error::Problem(Box::new(Problem::new(
                 ProblemCode::Timeout,
                 format!(
-                    "{} of VM `{}` takes longer than we wait; operation {} goes on",
-                    operation.kind, operation.vm, operation.id
+                    "{} of {} takes longer than we wait; operation {} goes on",
+                    operation.kind, operation.subject, operation.id
                 ),
             ))))
         }

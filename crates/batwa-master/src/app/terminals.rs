@@ -409,7 +409,17 @@ impl App {
 
     /// Resolves when what a caller with the terminal right has open has to end, with the code and reason for it.
     pub(super) async fn ending(&self, caller: &Caller, contact: &Contact) -> Ending {
-        self.ending_when(self.withdrawn(caller, Right::Terminal), contact)
+        self.ending_of(caller, Right::Terminal, contact).await
+    }
+
+    /// The same of anything that needs `right` for as long as it goes on.
+    pub(super) async fn ending_of(
+        &self,
+        caller: &Caller,
+        right: Right,
+        contact: &Contact,
+    ) -> Ending {
+        self.ending_when(self.withdrawn(caller, right), contact)
             .await
     }
 

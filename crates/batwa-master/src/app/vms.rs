@@ -152,7 +152,7 @@ impl App {
         };
         let ask = Ask {
             agent: agent.clone(),
-            vm: name,
+            subject: name.into(),
             request: OperationRequest::Create { spec: create.spec },
             delivery,
         };
@@ -188,7 +188,8 @@ impl App {
     }
 
     pub(super) fn check_create(&self, ask: &Ask) -> Result<(), Error> {
-        self.check_room(&ask.agent, &ask.vm)?;
+        let vm = ask.vm()?;
+        self.check_room(&ask.agent, vm)?;
         let stuck = self.fleet().read(|state| {
             let entry = state.agents.get(&ask.agent)?;
             let wanted = match &ask.request {
@@ -219,7 +220,7 @@ impl App {
         if let Some(stuck) = stuck {
             return Err(Error::Problem(Box::new(Problem::new(
                 ProblemCode::DriverStuck,
-                format!("cannot create VM `{}` on {words}: {stuck}", ask.vm),
+                format!("cannot create VM `{vm}` on {words}: {stuck}"),
             ))));
         }
         Ok(())
@@ -235,7 +236,7 @@ impl App {
     ) -> Result<Operation, Error> {
         let ask = Ask {
             agent: vm.agent,
-            vm: vm.name,
+            subject: vm.name.into(),
             request,
             delivery,
         };
@@ -293,9 +294,9 @@ impl App {
     pub(super) fn check_action(&self, ask: &Ask) -> Result<(), Error> {
         let vm = VmRef {
             agent: ask.agent.clone(),
-            name: ask.vm.clone(),
+            name: ask.vm()?.clone(),
         };
-        if self.fleet().has_operation_for(&ask.agent, &ask.vm) {
+        if self.fleet().has_operation_for(&vm.agent, &vm.name) {
             return Ok(());
         }
         let found = self.found(&vm)?;
@@ -309,7 +310,7 @@ impl App {
                     ProblemCode::IllegalState,
                     format!(
                         "cannot {action} VM `{}`: it is running: stop it first, or ask with `stop`",
-                        ask.vm
+                        vm.name
                     ),
                 ))))
             }
@@ -324,7 +325,7 @@ impl App {
                 };
                 Err(Error::Problem(Box::new(Problem::new(
                     code,
-                    format!("cannot {action} VM `{}`: {reason}", ask.vm),
+                    format!("cannot {action} VM `{}`: {reason}", vm.name),
                 ))))
             }
         }

@@ -4,9 +4,10 @@
 
 use batwa_api::{
     agent::AgentInfo,
+    image::{Image, ImageCatalogue, ImageStore},
     operation::Operation,
     terminal::{Terminal, TerminalViewer},
-    vm::{MAX_SNAPSHOTS, Vm, label_is_good},
+    vm::{MAX_SNAPSHOTS, Reason, Vm, label_is_good},
 };
 
 use crate::client::clip;
@@ -21,6 +22,10 @@ const MAX_MESSAGE: usize = 4_000;
 const MAX_WORD: usize = 256;
 /// Longest list inside one VM, agent or operation.
 const MAX_LIST: usize = 64;
+/// Most images of one agent: no catalogue is near that.
+const MAX_IMAGES: usize = 2_000;
+/// Most VMs that are named with one image.
+const MAX_USERS: usize = 1_000;
 
 fn message(text: &mut Option<String>) {
     if let Some(text) = text {
@@ -102,6 +107,41 @@ pub(crate) fn operation(mut operation: Operation) -> Operation {
         }
     }
     operation
+}
+
+/// What an agent says of its images, within bounds.
+pub(crate) fn images(mut catalogue: ImageCatalogue) -> ImageCatalogue {
+    catalogue.items.truncate(MAX_IMAGES);
+    catalogue.items.iter_mut().for_each(image);
+    catalogue.stores.truncate(MAX_LIST);
+    catalogue.stores.iter_mut().for_each(image_store);
+    catalogue
+}
+
+/// One image within bounds.
+pub(crate) fn image(image: &mut Image) {
+    shorten(&mut image.name, MAX_MESSAGE);
+    image.aliases.truncate(MAX_LIST);
+    for alias in &mut image.aliases {
+        shorten(alias, MAX_WORD);
+    }
+    shorten(&mut image.title, MAX_MESSAGE);
+    shorten(&mut image.origin, MAX_MESSAGE);
+    word(&mut image.architecture);
+    image.used_by.truncate(MAX_USERS);
+    reason(&mut image.actions.pull);
+    reason(&mut image.actions.remove);
+}
+
+fn image_store(store: &mut ImageStore) {
+    reason(&mut store.add_refusal);
+    message(&mut store.error);
+}
+
+fn reason(reason: &mut Option<Reason>) {
+    if let Some(reason) = reason {
+        shorten(reason.to_mut(), MAX_MESSAGE);
+    }
 }
 
 /// All VMs of a snapshot within bounds.

@@ -61,14 +61,14 @@ impl Fleet {
 
     /// Whether something is under way or waits for a VM.
     pub(crate) fn has_operation_for(&self, agent: &AgentId, vm: &VmName) -> bool {
-        self.any_unfinished(|operation| operation.agent_id == *agent && operation.vm == *vm)
+        self.any_unfinished(|operation| operation.agent_id == *agent && operation.vm() == Some(vm))
     }
 
     /// Whether a VM with this name is being made.
     pub(crate) fn is_being_created(&self, agent: &AgentId, vm: &VmName) -> bool {
         self.any_unfinished(|operation| {
             let makes = match operation.kind {
-                OperationKind::Create => Some(&operation.vm),
+                OperationKind::Create => operation.vm(),
                 _ => operation.target.as_ref(),
             };
             operation.agent_id == *agent && makes == Some(vm)
@@ -80,7 +80,7 @@ impl Fleet {
         // What a create or a clone made goes again when it is cut off.
         let gone = |operation: &Operation| match operation.kind {
             OperationKind::Create | OperationKind::Delete | OperationKind::Purge => {
-                Some(operation.vm.clone())
+                operation.vm().cloned()
             }
             _ => operation.target.clone(),
         };
@@ -167,7 +167,7 @@ impl Fleet {
                 operation.target = known.target.clone();
                 operation.created_at = known.created_at;
                 operation.kind = known.kind;
-                operation.vm = known.vm.clone();
+                operation.subject = known.subject.clone();
                 if known == operation {
                     return;
                 }
@@ -209,8 +209,10 @@ impl Fleet {
                 operation.state,
                 OperationState::Failed | OperationState::Cancelled
             );
-        if failed_create && self.vm(agent, &operation.vm).is_none() {
-            self.put_labels(agent, &operation.vm, super::row::Labels::new());
+        if let Some(vm) = operation.vm().filter(|_| failed_create)
+            && self.vm(agent, vm).is_none()
+        {
+            self.put_labels(agent, vm, super::row::Labels::new());
         }
     }
 

@@ -154,6 +154,7 @@ fn manage() -> OpenApiRouter<App> {
         .routes(routes!(snapshots::resize))
         .routes(routes!(operations::cancel))
         .routes(routes!(operations::retry))
+        .routes(routes!(images::pull))
         .routes(routes!(templates::check))
         .routes(routes!(templates::list, templates::create))
         .routes(routes!(
@@ -198,5 +199,8 @@ fn administer() -> OpenApiRouter<App> {
         .routes(routes!(join_tokens::revoke))
         .routes(routes!(agent_keys::list, agent_keys::create))
         .routes(routes!(agent_keys::delete))
+        .routes(routes!(images::add))
+        .routes(routes!(images::upload))
+        .routes(routes!(images::remove))
         .routes(routes!(legacy::unregister))
 }

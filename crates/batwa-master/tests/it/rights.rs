@@ -95,6 +95,18 @@ const TABLE: &[(&str, &str, Need)] = &[
     ("POST", "/api/v1/operations/{operation}/retry", Manage),
     ("GET", "/api/v1/operations/{operation}/log", Read),
     ("GET", "/api/v1/images", Read),
+    ("POST", "/api/v1/agents/{agent}/images", Administer),
+    (
+        "PUT",
+        "/api/v1/agents/{agent}/images/{image}/content",
+        Administer,
+    ),
+    ("POST", "/api/v1/agents/{agent}/images/{image}/pull", Manage),
+    (
+        "DELETE",
+        "/api/v1/agents/{agent}/images/{image}",
+        Administer,
+    ),
     // What VMs are made with; a token for reading must not put a key into its owner's VMs.
     ("POST", "/api/v1/cloud-init/check", Manage),
     ("GET", "/api/v1/templates", Manage),

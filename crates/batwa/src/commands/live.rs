@@ -132,10 +132,9 @@ pub(crate) fn operations(typed: &OsStr) -> Vec<CompletionCandidate> {
     });
     let values = operations.into_iter().flatten().map(|operation| {
         let about = format!(
-            "{} {}/{}, {}",
+            "{} {}, {}",
             operation.kind,
-            operation.agent_id,
-            operation.vm,
+            operation.place(),
             operation.state.as_str()
         );
         (operation.id.to_string(), about)

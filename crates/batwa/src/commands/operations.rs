@@ -103,12 +103,12 @@ async fn list_operations(args: OperationsArgs) -> Result<(), Failure> {
 /// Operations, a row each.
 pub(super) fn table(operations: &[Operation]) -> Table {
     let now = Timestamp::now();
-    let mut table = Table::new(&["ID", "KIND", "VM", "STATE", "BY", "ASKED"]);
+    let mut table = Table::new(&["ID", "KIND", "FOR", "STATE", "BY", "ASKED"]);
     for operation in operations {
         table.row([
             operation.id.to_string().into(),
             operation.kind.to_string().into(),
-            format!("{}/{}", operation.agent_id, operation.vm).into(),
+            operation.place().into(),
             operation.state.as_str().into(),
             operation.requested_by.clone().unwrap_or_default().into(),
             Cell::ago(operation.created_at, now),
@@ -155,7 +155,7 @@ fn describe(operation: &Operation, now: Timestamp) -> Table {
     let mut table = Table::of_facts();
     table.fact("Id", operation.id.to_string());
     table.fact("Kind", operation.kind.to_string());
-    table.fact("VM", format!("{}/{}", operation.agent_id, operation.vm));
+    table.fact("For", operation.place());
     table.maybe("New VM", operation.target.as_ref().map(ToString::to_string));
     table.maybe(
         "Snapshot",

@@ -114,7 +114,7 @@ pub(super) fn still_running(id: OperationId) -> Failure {
 
 /// Says how a finished operation ended.
 pub(super) fn conclude(operation: &Operation) -> Result<(), Failure> {
-    let what = format!("{} {}/{}", operation.kind, operation.agent_id, operation.vm);
+    let what = format!("{} {}", operation.kind, operation.place());
     match operation.state {
         OperationState::Succeeded => {
             say(&plain(&match &operation.message {
@@ -149,7 +149,7 @@ fn words(operation: &Operation) -> String {
         (_, None) => "under way",
         (_, Some(stage)) => stage_words(stage),
     };
-    format!("{}/{}: {stage}", operation.agent_id, operation.vm)
+    format!("{}: {stage}", operation.place())
 }
 
 fn progress(operation: &Operation) -> Progress {

@@ -304,6 +304,15 @@ pub(crate) const SETTINGS: &[Setting] = &[
         help: "A folder whose image files QEMU VMs may be made from, as `file:///…`; with none, no local file can be used.",
     },
     Setting {
+        name: "image-cache-limit",
+        roles: AGENTS,
+        kind: Kind::One,
+        value: "SIZE",
+        env: &["BATWA_IMAGE_CACHE_LIMIT"],
+        default: None,
+        help: "From which size on QEMU's images are removed that no VM uses, the one longest unused first, such as `40G`; uploaded ones stay. With none, images stay until somebody removes them.",
+    },
+    Setting {
         name: "image-server",
         roles: AGENTS,
         kind: Kind::Many,

@@ -11,6 +11,7 @@ mod compat_terminal;
 mod docker;
 mod doctor;
 mod guide;
+mod images;
 mod inside;
 mod join;
 mod join_ways;

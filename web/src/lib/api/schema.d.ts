@@ -245,6 +245,80 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/agents/{agent}/images": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Add an image to a machine, by its address and SHA-256 or by a file of that machine. Its content comes when it is
+         *     pulled or launched.
+         */
+        post: operations["images_add"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/agents/{agent}/images/{image}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Remove what a machine has of an image, and forget it where somebody added it. */
+        delete: operations["images_remove"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/agents/{agent}/images/{image}/content": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Upload an image to a machine: a disk image, qcow2 or raw. It is there once all of it has come; a `Repr-Digest` is
+         *     checked before. `Content-Length` is needed.
+         */
+        put: operations["images_upload"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/agents/{agent}/images/{image}/pull": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Bring an image to a machine before a VM wants it. */
+        post: operations["images_pull"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/agents/{agent}/links": {
         parameters: {
             query?: never;
@@ -608,7 +682,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What can be launched, on one machine or on all that answer soon. */
+        /** What can be launched, on one machine or on all that answer soon, what lies there of it, and what can be done with it. */
         get: operations["images_list"];
         put?: never;
         post?: never;
@@ -1296,6 +1370,24 @@ export interface components {
         Actions: {
             [key: string]: string | null;
         };
+        /** @description An image that somebody adds to a machine: the body of `POST …/images`, and what is said of an upload. */
+        AddImage: {
+            /** @description Other names for it. */
+            aliases?: components["schemas"]["ImageName"][];
+            driver?: components["schemas"]["DriverKind"] | null;
+            /** @description A file of the machine, by its whole path, in a folder that the agent's own settings name. */
+            file?: string | null;
+            /** @description What to launch it by. */
+            name: components["schemas"]["ImageName"];
+            /** @description The SHA-256 of its content, in hexadecimal. */
+            sha256?: string | null;
+            /** @description For people; the name when absent. */
+            title?: string | null;
+            /** @description Where to download it from; needs `sha256`. It is fetched when it is pulled or launched. */
+            url?: string | null;
+            /** @description The account that people use in it; `batwa` when absent. cloud-init makes it where it is missing. */
+            user?: string | null;
+        };
         /** @description Body of `POST /api/v1/ssh-keys`. */
         AddSshKey: {
             /** @description What to call it; the key's comment when absent. */
@@ -1380,6 +1472,15 @@ export interface components {
             total: number;
         };
         AgentId: string;
+        /** @description Where the images of one agent lie. */
+        AgentImages: {
+            /** @description The agent. */
+            agent_id: components["schemas"]["AgentId"];
+            /** @description Why its images are not in the list. */
+            error?: string | null;
+            /** @description Where each of its drivers keeps its own. */
+            stores: components["schemas"]["ImageStore"][];
+        };
         /** @description Body of the agent's `GET /api/v1/agent`. */
         AgentInfo: {
             /** @description The id the agent goes by. */
@@ -1544,6 +1645,11 @@ export interface components {
              * @default false
              */
             console: boolean;
+            /**
+             * @description Pulling images ahead, removing them, adding one's own.
+             * @default false
+             */
+            images: boolean;
             /**
              * @description Changing CPUs, memory and disk of a VM.
              * @default false
@@ -1943,8 +2049,12 @@ export interface components {
         };
         /** @description One image of an agent's catalogue. */
         Image: {
+            /** @description What can be done with it. */
+            actions?: components["schemas"]["ImageActions"];
             /** @description Other names for it: `24.04`, `noble`. */
             aliases?: string[];
+            /** @description The processor architecture that it is for, as Rust and Linux name it; `None` where nobody said. */
+            architecture?: string | null;
             /** @description Whether it lies on the machine already. */
             cached: boolean;
             /** @description Whether it reads `#cloud-config` user-data; otherwise only `#!` scripts. */
@@ -1954,14 +2064,58 @@ export interface components {
             download_size?: components["schemas"]["ByteSize"] | null;
             /** @description Which driver launches it. */
             driver: components["schemas"]["DriverKind"];
+            /**
+             * Format: date-time
+             * @description When a VM was last made from it, or it was last pulled; `None` where nothing of it is there.
+             */
+            last_used_at?: string | null;
             min_disk?: components["schemas"]["ByteSize"] | null;
             min_memory?: components["schemas"]["ByteSize"] | null;
             /** @description The name to launch it by: `ubuntu:24.04`. */
             name: string;
             /** @description How it comes to the machine, for people: `from cloud-images.ubuntu.com`, `built here from Debian packages`. */
             origin: string;
+            /** @description Whether somebody added it to this machine, under a name of their own. */
+            own?: boolean;
+            size_on_disk?: components["schemas"]["ByteSize"] | null;
+            /** @description Where it comes from. */
+            source?: components["schemas"]["ImageSource"];
             /** @description For people: `Ubuntu 24.04 LTS`. */
             title: string;
+            /** @description The VMs whose disks lie on it, by name, those in the trash included. */
+            used_by?: components["schemas"]["VmName"][];
+        };
+        /** @description What can be done with an image: for each why it is not possible now, `null` when it is. */
+        ImageActions: {
+            /** @description Bringing it to the machine before a VM wants it. */
+            pull?: string | null;
+            /** @description Taking it off the machine; one that somebody added is forgotten with it. */
+            remove?: string | null;
+        };
+        /** @description Answer to the master's `GET /api/v1/images`. */
+        ImageList: {
+            /** @description The agents that were asked, those that did not answer included. */
+            agents: components["schemas"]["AgentImages"][];
+            /** @description All images, those of one agent together. */
+            items: components["schemas"]["ListedImage"][];
+        };
+        ImageName: string;
+        /**
+         * @description Where an image comes from.
+         * @enum {string}
+         */
+        ImageSource: "catalogue" | "built" | "url" | "upload" | "file";
+        /** @description Where a driver keeps its images, and what room there is. */
+        ImageStore: {
+            /** @description Why no image can be added here; `null` when one can. */
+            add_refusal?: string | null;
+            /** @description The driver. */
+            driver: components["schemas"]["DriverKind"];
+            /** @description Why its images are not known now. */
+            error?: string | null;
+            free?: components["schemas"]["ByteSize"] | null;
+            limit?: components["schemas"]["ByteSize"] | null;
+            used?: components["schemas"]["ByteSize"] | null;
         };
         /** @description A list that is short enough to come whole. */
         Items_AgentKey: {
@@ -2042,14 +2196,6 @@ export interface components {
                 /** @description How the agent stood from then on. */
                 status: components["schemas"]["AgentStatus"];
             }[];
-        };
-        /** @description A list that is short enough to come whole. */
-        Items_ListedImage: {
-            /** @description All of them. */
-            items: (components["schemas"]["Image"] & {
-                /** @description The agent whose catalogue it is in. */
-                agent_id: components["schemas"]["AgentId"];
-            })[];
         };
         /** @description A list that is short enough to come whole. */
         Items_ListedTerminal: {
@@ -2415,7 +2561,7 @@ export interface components {
             vm: components["schemas"]["VmName"];
         };
         /** @description One operation, as agent and master both keep it. */
-        Operation: {
+        Operation: components["schemas"]["Subject"] & {
             /** @description The agent it runs on. */
             agent_id: components["schemas"]["AgentId"];
             bytes_done?: components["schemas"]["ByteSize"] | null;
@@ -2460,8 +2606,6 @@ export interface components {
             /** @description What it has been at, the first first, the stage it is at last; at most [`Operation::MAX_STEPS`]. */
             steps?: components["schemas"]["Step"][];
             target?: components["schemas"]["VmName"] | null;
-            /** @description The VM it is for. */
-            vm: components["schemas"]["VmName"];
             /**
              * Format: date-time
              * @description Until when the master keeps it for a machine that is offline: it has not been sent yet. `None` once it is.
@@ -2499,7 +2643,7 @@ export interface components {
          * @description The kind of an operation.
          * @enum {string}
          */
-        OperationKind: "create" | "start" | "stop" | "restart" | "suspend" | "resume" | "delete" | "recover" | "purge" | "snapshot" | "restore" | "delete_snapshot" | "clone" | "resize";
+        OperationKind: "create" | "start" | "stop" | "restart" | "suspend" | "resume" | "delete" | "recover" | "purge" | "snapshot" | "restore" | "delete_snapshot" | "clone" | "resize" | "pull_image";
         /** @description Answer to the master's `GET /api/v1/operations`. */
         OperationList: {
             /** @description Counts over all pages. */
@@ -2549,6 +2693,11 @@ export interface components {
          * @enum {string}
          */
         ProblemCode: "malformed" | "invalid_field" | "unauthenticated" | "forbidden" | "cross_origin" | "not_found" | "method_not_allowed" | "name_taken" | "illegal_state" | "conflict" | "too_large" | "too_many_requests" | "internal" | "agent_failed" | "unsupported" | "agent_offline" | "driver_stuck" | "unavailable" | "timeout" | "out_of_range" | "permission_denied" | "connection_refused" | "storage_full";
+        /** @description How to pull an image. */
+        PullOptions: {
+            /** @default null */
+            driver: components["schemas"]["DriverKind"] | null;
+        };
         /**
          * @description How far a running VM is from being usable.
          * @enum {string}
@@ -2847,6 +2996,11 @@ export interface components {
              * @default false
              */
             force: boolean;
+        };
+        /** @description What it is for: one of `vm` and `image` */
+        Subject: {
+            image?: components["schemas"]["ImageName"];
+            vm?: components["schemas"]["VmName"];
         };
         /** @description Saved user-data in which variables stand for what is given when a VM is made. */
         Template: {
@@ -3781,6 +3935,173 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Agent"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    images_add: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AddImage"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ListedImage"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    images_remove: {
+        parameters: {
+            query?: {
+                /** @description Only this driver's; the first one's that has it when absent. */
+                driver?: components["schemas"]["DriverKind"];
+            };
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the image's name */
+                image: components["schemas"]["ImageName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    images_upload: {
+        parameters: {
+            query?: {
+                /** @description Other names for it, separated by commas. */
+                aliases?: string;
+                /** @description For people; the name when absent. */
+                title?: string;
+                /** @description The account that people use in it; `batwa` when absent. */
+                user?: string;
+                /** @description Which driver is to have it; the one for new VMs when absent. */
+                driver?: components["schemas"]["DriverKind"];
+            };
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the image's name */
+                image: components["schemas"]["ImageName"];
+            };
+            cookie?: never;
+        };
+        /** @description the disk image */
+        requestBody?: {
+            content: {
+                "application/octet-stream": unknown;
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ListedImage"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    images_pull: {
+        parameters: {
+            query?: {
+                /** @description Wait for the operation, at most this long: `30s`, `2m`. */
+                wait?: string;
+                /** @description Where the machine is offline, keep the operation for it, at most this long: `12h`, `3d`; refused otherwise. */
+                when_online?: string;
+            };
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the image's name */
+                image: components["schemas"]["ImageName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["PullOptions"] | null;
+            };
+        };
+        responses: {
+            /** @description finished within `wait` */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
+                };
+            };
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
                 };
             };
             /** @description what went wrong */
@@ -4780,6 +5101,8 @@ export interface operations {
             query?: {
                 /** @description Only what can be launched on this machine. */
                 agent?: string;
+                /** @description Words that are all in the image's names, title, origin or machine. */
+                q?: string;
             };
             header?: never;
             path?: never;
@@ -4792,7 +5115,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Items_ListedImage"];
+                    "application/json": components["schemas"]["ImageList"];
                 };
             };
             /** @description what went wrong */

@@ -3,7 +3,9 @@ import type { components } from './schema';
 
 type Schemas = components['schemas'];
 
+export type AddImage = Schemas['AddImage'];
 export type Agent = Schemas['Agent'];
+export type AgentImages = Schemas['AgentImages'];
 export type AgentKey = Schemas['AgentKey'];
 export type AgentStatus = Schemas['AgentStatus'];
 export type Alert = Schemas['Alert'];
@@ -18,6 +20,8 @@ export type FieldError = Schemas['FieldError'];
 export type Health = Schemas['Health'];
 export type HealthStatus = Schemas['HealthStatus'];
 export type Image = Schemas['ListedImage'];
+export type ImageList = Schemas['ImageList'];
+export type ImageStore = Schemas['ImageStore'];
 export type JoinToken = Schemas['JoinTokenInfo'];
 export type CreatedJoinToken = Schemas['CreatedJoinToken'];
 export type LinkChange = Schemas['LinkChange'];

@@ -16,7 +16,8 @@ const DOING: Record<OperationKind, string> = {
 	restore: 'Restoring',
 	delete_snapshot: 'Deleting snapshot',
 	clone: 'Cloning',
-	resize: 'Resizing'
+	resize: 'Resizing',
+	pull_image: 'Pulling image'
 };
 
 const DONE: Record<OperationKind, string> = {
@@ -33,7 +34,8 @@ const DONE: Record<OperationKind, string> = {
 	restore: 'Restored',
 	delete_snapshot: 'Snapshot deleted',
 	clone: 'Cloned',
-	resize: 'Resized'
+	resize: 'Resized',
+	pull_image: 'Image pulled'
 };
 
 const STAGE: Record<Stage, string> = {
@@ -100,6 +102,17 @@ export function headline(operation: Pick<Operation, 'kind' | 'state'>): string {
 		default:
 			return DOING[operation.kind] ?? kind;
 	}
+}
+
+/** What it is for: a VM's name or an image's. */
+export function nameOf(operation: Pick<Operation, 'vm' | 'image'>): string {
+	return operation.vm ?? operation.image ?? '';
+}
+
+/** The page of what it is for. */
+export function addressOfSubject(operation: Pick<Operation, 'agent_id' | 'vm' | 'image'>): string {
+	if (operation.vm) return `/vms/${encodeURIComponent(operation.agent_id)}/${encodeURIComponent(operation.vm)}`;
+	return `/images?agent=${encodeURIComponent(operation.agent_id)}`;
 }
 
 /** What it is about besides its VM: `snapshot2`, `→ web-clone1`; empty when nothing. */

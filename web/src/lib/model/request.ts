@@ -21,7 +21,10 @@ export type VmName = Pick<Vm, 'agent_id' | 'name'>;
 
 export const GRACEFUL: VmRequest = { kind: 'stop', force: false, after_s: null };
 
-const VERBS: Record<Exclude<OperationKind, 'create'>, string> = {
+/** Kinds of what is done with a VM that is there. */
+type OfVm = Exclude<OperationKind, 'create' | 'pull_image'>;
+
+const VERBS: Record<OfVm, string> = {
 	start: 'start',
 	stop: 'stop',
 	restart: 'restart',
@@ -38,7 +41,7 @@ const VERBS: Record<Exclude<OperationKind, 'create'>, string> = {
 };
 
 /** As in `Cannot take a snapshot of web`. */
-export function verb(kind: Exclude<OperationKind, 'create'>): string {
+export function verb(kind: OfVm): string {
 	return VERBS[kind] ?? kind;
 }
 

@@ -25,7 +25,7 @@ class Operations {
 	active = $derived(this.all.filter((operation) => !isFinished(operation)));
 	own = $derived(this.all.filter((operation) => operation.requested_by === session.user?.name));
 	/** What is under way, by `agent/vm`: the oldest first, as the agent works them off. */
-	#byVm = $derived(groupBy([...this.active].reverse(), (operation) => `${operation.agent_id}/${operation.vm}`));
+	#byVm = $derived(groupBy([...this.active].reverse(), (operation) => `${operation.agent_id}/${operation.vm ?? ''}`));
 
 	constructor() {
 		events.subscribe((event) => {

@@ -2,10 +2,12 @@
 import { api, unwrap } from '$lib/api/client';
 import { problemOf } from '$lib/api/problem';
 import type { Operation, Vm } from '$lib/api/types';
+import { nameOf } from '$lib/model/operation';
 import { verb, sameAgain } from '$lib/model/request';
 import { act } from './actions.svelte';
 import { freshKey } from './ask';
 import { dialogs, type About } from './dialogs.svelte';
+import { pull } from './images.svelte';
 import { operations } from './operations.svelte';
 import { toasts } from './toasts.svelte';
 
@@ -16,7 +18,7 @@ function isInVain(operation: Operation): boolean {
 /** What its button says; with an ellipsis where a dialog opens first. */
 export function repeatTitle(operation: Operation): string {
 	if (isInVain(operation)) return 'Try again';
-	return sameAgain(operation) ? 'Do it again' : 'Do it again…';
+	return operation.image || sameAgain(operation) ? 'Do it again' : 'Do it again…';
 }
 
 /**
@@ -29,34 +31,39 @@ export async function repeat(operation: Operation): Promise<void> {
 }
 
 async function retry(operation: Operation): Promise<void> {
-	const what = operation.kind === 'create' ? 'create' : verb(operation.kind);
+	const what = operation.kind === 'create' ? 'create' : operation.kind === 'pull_image' ? 'pull' : verb(operation.kind);
 	try {
 		const params = { path: { operation: operation.id } };
 		const headers = { 'Idempotency-Key': freshKey() };
 		operations.put(await unwrap(api.POST('/api/v1/operations/{operation}/retry', { params, headers })));
-		toasts.show({ tone: 'info', title: `Trying again to ${what} ${operation.vm}` });
+		toasts.show({ tone: 'info', title: `Trying again to ${what} ${nameOf(operation)}` });
 	} catch (thrown) {
-		toasts.failure(`Cannot ${what} ${operation.vm}`, thrown);
+		toasts.failure(`Cannot ${what} ${nameOf(operation)}`, thrown);
 	}
 }
 
 async function anew(operation: Operation): Promise<void> {
 	const same = sameAgain(operation);
-	const name = { agent_id: operation.agent_id, name: operation.vm };
+	if (operation.image) {
+		await pull(operation.agent_id, operation.image);
+		return;
+	}
+	const vmName = nameOf(operation);
+	const name = { agent_id: operation.agent_id, name: vmName };
 	if (same) {
 		await act(name, same);
 		return;
 	}
 	if (operation.kind === 'create') {
-		dialogs.create = { agent: operation.agent_id, name: operation.vm };
+		dialogs.create = { agent: operation.agent_id, name: vmName };
 		return;
 	}
 	try {
-		const vm = await unwrap(api.GET('/api/v1/agents/{agent}/vms/{vm}', { params: { path: { agent: operation.agent_id, vm: operation.vm } } }));
+		const vm = await unwrap(api.GET('/api/v1/agents/{agent}/vms/{vm}', { params: { path: { agent: operation.agent_id, vm: vmName } } }));
 		open(operation, vm);
 	} catch (thrown) {
-		if (problemOf(thrown).status === 404) toasts.show({ tone: 'info', title: `${operation.vm} is not there any more` });
-		else toasts.failure(`Cannot look at ${operation.vm}`, thrown);
+		if (problemOf(thrown).status === 404) toasts.show({ tone: 'info', title: `${vmName} is not there any more` });
+		else toasts.failure(`Cannot look at ${vmName}`, thrown);
 	}
 }
 

@@ -10,7 +10,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use batwa_api::{
     Timestamp,
     agent::DriverKind,
-    image::Image,
+    image::{Image, ImageActions, ImageSource},
     legacy,
     name::VmName,
     size::ByteSize,
@@ -244,6 +244,9 @@ pub(super) fn native_image(name: &str) -> &str {
     name.strip_prefix("ubuntu:").unwrap_or(name)
 }
 
+/// Why nothing can be done with Multipass' images; also told of its store.
+pub(super) const OWN_WAY: &str = "Multipass fetches an image when a VM is made from it, and keeps or removes it as it likes: it has no command for that";
+
 /// Reads `find --format json`: the images, the long-term release proposed first, blueprints left out.
 pub(super) fn find(stdout: &[u8]) -> Result<Vec<Image>, Rubbish> {
     #[derive(Deserialize)]
@@ -307,6 +310,13 @@ pub(super) fn find(stdout: &[u8]) -> Result<Vec<Image>, Rubbish> {
                     format!("downloaded by Multipass from its remote `{}`", row.remote)
                 },
                 cloud_config: true,
+                source: ImageSource::Catalogue,
+                own: false,
+                architecture: None,
+                size_on_disk: None,
+                last_used_at: None,
+                used_by: Vec::new(),
+                actions: ImageActions::none_because(OWN_WAY),
             }
         })
         .collect();

@@ -20,6 +20,7 @@ pub(super) fn capabilities(version: &str) -> Capabilities {
         clone: since(CLONE),
         // Older than any that has JSON for all that is read here.
         resize: true,
+        images: false,
     }
 }
 

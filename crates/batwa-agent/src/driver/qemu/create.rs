@@ -49,7 +49,7 @@ impl Vms {
     ) -> Result<(), DriverError> {
         let user_data = self.check(name, spec).await?;
         self.forget_half_made(name).await?;
-        let manifest = self.images().ensure(&spec.image, progress).await?;
+        let (manifest, held) = self.images().ensure(&spec.image, progress).await?;
         check_disk(spec, &manifest)?;
         progress.stage(Stage::Preparing);
         let vm = self.enter(Record::new(
@@ -60,6 +60,9 @@ impl Vms {
             spec.memory,
             spec.disk,
         ))?;
+        // From here on the VM itself keeps its image.
+        drop(held);
+        self.images().trim(&|| self.images_in_use());
         let _making = Making::begin(&vm);
         self.changed();
         let made = async {

@@ -90,11 +90,7 @@ pub(super) fn io_error(verb: &str, path: &Path, error: &io::Error) -> DriverErro
     let free = holder
         .and_then(free_space)
         .map_or_else(String::new, |free| format!(": {free} free"));
-    DriverError::Failed {
-        detail: format!("cannot {verb} {path_text}: the disk is full{free}"),
-        hint: Some("free some space there, or purge VMs that are no longer needed".to_owned()),
-        log: Vec::new(),
-    }
+    DriverError::NoSpace(format!("cannot {verb} {path_text}: the disk is full{free}"))
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {

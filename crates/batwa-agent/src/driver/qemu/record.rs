@@ -12,7 +12,7 @@ use super::{
     disk::{self, Layer},
     files,
     history::{History, Size, Unsettled},
-    images::Manifest,
+    images::{ImageId, Manifest},
 };
 use crate::driver::DriverError;
 
@@ -232,6 +232,13 @@ impl VmDir {
             )));
         }
         Ok(Some(record))
+    }
+
+    /// The image that a VM lies on whose record [`Self::load`] cannot read; `None` where not even that can be.
+    pub(super) fn image_of_unreadable(&self) -> Option<ImageId> {
+        let bytes = std::fs::read(self.file(file::RECORD)).ok()?;
+        let record: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+        serde_json::from_value(record.get("manifest")?.get("id")?.clone()).ok()
     }
 
     /// What the serial port printed lately, as lines for people.

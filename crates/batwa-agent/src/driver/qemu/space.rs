@@ -13,7 +13,7 @@ pub(super) const RESERVE: ByteSize = ByteSize::mib(64);
 /// Refuses to `what` where the file system that holds `path` has less than `needed` and the [`RESERVE`].
 ///
 /// # Errors
-/// [`DriverError::Failed`], which says how much is needed, where, and how much is free.
+/// [`DriverError::NoSpace`], which says how much is needed, where, and how much is free.
 pub(super) fn require(path: &Path, needed: ByteSize, what: &str) -> Result<(), DriverError> {
     let there = path.ancestors().find(|path| path.exists());
     // One that does not say is not doubted: what is written tells.
@@ -25,13 +25,11 @@ pub(super) fn require(path: &Path, needed: ByteSize, what: &str) -> Result<(), D
 
 fn refusal(path: &Path, needed: ByteSize, free: ByteSize, what: &str) -> Option<DriverError> {
     let least = ByteSize::bytes(needed.as_u64().saturating_add(RESERVE.as_u64()));
-    (free < least).then(|| DriverError::Failed {
-        detail: format!(
+    (free < least).then(|| {
+        DriverError::NoSpace(format!(
             "cannot {what}: it needs {least} of disk space in {}, {free} are free",
             path.display()
-        ),
-        hint: Some("free some space there, or purge VMs that are no longer needed".to_owned()),
-        log: Vec::new(),
+        ))
     })
 }
 

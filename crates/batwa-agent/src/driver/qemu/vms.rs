@@ -23,7 +23,7 @@ use tracing::{info, warn};
 
 use super::{
     console, files,
-    images::Images,
+    images::{ImageId, Images, InUse},
     process::Process,
     qmp,
     ready::{Boot, Health},
@@ -48,6 +48,8 @@ pub(super) struct Vms {
     dir: PathBuf,
     images: Images,
     vms: Mutex<BTreeMap<VmName, Arc<Vm>>>,
+    /// VMs whose records cannot be read, and on which image each lies where that much can be.
+    left_alone: Vec<(VmName, Option<ImageId>)>,
     changes: Arc<watch::Sender<u64>>,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -130,6 +132,7 @@ impl Vms {
     pub(super) fn open(dir: PathBuf, images: Images) -> Result<Self, DriverError> {
         files::make_dir(&dir)?;
         let mut vms = BTreeMap::new();
+        let mut left_alone = Vec::new();
         let entries =
             std::fs::read_dir(&dir).map_err(|error| files::io_error("read", &dir, &error))?;
         for entry in entries.filter_map(Result::ok) {
@@ -147,16 +150,36 @@ impl Vms {
                 Ok(None) => files::remove(vm_dir.path())?,
                 Err(error) => {
                     warn!(vm.name = %name, "VM `{name}` is left alone: {error}");
+                    let image = vm_dir.image_of_unreadable();
+                    left_alone.push((name, image));
                 }
             }
         }
-        Ok(Self {
+        let all = Self {
             dir,
             images,
             vms: Mutex::new(vms),
+            left_alone,
             changes: Arc::new(watch::Sender::new(0)),
             tasks: Mutex::default(),
-        })
+        };
+        let in_use = || all.images_in_use();
+        all.images.forget_uploads_of_nobody(&in_use);
+        all.images.trim(&in_use);
+        Ok(all)
+    }
+
+    /// Which VMs lie on which image, those in the trash included.
+    pub(super) fn images_in_use(&self) -> InUse {
+        let mut in_use = InUse::default();
+        for vm in self.all() {
+            let record = lock(&vm.record);
+            in_use.note(record.name.clone(), Some(record.manifest.id.clone()));
+        }
+        for (name, image) in &self.left_alone {
+            in_use.note(name.clone(), image.clone());
+        }
+        in_use
     }
 
     pub(super) fn images(&self) -> &Images {

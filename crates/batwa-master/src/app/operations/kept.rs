@@ -13,7 +13,7 @@ use batwa_api::{
     problem::ProblemCode,
 };
 
-use super::{Ask, StartOperation};
+use super::Ask;
 use crate::{
     app::{App, Error, vms::VmRef},
     fleet::{contact::Contact, operations::Heard},
@@ -40,12 +40,15 @@ impl App {
     /// Refuses what cannot work whatever the machine will say; the VM's state is only known when it is back.
     pub(super) fn check_to_keep(&self, ask: &Ask) -> Result<(), Error> {
         match &ask.request {
-            OperationRequest::Create { .. } => self.check_room(&ask.agent, &ask.vm),
+            // Which images the machine knows is only heard when it is back.
+            OperationRequest::PullImage(_) => Ok(()),
+            OperationRequest::Create { .. } => self.check_room(&ask.agent, ask.vm()?),
             request => {
-                if !self.fleet().has_operation_for(&ask.agent, &ask.vm) {
+                let vm = ask.vm()?;
+                if !self.fleet().has_operation_for(&ask.agent, vm) {
                     self.found(&VmRef {
                         agent: ask.agent.clone(),
-                        name: ask.vm.clone(),
+                        name: vm.clone(),
                     })?;
                 }
                 match request.target() {
@@ -95,8 +98,7 @@ impl App {
             return self.give_up(operation, GivenUp::InVain).await.map(drop);
         };
         let operation = self.no_longer_kept(operation).await?;
-        let StartOperation { vm, request } = request;
-        self.begin_old(contact, operation, StartOperation { vm, request });
+        self.begin_old(contact, operation, request);
         Ok(())
     }
 

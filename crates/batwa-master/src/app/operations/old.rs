@@ -54,8 +54,8 @@ enum Verdict {
 /// Judges by the VM's state.
 fn judge(kind: OperationKind, answer: Answer, observed: Option<VmState>) -> Verdict {
     use OperationKind::{
-        Clone, Create, Delete, DeleteSnapshot, Purge, Recover, Resize, Restart, Restore, Resume,
-        Snapshot, Start, Stop, Suspend,
+        Clone, Create, Delete, DeleteSnapshot, PullImage, Purge, Recover, Resize, Restart, Restore,
+        Resume, Snapshot, Start, Stop, Suspend,
     };
     use VmState::{
         Creating, Deleted, Error, Restarting, Running, Starting, Stopped, Stopping, Suspended,
@@ -86,9 +86,10 @@ fn judge(kind: OperationKind, answer: Answer, observed: Option<VmState>) -> Verd
         (Suspend, Some(Suspended)) | (Recover, Some(Stopped)) => Verdict::Succeeded,
         (Suspend, Some(Suspending | Stopping)) => Verdict::Wait,
         // An agent of the old kind does none of these.
-        (Suspend | Recover | Snapshot | Restore | DeleteSnapshot | Clone | Resize, Some(_)) => {
-            Verdict::Failed
-        }
+        (
+            Suspend | Recover | Snapshot | Restore | DeleteSnapshot | Clone | Resize | PullImage,
+            Some(_),
+        ) => Verdict::Failed,
     }
 }
 
@@ -151,7 +152,10 @@ impl App {
             operation.started_at = Some(now);
             operation.stage = Some(stage(operation.kind));
         });
-        let vm = &request.vm;
+        let Some(vm) = request.subject.vm() else {
+            let why = "an agent of the old kind knows nothing of images".to_owned();
+            return (Answer::Failed, why);
+        };
         let client = &contact.client;
         let act = |action| client.old_action(vm, action, CALL_DEADLINE);
         let called = match &request.request {
@@ -179,7 +183,8 @@ impl App {
             | OperationRequest::Restore(_)
             | OperationRequest::DeleteSnapshot { .. }
             | OperationRequest::Clone(_)
-            | OperationRequest::Resize(_) => Err(ClientError::Garbage(
+            | OperationRequest::Resize(_)
+            | OperationRequest::PullImage(_) => Err(ClientError::Garbage(
                 "an agent of the old kind cannot do this".to_owned(),
             )),
         };
@@ -212,9 +217,9 @@ impl App {
             };
             let verdict = match looked {
                 Ok(()) => {
-                    let observed = self
-                        .fleet()
-                        .vm(&contact.id, &operation.vm)
+                    let observed = operation
+                        .vm()
+                        .and_then(|vm| self.fleet().vm(&contact.id, vm))
                         .map(|found| found.vm.vm.state);
                     judge(operation.kind, answer, observed)
                 }
@@ -261,7 +266,7 @@ impl App {
             };
             operation.error = Some(OperationError {
                 code,
-                detail: format!("cannot {} VM `{}`: {detail}", operation.kind, operation.vm),
+                detail: format!("cannot {} {}: {detail}", operation.kind, operation.subject),
                 hint: None,
                 field: None,
                 log: Vec::new(),
@@ -315,6 +320,7 @@ fn stage(kind: OperationKind) -> Stage {
         OperationKind::DeleteSnapshot => Stage::DeletingSnapshot,
         OperationKind::Clone => Stage::Cloning,
         OperationKind::Resize => Stage::Resizing,
+        OperationKind::PullImage => Stage::ResolvingImage,
     }
 }
 

@@ -5,8 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use batwa_api::{
     Timestamp,
     id::AgentId,
-    name::VmName,
-    operation::{Operation, OperationError, OperationState, StartOperation},
+    operation::{Operation, OperationError, OperationState, StartOperation, Subject},
     problem::ProblemCode,
 };
 
@@ -26,14 +25,14 @@ impl App {
             return;
         };
         // Those for one VM in the order in which they were asked for: a stop that was kept comes before its start.
-        let mut of_vms: BTreeMap<VmName, Vec<Operation>> = BTreeMap::new();
+        let mut of_subjects: BTreeMap<Subject, Vec<Operation>> = BTreeMap::new();
         for operation in self.fleet().unsettled_operations(agent) {
-            of_vms
-                .entry(operation.vm.clone())
+            of_subjects
+                .entry(operation.subject.clone())
                 .or_default()
                 .push(operation);
         }
-        for mut operations in of_vms.into_values() {
+        for mut operations in of_subjects.into_values() {
             operations.sort_by_key(|operation| operation.id);
             let app = self.clone();
             let contact = Arc::clone(&contact);
@@ -113,7 +112,7 @@ impl App {
             state: OperationState::Failed,
             error: Some(OperationError {
                 code,
-                detail: format!("{} of VM `{}`: {detail}", operation.kind, operation.vm),
+                detail: format!("{} of {}: {detail}", operation.kind, operation.subject),
                 hint: None,
                 field: None,
                 log: Vec::new(),
@@ -175,7 +174,7 @@ fn settle_unknown(
 
 #[cfg(test)]
 mod tests {
-    use batwa_api::{id::OperationId, operation::OperationRequest};
+    use batwa_api::{id::OperationId, name::VmName, operation::OperationRequest};
 
     use super::*;
 
@@ -199,7 +198,7 @@ mod tests {
     #[test]
     fn operations_unknown_to_their_agent_are_sent_again_only_while_fresh_and_never_begun() {
         let request = StartOperation {
-            vm: VmName::parse("web").unwrap(),
+            subject: VmName::parse("web").unwrap().into(),
             request: OperationRequest::Start,
         };
         let queued = operation(OperationState::Queued);

@@ -89,11 +89,9 @@ fn about(event: &Event) -> Option<About<'_>> {
         Event::Vm { vm } => (Kind::Vms, Some(&vm.agent_id), Some(&vm.vm.name)),
         Event::VmRemoved { agent_id, name } => (Kind::Vms, Some(agent_id), Some(name)),
         Event::AgentVms { agent_id, .. } => (Kind::Vms, Some(agent_id), None),
-        Event::Operation { operation } => (
-            Kind::Operations,
-            Some(&operation.agent_id),
-            Some(&operation.vm),
-        ),
+        Event::Operation { operation } => {
+            (Kind::Operations, Some(&operation.agent_id), operation.vm())
+        }
         Event::Terminal { terminal } => (
             Kind::Terminals,
             Some(&terminal.agent_id),

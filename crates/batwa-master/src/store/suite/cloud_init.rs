@@ -129,7 +129,10 @@ pub(super) async fn requests_with_user_data_come_back_and_are_sealed_meanwhile(s
     };
     let agent = AgentId::parse("lab").unwrap();
     let operation = Operation::new(OperationId::new(), agent, vm.clone(), &request, now());
-    let request = StartOperation { vm, request };
+    let request = StartOperation {
+        subject: vm.into(),
+        request,
+    };
     let new = NewOperation {
         operation: operation.clone(),
         request: request.clone(),

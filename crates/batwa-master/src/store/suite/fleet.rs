@@ -307,7 +307,7 @@ fn new(operation: &Operation, key: Option<(&str, u8)>) -> NewOperation {
     NewOperation {
         operation: operation.clone(),
         request: StartOperation {
-            vm: VmName::parse("web").unwrap(),
+            subject: VmName::parse("web").unwrap().into(),
             request: OperationRequest::Start,
         },
         idempotency: key.map(|(key, body)| Idempotency {

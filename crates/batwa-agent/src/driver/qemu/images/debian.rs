@@ -6,8 +6,8 @@ use batwa_api::{Timestamp, operation::Stage, size::ByteSize};
 
 use super::{
     super::{files, missing_or_failed},
-    Boot, DiskFormat, ImageId, Manifest,
     download::{Checksum, Remote},
+    manifest::{Boot, DiskFormat, ImageId, Manifest},
     packages,
 };
 use crate::driver::{

@@ -46,6 +46,11 @@ impl Checksum {
         }
     }
 
+    /// The file in which a download lies until it is whole.
+    pub(super) fn part(&self, dir: &Path) -> PathBuf {
+        dir.join(format!("{}.part", self.hex()))
+    }
+
     /// The digits.
     pub(super) fn hex(&self) -> &str {
         match self {
@@ -67,6 +72,17 @@ impl Checksum {
                 hex::encode(hasher.0.finalize())
             }
         })
+    }
+}
+
+impl std::fmt::Display for Checksum {
+    /// As it stands in an image's name: `sha256=…`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match self {
+            Self::Sha256(_) => "sha256",
+            Self::Sha512(_) => "sha512",
+        };
+        write!(f, "{kind}={}", self.hex())
     }
 }
 
@@ -135,7 +151,7 @@ impl Client {
         progress: &Progress,
     ) -> Result<PathBuf, DriverError> {
         files::make_dir(dir)?;
-        let part = dir.join(format!("{}.part", remote.checksum.hex()));
+        let part = remote.checksum.part(dir);
         progress.stage(Stage::Downloading);
         progress.message(remote.url.clone());
         let mut tries = 0;

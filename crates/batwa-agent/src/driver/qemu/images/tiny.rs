@@ -13,7 +13,12 @@ use std::{
 
 use batwa_api::{Timestamp, operation::Stage, size::ByteSize};
 
-use super::{super::files, Boot, ImageId, Manifest, cpio::Archive, packages};
+use super::{
+    super::files,
+    cpio::Archive,
+    manifest::{Boot, ImageId, Manifest},
+    packages,
+};
 use crate::driver::{DriverError, Progress, command::Command};
 
 /// The version of what is built here: an older build in the cache is not used for new VMs.

@@ -2,7 +2,14 @@
 
 use std::path::PathBuf;
 
-use super::{download::Checksum, simplestreams::Release};
+use super::{
+    cache::UPLOAD,
+    download::Checksum,
+    manifest::{ImageId, Manifest},
+    own::{OwnImage, OwnSource},
+    simplestreams::Release,
+    tiny,
+};
 use crate::driver::DriverError;
 
 /// An image that somebody named.
@@ -23,9 +30,46 @@ pub(super) enum Wanted {
     },
     /// A file of this machine.
     File(PathBuf),
+    /// One that somebody uploaded, by its SHA-256.
+    Upload(String),
 }
 
 impl Wanted {
+    /// What an image of one's own is made of.
+    pub(super) fn of(own: &OwnImage) -> Self {
+        match &own.source {
+            OwnSource::Url { url, sha256 } => Self::Url {
+                url: url.clone(),
+                checksum: Checksum::Sha256(sha256.clone()),
+            },
+            OwnSource::Upload { sha256 } => Self::Upload(sha256.clone()),
+            OwnSource::File { path } => Self::File(path.clone()),
+        }
+    }
+
+    /// What the id of its image in the cache begins with, of `serial` where it has such. `None` for a file: what it
+    /// holds today has to be looked at.
+    pub(super) fn current(&self, serial: &str) -> Option<String> {
+        Some(match self {
+            Self::Tiny => format!("tiny-{}-", tiny::RECIPE),
+            Self::Debian => "debian-12-".to_owned(),
+            Self::Ubuntu(version) => format!("ubuntu-{version}-{serial}"),
+            Self::Url { checksum, .. } => format!("url-{}", first_half(checksum.hex())),
+            Self::Upload(sha256) => format!("{UPLOAD}{}", first_half(sha256)),
+            Self::File(_) => return None,
+        })
+    }
+
+    /// Whether an image in the cache is a version of it.
+    pub(super) fn covers(&self, manifest: &Manifest) -> bool {
+        let begin = match self {
+            Self::Tiny => "tiny-".to_owned(),
+            Self::File(_) => return is_file(&manifest.id) && manifest.name == self.name(),
+            other => other.current("").unwrap_or_default(),
+        };
+        manifest.id.as_str().starts_with(&begin)
+    }
+
     /// Finds out which image a name means. A bare version or code name is Ubuntu's.
     pub(super) fn parse(name: &str, releases: &[Release]) -> Result<Self, DriverError> {
         match name {
@@ -70,10 +114,25 @@ impl Wanted {
             Self::Tiny => "tiny".to_owned(),
             Self::Debian => "debian:12".to_owned(),
             Self::Ubuntu(version) => format!("ubuntu:{version}"),
-            Self::Url { url, .. } => url.clone(),
+            Self::Url { url, checksum } => format!("{url}#{checksum}"),
             Self::File(path) => format!("file:{}", path.display()),
+            Self::Upload(sha256) => format!("{UPLOAD}{sha256}"),
         }
     }
+}
+
+/// As much of a checksum as tells images apart.
+fn first_half(hex: &str) -> &str {
+    hex.get(..32).unwrap_or(hex)
+}
+
+/// The id of a file's image.
+pub(super) fn file_id(fingerprint: &str) -> ImageId {
+    ImageId::from_text(&format!("file-{fingerprint}"))
+}
+
+fn is_file(id: &ImageId) -> bool {
+    id.as_str().starts_with("file-")
 }
 
 /// `https://…#sha256=…`
@@ -189,6 +248,30 @@ mod tests {
             Wanted::parse("file:///srv/a.img", &[]).unwrap(),
             Wanted::File("/srv/a.img".into())
         );
+    }
+
+    #[test]
+    fn older_versions_of_an_image_are_of_it_too_and_only_they() {
+        let stored = |id: &str, name: &str| Manifest {
+            id: ImageId::from_text(id),
+            name: name.to_owned(),
+            ..Manifest::example()
+        };
+        let noble = Wanted::Ubuntu("24.04".to_owned());
+        assert!(noble.covers(&stored("ubuntu-24.04-20240101", "ubuntu:24.04")));
+        assert!(!noble.covers(&stored("ubuntu-24.10-20240101", "ubuntu:24.10")));
+        assert!(Wanted::Tiny.covers(&stored("tiny-0-1.30", "tiny")));
+        let file = Wanted::File("/srv/a.img".into());
+        assert!(file.covers(&stored("file-00", "file:/srv/a.img")));
+        assert!(!file.covers(&stored("file-00", "file:/srv/b.img")));
+        let url = |sum: &str| Wanted::Url {
+            url: "https://a/b".to_owned(),
+            checksum: Checksum::Sha256(sum.repeat(64)),
+        };
+        let name = url("0").name();
+        assert_eq!(Wanted::parse(&name, &[]).unwrap(), url("0"));
+        let there = stored(&url("0").current("").unwrap(), &name);
+        assert!(url("0").covers(&there) && !url("1").covers(&there));
     }
 
     #[test]
