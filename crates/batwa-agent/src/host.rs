@@ -81,3 +81,9 @@ mod tests {
         assert!(facts.disk_total.unwrap() >= facts.disk_free.unwrap());
     }
 }
+
+/// What tells this boot of the machine from every other; `None` where it does not say.
+pub(crate) fn boot_id() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+}

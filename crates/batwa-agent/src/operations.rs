@@ -33,6 +33,7 @@ use batwa_api::{
         StartOperation,
     },
     problem::{Problem, ProblemCode},
+    vm::AgentReason,
 };
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -44,7 +45,9 @@ use self::{
     record::Record,
     settle::Pause,
 };
-use crate::{config::Limits, driver::DriverError, vms::Inventory, watch::Picture};
+use crate::{
+    config::Limits, driver::DriverError, upkeep::Upkeep, vms::Inventory, watch::Picture,
+};
 
 /// All operations of this agent.
 #[derive(Debug)]
@@ -53,6 +56,7 @@ pub(crate) struct Operations {
     limits: Limits,
     picture: Arc<Picture>,
     inventory: Arc<Inventory>,
+    upkeep: Arc<Upkeep>,
     journal: Journal,
     book: Mutex<Book>,
     tasks: TaskTracker,
@@ -87,6 +91,7 @@ impl Operations {
         state_dir: &Path,
         picture: Arc<Picture>,
         inventory: Arc<Inventory>,
+        upkeep: Arc<Upkeep>,
         stop: CancellationToken,
     ) -> io::Result<Arc<Self>> {
         let journal = Journal::open(state_dir)?;
@@ -95,6 +100,7 @@ impl Operations {
             limits,
             picture,
             inventory,
+            upkeep,
             journal,
             book: Mutex::new(Book::default()),
             tasks: TaskTracker::new(),
@@ -144,6 +150,28 @@ impl Operations {
         id: OperationId,
         start: StartOperation,
     ) -> Result<Started, Problem> {
+        self.start_for(None, id, start).await
+    }
+
+    /// Starts an operation that nobody asked for at this moment, for `reason`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub(crate) async fn start_by(
+        self: &Arc<Self>,
+        reason: AgentReason,
+        id: OperationId,
+        start: StartOperation,
+    ) -> Result<Started, Problem> {
+        self.start_for(Some(reason), id, start).await
+    }
+
+    async fn start_for(
+        self: &Arc<Self>,
+        reason: Option<AgentReason>,
+        id: OperationId,
+        start: StartOperation,
+    ) -> Result<Started, Problem> {
         if let Some(operation) = self.get(id) {
             return Ok(Started::Known(operation));
         }
@@ -162,6 +190,7 @@ impl Operations {
                 ask,
                 observed,
                 &capabilities,
+                &self.inventory.settings(&vm),
                 self.limits.queue_per_vm,
             );
             let preempts = match verdict {
@@ -170,7 +199,9 @@ impl Operations {
                 Verdict::Accept { preempts } => Some(preempts),
             };
             let request = self.named(&book, &vm, request)?;
-            let record = Arc::new(Record::new(self.entry(id, &vm, request, driver)));
+            let mut entry = self.entry(id, &vm, request, driver);
+            entry.operation.requested_by = reason.map(|reason| reason.requested_by().to_owned());
+            let record = Arc::new(Record::new(entry));
             book.records.insert(id, Arc::clone(&record));
             let mut replaced = Vec::new();
             if let Some(preempts) = &preempts {

@@ -17,7 +17,7 @@ use batwa_api::{
     name::VmName,
     operation::Operation,
     terminal::Terminal,
-    vm::Vm,
+    vm::{Vm, VmState},
 };
 use jiff::ToSpan;
 use tokio::sync::broadcast;
@@ -112,6 +112,21 @@ impl Picture {
     #[must_use]
     pub(crate) fn vm(&self, name: &VmName) -> Option<Vm> {
         self.state().vms.get(name).cloned()
+    }
+
+    /// The names of the VMs in a state.
+    #[must_use]
+    pub(crate) fn names_in(&self, wanted: VmState) -> Vec<VmName> {
+        let state = self.state();
+        let vms = state.vms.values().filter(|vm| vm.state == wanted);
+        vms.map(|vm| vm.name.clone()).collect()
+    }
+
+    /// Whether a terminal of a VM is open.
+    #[must_use]
+    pub(crate) fn has_terminal(&self, vm: &VmName) -> bool {
+        let state = self.state();
+        state.terminals.values().any(|terminal| terminal.vm == *vm)
     }
 
     /// Number of VMs.
@@ -310,7 +325,7 @@ mod tests {
     use batwa_api::{
         agent::{DriverKind, HostFacts},
         id::AgentId,
-        vm::{Actions, VmState},
+        vm::{Actions, VmSettings},
     };
     use futures_util::FutureExt;
     use proptest::prelude::*;
@@ -363,6 +378,8 @@ mod tests {
             snapshots: Vec::new(),
             needs_stop: false,
             actions: Actions::default(),
+            settings: VmSettings::default(),
+            notices: Vec::new(),
             operations: Vec::new(),
         }
     }

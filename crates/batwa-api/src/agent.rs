@@ -64,6 +64,8 @@ pub struct Capabilities {
     pub clone: bool,
     /// Changing CPUs, memory and disk of a VM.
     pub resize: bool,
+    /// Telling a VM that crashed from one that somebody stopped.
+    pub crashes: bool,
 }
 
 impl Capabilities {
@@ -79,6 +81,7 @@ impl Capabilities {
             snapshots: true,
             clone: true,
             resize: true,
+            crashes: true,
         }
     }
 }

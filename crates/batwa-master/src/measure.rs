@@ -8,7 +8,7 @@ use batwa_api::{
     id::AgentId,
     name::VmName,
     size::ByteSize,
-    vm::{Actions, Vm, VmState},
+    vm::{Actions, Vm, VmSettings, VmState},
 };
 
 use crate::fleet::{
@@ -53,7 +53,7 @@ impl PretendedFleet {
             fleet.agents.push(id.clone());
             for vm in 0..vms_each {
                 let (name, labels) = (name(vm), labels(number * vms_each + vm));
-                fleet.state.put_labels(&id, &name, labels);
+                fleet.state.put_about(&id, &name, labels.into());
                 let vm = fleet.vm(number, vm, VmState::Running, now);
                 fleet.state.put_vm(&id, vm);
             }
@@ -98,6 +98,8 @@ impl PretendedFleet {
             snapshots: Vec::new(),
             needs_stop: false,
             actions: Actions::default(),
+            settings: VmSettings::default(),
+            notices: Vec::new(),
             operations: vec![],
         }
     }

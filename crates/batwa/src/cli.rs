@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and nothing of what it does.
 
 mod inside;
+mod set;
 mod snapshots;
 
 use std::path::PathBuf;
@@ -12,8 +13,9 @@ pub(crate) use self::inside::{
     AttachArgs, ExecArgs, ForwardArgs, ForwardedPort, ProxyArgs, ShellArgs, SshConfigArgs,
     TransferArgs,
 };
+pub(crate) use self::set::{AboutArgs, SetArgs, SettingsArgs};
 pub(crate) use self::snapshots::{
-    CloneArgs, DeleteSnapshotArgs, OffArgs, RestoreArgs, SetArgs, SnapshotArgs, SnapshotsArgs,
+    CloneArgs, DeleteSnapshotArgs, OffArgs, RestoreArgs, SnapshotArgs, SnapshotsArgs,
 };
 use crate::settings::{Flags, Role};
 
@@ -94,7 +96,7 @@ pub(crate) enum Task {
     DeleteSnapshot(DeleteSnapshotArgs),
     /// Make another VM of one, with an identity of its own
     Clone(CloneArgs),
-    /// Change a VM's CPUs, memory or disk
+    /// Change a VM's size, what is written about it, or what is done about it by itself
     Set(SetArgs),
     /// Take missing VMs off the list
     Dismiss(DismissArgs),

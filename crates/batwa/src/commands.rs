@@ -10,6 +10,7 @@ mod lists;
 mod machines;
 mod membership;
 mod roles;
+mod set;
 mod simulate;
 mod snapshots;
 mod vms;
@@ -57,7 +58,7 @@ pub(crate) async fn run(task: Task) -> Result<u8, Failure> {
         Task::Restore(args) => snapshots::restore(args).await,
         Task::DeleteSnapshot(args) => snapshots::delete(args).await,
         Task::Clone(args) => snapshots::clone(args).await,
-        Task::Set(args) => snapshots::set(args).await,
+        Task::Set(args) => set::set(args).await,
         Task::Dismiss(args) => vms::dismiss(args).await,
         Task::Agents(args) => machines::agents(args).await,
         Task::JoinToken(task) => join_tokens::run(task).await,

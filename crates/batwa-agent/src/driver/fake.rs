@@ -11,7 +11,7 @@ mod snapshots;
 mod store;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -47,6 +47,8 @@ pub struct FakeDriver {
     folder: PathBuf,
     store: Store,
     vms: Mutex<FakeVms>,
+    /// What VMs' processors are said to be busy with, in per cent.
+    busy: Mutex<BTreeMap<VmName, f64>>,
     /// Images that were "downloaded".
     cached: Mutex<BTreeSet<&'static str>>,
     changes: watch::Sender<u64>,
@@ -134,6 +136,7 @@ impl FakeDriver {
             folder,
             store,
             vms: Mutex::new(vms),
+            busy: Mutex::new(BTreeMap::new()),
             cached: Mutex::new(BTreeSet::new()),
             changes: watch::Sender::new(0),
             steps: Semaphore::new(0),
@@ -175,6 +178,25 @@ impl FakeDriver {
         self.vms().get(vm).map(|fake| fake.state)
     }
 
+    /// Ends a VM that runs as if its process had been killed.
+    ///
+    /// # Errors
+    /// [`DriverError::Failed`] when the change cannot be written.
+    pub fn crash(&self, vm: &VmName) -> Result<(), DriverError> {
+        self.change(|vms| {
+            if let Some(fake) = vms.get_mut(vm) {
+                fake.state = VmState::Stopped;
+                fake.crashed = true;
+            }
+        })
+    }
+
+    /// Says what a VM's processors are busy with from now on, in per cent.
+    pub fn work(&self, vm: &VmName, percent: f64) {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.insert(vm.clone(), percent);
+    }
+
     /// Changes a VM behind the agent's back, as somebody with another tool would; `None` removes it.
     ///
     /// # Errors
@@ -182,14 +204,21 @@ impl FakeDriver {
     pub fn change_behind(&self, vm: &VmName, state: Option<VmState>) -> Result<(), DriverError> {
         self.change(|vms| match state {
             Some(state) => {
-                vms.entry(vm.clone())
-                    .or_insert_with(|| new_vm(&VmSpec::default(), 200))
-                    .state = state;
+                let fake = vms
+                    .entry(vm.clone())
+                    .or_insert_with(|| new_vm(&VmSpec::default(), 200));
+                fake.state = state;
+                fake.crashed = false;
             }
             None => {
                 vms.remove(vm);
             }
         })
+    }
+
+    fn cpu_percent(&self, vm: &VmName) -> f64 {
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.get(vm).copied().unwrap_or(1.5)
     }
 
     fn vms(&self) -> MutexGuard<'_, FakeVms> {
@@ -215,6 +244,7 @@ impl FakeDriver {
                     fake.started_at = Some(Timestamp::now());
                 }
                 fake.state = state;
+                fake.crashed = false;
                 Ok(())
             }
             None => Err(DriverError::NotFound(vm.clone())),
@@ -329,6 +359,7 @@ impl FakeDriver {
             location: Some(self.home(name).display().to_string()),
             started_at: fake.started_at.filter(|_| runs),
             snapshots: fake.told_snapshots(),
+            crashed: fake.crashed,
             ..ObservedVm::new(name.clone(), fake.state)
         }
     }
@@ -347,6 +378,7 @@ fn new_vm(spec: &VmSpec, host: u16) -> FakeVm {
         before_trash: None,
         snapshots: Vec::new(),
         came_from: None,
+        crashed: false,
     }
 }
 
@@ -404,7 +436,7 @@ impl Driver for FakeDriver {
         let mut observed = self.observed(vm, &fake);
         if fake.state == VmState::Running {
             observed.usage = Some(VmUsage {
-                cpu_percent: Some(1.5),
+                cpu_percent: Some(self.cpu_percent(vm)),
                 memory_used: Some(ByteSize::bytes(fake.memory.as_u64() / 4)),
                 disk_used: Some(ByteSize::bytes(fake.disk.as_u64() / 5)),
                 load: Some([0.01, 0.05, 0.02]),

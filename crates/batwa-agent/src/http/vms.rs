@@ -8,13 +8,17 @@ use batwa_api::{
     list::Items,
     name::VmName,
     problem::{Problem, ProblemCode},
-    vm::Vm,
+    vm::{SettingsChange, Vm},
 };
 use futures_util::future::join_all;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{App, error::ApiResult, extract::PathOf};
+use super::{
+    App,
+    error::ApiResult,
+    extract::{JsonBody, PathOf},
+};
 
 /// How long a driver may take to list its images; its images are left out then.
 const IMAGES_DEADLINE: Duration = Duration::from_secs(5);
@@ -39,6 +43,21 @@ pub(crate) async fn get_vm(
     app.wait_for_first_word().await;
     app.inventory().look(&name, Duration::ZERO).await;
     Ok(Json(app.vm(&name)?))
+}
+
+/// Change what is done about a VM by itself: what is absent stays as it is, `null` switches off. Answers with the VM as
+/// it is shown from then on, also to those who watch.
+#[utoipa::path(
+    patch, path = "/api/v1/vms/{vm}", tag = "vms", params(("vm" = VmName, Path)), request_body = SettingsChange,
+    responses((status = 200, body = Vm), (status = 404, body = Problem), (status = 422, body = Problem))
+)]
+pub(crate) async fn change_settings(
+    State(app): State<App>,
+    PathOf(name): PathOf<VmName>,
+    JsonBody(change): JsonBody<SettingsChange>,
+) -> ApiResult<Json<Vm>> {
+    app.wait_for_first_word().await;
+    Ok(Json(app.upkeep().change(&name, &change).await?))
 }
 
 impl App {

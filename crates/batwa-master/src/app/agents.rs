@@ -8,7 +8,7 @@ use batwa_api::{
     agent::{Agent, UpdateAgent},
     id::AgentId,
     problem::FieldError,
-    vm::label_is_good,
+    vm::{LABELS_ARE, label_is_good},
 };
 
 pub(crate) use self::registration::RegisterAgent;
@@ -54,7 +54,7 @@ impl App {
         {
             errors.push(FieldError::new(
                 "labels",
-                "at most 64 labels; keys of 1 to 63 letters, digits and `._-/`, values of at most 255 printable characters",
+                LABELS_ARE,
             ));
         }
         if let Some(notes) = &update.notes

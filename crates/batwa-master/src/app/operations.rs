@@ -36,6 +36,7 @@ use crate::{
         contact::Contact,
         operations::{Heard, Sending},
         query::MAX_LIMIT,
+        row::About,
     },
     store::operations::{Accepted, Idempotency, NewOperation, OperationQuery},
 };
@@ -136,10 +137,7 @@ impl App {
             accepted => return self.accepted_before(accepted).await,
         }
         self.fleet().add_operation(operation.clone());
-        if let OperationRequest::Create { spec } = &ask.request {
-            self.fleet()
-                .put_labels(&ask.agent, &ask.vm, spec.labels.clone());
-        }
+        self.promise_about(caller, &ask);
         let id = operation.id;
         let record = Record {
             detail: Some(format!("operation {id}")),
@@ -177,6 +175,23 @@ impl App {
         }
         self.audit(caller, record).await?;
         self.operation(id).await
+    }
+
+    /// What is written about a VM that is to be made, for when its agent tells of it.
+    fn promise_about(&self, caller: &Caller, ask: &Ask) {
+        match &ask.request {
+            OperationRequest::Create { spec } => {
+                let about = About::labelled(spec.labels.clone(), caller.name.as_str());
+                self.fleet().put_about(&ask.agent, &ask.vm, about);
+            }
+            OperationRequest::Clone(options) => {
+                if let Some(row) = self.fleet().row(&ask.agent, &ask.vm) {
+                    let about = row.about.for_clone();
+                    self.fleet().put_about(&ask.agent, &options.name, about);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// The contact of an agent that is online.
@@ -270,11 +285,12 @@ impl App {
             }
             Err(error) => {
                 self.fleet().drop_operation(id);
-                if let OperationRequest::Create { .. } = request.request
-                    && self.fleet().vm(&contact.id, &request.vm).is_none()
-                {
-                    self.fleet()
-                        .put_labels(&contact.id, &request.vm, Default::default());
+                let made = match &request.request {
+                    OperationRequest::Create { .. } => Some(&request.vm),
+                    other => other.target(),
+                };
+                if let Some(made) = made {
+                    self.fleet().break_promise(&contact.id, made);
                 }
                 self.store().delete_operation(id).await?;
                 Err(agent_error(&contact.id, error))

@@ -10,7 +10,7 @@ use batwa_api::{
     agent::{AgentStatus, DriverKind},
     legacy::state_from_name,
     name::VmName,
-    vm::{Actions, Vm, VmState},
+    vm::{Actions, Vm, VmSettings, VmState},
 };
 
 use super::{
@@ -153,6 +153,8 @@ fn new_vm(name: VmName, state: VmState, listed: ListedByOld, now: Timestamp) -> 
         snapshots: Vec::new(),
         needs_stop: false,
         actions: Actions::default(),
+        settings: VmSettings::default(),
+        notices: Vec::new(),
         operations: Vec::new(),
     }
 }

@@ -12,7 +12,7 @@ use batwa_api::{
 };
 use serde_json::{Value, json};
 
-use super::wait;
+use super::{set, wait};
 use crate::{
     cli::{ActArgs, DeleteArgs, DismissArgs, Format, InfoArgs, LaunchArgs, LsArgs, StopArgs},
     client::{Client, VmRef},
@@ -125,6 +125,7 @@ fn describe(details: &VmDetails, now: Timestamp) -> String {
         }
     };
     fact("", vm.message.clone());
+    fact("Called", listed.display_name.clone());
     if let Some(since) = listed.missing_since {
         fact(
             "Missing",
@@ -186,7 +187,15 @@ fn describe(details: &VmDetails, now: Timestamp) -> String {
     fact("Created", vm.created_at.map(ago));
     fact("Started", vm.started_at.map(ago));
     for (key, value) in &listed.labels {
-        fact("Label", Some(format!("{key}={value}")));
+        let by = listed.label_sources.get(key);
+        let by = by.map_or_else(String::new, |account| format!(" (set by {account})"));
+        fact("Label", Some(format!("{key}={value}{by}")));
+    }
+    for (name, value) in set::settings_facts(vm, now) {
+        fact(name, Some(value));
+    }
+    for (n, line) in listed.notes.lines().enumerate() {
+        fact(if n == 0 { "Notes" } else { "" }, Some(line.to_owned()));
     }
     lines
         .into_iter()

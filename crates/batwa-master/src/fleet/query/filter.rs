@@ -128,7 +128,7 @@ impl State {
     fn find_word(&self, pattern: &Pattern) -> RoaringBitmap {
         let mut found =
             self.of_agents(|entry| entry.names().iter().any(|name| pattern.matches(name)));
-        for texts in [TextOf::Name, TextOf::Image, TextOf::Address, TextOf::Label] {
+        for texts in TextOf::ALL {
             found |= &*self.vms.find(texts, pattern);
         }
         if let Some((agent, name)) = pattern.of_agent_and_name() {

@@ -67,7 +67,7 @@ fn lab() -> State {
         let labels = labels
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        state.put_labels(&id(agent), &name(text), labels.collect());
+        state.put_about(&id(agent), &name(text), labels.collect::<Labels>().into());
     };
     label(&mut state, "lab-1", "web", &[("env", "prod"), ("old", "")]);
     label(&mut state, "lab-2", "web", &[("env", "prod")]);
@@ -252,7 +252,7 @@ prop_compose! {
             let (agent, name) = (id(agents[a]), vm.name.clone());
             state.put_vm(&agent, vm);
             let labels = (0..s).map(|l| (format!("k{l}"), format!("v{n}")));
-            state.put_labels(&agent, &name, labels.collect());
+            state.put_about(&agent, &name, labels.collect::<Labels>().into());
             if missing {
                 state.vm_gone(&agent, &name, crate::fleet::state::Gone::Unexplained, now());
             }

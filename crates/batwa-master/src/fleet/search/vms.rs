@@ -36,7 +36,7 @@ const FIELDS: [&str; 12] = [
 /// One thing that a search among VMs asks for; of several values one is enough.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum VmTest {
-    /// A word in `agent/name`, the machine's name, image, addresses or labels.
+    /// A word in `agent/name`, the machine's name, image, addresses, labels, or what people call it and wrote about it.
     Word(Pattern),
     /// The name.
     Name(Vec<Pattern>),
