@@ -164,6 +164,8 @@ pub(crate) struct VmIndex {
     missing: RoaringBitmap,
     missing_of: BTreeMap<AgentId, u64>,
     busy: RoaringBitmap,
+    protected: RoaringBitmap,
+    expiring: RoaringBitmap,
 }
 
 impl VmIndex {
@@ -241,6 +243,16 @@ impl VmIndex {
     /// VMs for which an operation runs or waits.
     pub(crate) fn busy(&self) -> &RoaringBitmap {
         &self.busy
+    }
+
+    /// VMs that can neither be deleted nor purged.
+    pub(crate) fn protected(&self) -> &RoaringBitmap {
+        &self.protected
+    }
+
+    /// VMs whose lifetime ends some day.
+    pub(crate) fn expiring(&self) -> &RoaringBitmap {
+        &self.expiring
     }
 
     /// VMs with a text like `pattern`.
@@ -345,6 +357,14 @@ impl VmIndex {
             &mut self.busy,
             now.is_some_and(|row| !row.vm.operations.is_empty()),
         );
+        put(
+            &mut self.protected,
+            now.is_some_and(|row| row.vm.settings.protected),
+        );
+        put(
+            &mut self.expiring,
+            now.is_some_and(|row| row.vm.settings.lifetime.is_some()),
+        );
         let is_missing = |row: Option<&Row>| row.is_some_and(|row| row.missing_since.is_some());
         if put(&mut self.missing, is_missing(now))
             && let Some(row) = now.or(before)
@@ -415,6 +435,11 @@ impl VmIndex {
             assert_eq!(self.by_agent[&row.agent][&row.vm.name], *slot);
             assert_eq!(self.missing.contains(*slot), row.missing_since.is_some());
             assert_eq!(self.busy.contains(*slot), !row.vm.operations.is_empty());
+            assert_eq!(self.protected.contains(*slot), row.vm.settings.protected);
+            assert_eq!(
+                self.expiring.contains(*slot),
+                row.vm.settings.lifetime.is_some()
+            );
         }
         let of = |wanted: &dyn Fn(&Row) -> bool| -> RoaringBitmap {
             rows.iter()

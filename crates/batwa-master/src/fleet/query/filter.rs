@@ -169,6 +169,8 @@ impl State {
         match is {
             Trait::Missing => self.vms.missing().clone(),
             Trait::Busy => self.vms.busy().clone(),
+            Trait::Protected => self.vms.protected().clone(),
+            Trait::Expiring => self.vms.expiring().clone(),
             Trait::Stale => {
                 let mut found = Gathered::default();
                 found.add_all(self.vms.missing());

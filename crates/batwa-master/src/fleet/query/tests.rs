@@ -220,6 +220,7 @@ fn word() -> impl Strategy<Value = String> {
         "memory>=1G",
         "is:stale",
         "is:missing",
+        "is:protected",
         "driver:fake",
         "10.0.0.1",
         "b",
@@ -249,6 +250,7 @@ prop_compose! {
             vm.image = Some(format!("image{s}"));
             vm.ipv4 = vec![format!("10.0.0.{n}")];
             vm.created_at = (n % 2 == 0).then(now);
+            vm.settings.protected = n % 3 == 0;
             let (agent, name) = (id(agents[a]), vm.name.clone());
             state.put_vm(&agent, vm);
             let labels = (0..s).map(|l| (format!("k{l}"), format!("v{n}")));
