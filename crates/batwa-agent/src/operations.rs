@@ -45,9 +45,7 @@ use self::{
     record::Record,
     settle::Pause,
 };
-use crate::{
-    config::Limits, driver::DriverError, upkeep::Upkeep, vms::Inventory, watch::Picture,
-};
+use crate::{config::Limits, driver::DriverError, upkeep::Upkeep, vms::Inventory, watch::Picture};
 
 /// All operations of this agent.
 #[derive(Debug)]

@@ -11,8 +11,8 @@
 //!            └── decide ◄── run ◄─────────┘ ──► Operations
 //! ```
 
-mod boot;
 mod book;
+mod boot;
 mod clock;
 mod decide;
 mod idle;

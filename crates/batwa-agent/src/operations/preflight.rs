@@ -8,8 +8,7 @@ use batwa_api::{
     operation::OperationRequest,
     problem::{FieldError, Problem, ProblemCode},
     vm::{
-        CloneOptions, MAX_SNAPSHOTS, SnapshotOptions, VmAction, VmSpec, VmState,
-        next_snapshot_name,
+        CloneOptions, MAX_SNAPSHOTS, SnapshotOptions, VmAction, VmSpec, VmState, next_snapshot_name,
     },
 };
 use tokio::time::timeout;

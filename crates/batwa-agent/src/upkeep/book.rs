@@ -87,7 +87,9 @@ impl Book {
         let mut kept = BTreeMap::new();
         for file in fs::read_dir(&pages)? {
             let path = file?.path();
-            if path.extension().is_some_and(|extension| extension == "json")
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "json")
                 && let Some(page) = read::<Page>(&path)?
             {
                 kept.insert(page.vm, page.kept);
@@ -168,10 +170,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     match serde_json::from_slice(&text) {
         Ok(value) => Ok(Some(value)),
         Err(error) => {
-            warn!(
-                "cannot read `{}`, put aside: {error}",
-                path.display()
-            );
+            warn!("cannot read `{}`, put aside: {error}", path.display());
             fs::rename(path, path.with_extension("unreadable"))?;
             Ok(None)
         }
@@ -228,8 +227,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let book = Book::open(dir.path()).unwrap();
         for name in ["web", ".hidden", "db"] {
-            let changed = book.change(&vm(name), |kept| kept.settings.protected = true);
-            changed.await.unwrap();
+            book.change(&vm(name), |kept| kept.settings.protected = true)
+                .await
+                .unwrap();
         }
         book.change(&vm("db"), |kept| *kept = Kept::default())
             .await
@@ -259,8 +259,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let book = Book::open(dir.path()).unwrap();
         let long = vm(&"x".repeat(255));
-        let changed = book.change(&long, |kept| kept.settings.protected = true);
-        assert!(changed.await.is_err(), "no file can be called so");
+        let changed = book
+            .change(&long, |kept| kept.settings.protected = true)
+            .await;
+        assert!(changed.is_err(), "no file can be called so");
         assert_eq!(book.get(&long), Kept::default());
     }
 }

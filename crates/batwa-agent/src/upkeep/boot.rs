@@ -108,7 +108,11 @@ mod tests {
         assert!(begin("one").pending.is_empty());
         let mut two = begin("two");
         assert_eq!(two.pending.len(), 2);
-        assert_eq!(begin("two"), two, "with the same operations, after kill -9 too");
+        assert_eq!(
+            begin("two"),
+            two,
+            "with the same operations, after kill -9 too"
+        );
         two.pending.remove(&vm("web"));
         file.save(&two).unwrap();
         assert_eq!(begin("two"), two);
@@ -130,7 +134,11 @@ mod tests {
         assert_eq!(names(&waiting, &[], 0), ["db"]);
         assert_eq!(names(&waiting, &[], 60), ["cache", "db"]);
         let only_web = BTreeMap::from([(vm("web"), autostart(2, 0))]);
-        assert_eq!(names(&only_web, &[1], 90), [""; 0], "the database is not up yet");
+        assert_eq!(
+            names(&only_web, &[1], 90),
+            [""; 0],
+            "the database is not up yet"
+        );
         assert_eq!(names(&only_web, &[], 90), ["web"]);
         assert_eq!(names(&BTreeMap::new(), &[], 90), [""; 0]);
     }

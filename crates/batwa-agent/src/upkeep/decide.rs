@@ -261,8 +261,8 @@ fn crash(kept: &mut Kept, sight: &Sight, told: &mut Vec<Notice>) -> Due {
         VmState::Running => {
             crashes.pending = false;
             let since = crashes.last.max(sight.started_at);
-            let runs_well = since
-                .is_none_or(|since| after(since, RestartPolicy::FORGIVEN_AFTER) <= sight.now);
+            let runs_well =
+                since.is_none_or(|since| after(since, RestartPolicy::FORGIVEN_AFTER) <= sight.now);
             // One that was given up was started by somebody, who has looked.
             if runs_well || crashes.count > RestartPolicy::TRIES {
                 crashes.count = 0;

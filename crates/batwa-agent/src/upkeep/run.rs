@@ -10,16 +10,16 @@ use batwa_api::{
     id::OperationId,
     name::VmName,
     operation::{Operation, OperationRequest, OperationState, StartOperation},
-    vm::{AgentReason, Vm, VmState},
+    vm::{AgentReason, IdleStop, Vm, VmState},
 };
-use futures_util::{StreamExt, stream};
+use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
     Upkeep,
-    boot::{self, Boot, BootFile},
     book::Asked,
+    boot::{self, Boot, BootFile},
     decide::{self, Ended, Sight, take_end},
     idle::{Idle, does_nothing},
 };
@@ -222,29 +222,33 @@ impl Task {
             .into_iter()
             .filter_map(|(vm, kept)| Some((vm, kept.settings.idle_stop?)))
             .collect();
-        let upkeep = &self.upkeep;
-        let inside = &self.inside;
-        let looks = stream::iter(&wanted)
-            .map(|(vm, wanted)| async move {
-                let runs = |vm: &Vm| vm.state == VmState::Running && vm.operations.is_empty();
-                if upkeep.picture.vm(vm).is_some_and(|vm| runs(&vm)) {
-                    upkeep.inventory.look(vm, MEASURE_DEADLINE).await;
-                }
-                let seen = upkeep.picture.vm(vm).filter(runs);
-                let nobody = !inside.is_visited(vm) && !upkeep.picture.has_terminal(vm);
-                let idle = seen.is_some_and(|vm| {
-                    nobody && does_nothing(vm.usage.as_ref(), vm.cpus, *wanted)
-                });
-                (vm, idle)
-            })
-            .buffer_unordered(MEASURES_AT_ONCE)
-            .collect::<Vec<_>>()
-            .await;
-        for (vm, idle) in looks {
-            self.idle.take(vm, idle, now);
+        for some in wanted.chunks(MEASURES_AT_ONCE) {
+            let looks: Vec<_> = some
+                .iter()
+                .map(|(vm, wanted)| self.measure_one(vm, *wanted))
+                .collect();
+            let measured = join_all(looks).await;
+            for ((vm, _), idle) in some.iter().zip(measured) {
+                self.idle.take(vm, idle, now);
+            }
         }
         self.idle
             .keep_only(|vm| wanted.iter().any(|(name, _)| name == vm));
+    }
+
+    /// Whether a VM does nothing now.
+    async fn measure_one(&self, vm: &VmName, wanted: IdleStop) -> bool {
+        let Upkeep {
+            picture, inventory, ..
+        } = &*self.upkeep;
+        let runs = |vm: &Vm| vm.state == VmState::Running && vm.operations.is_empty();
+        if !picture.vm(vm).is_some_and(|vm| runs(&vm)) {
+            return false;
+        }
+        inventory.look(vm, MEASURE_DEADLINE).await;
+        let somebody = self.inside.is_visited(vm) || picture.has_terminal(vm);
+        let seen = picture.vm(vm).filter(runs);
+        seen.is_some_and(|vm| !somebody && does_nothing(vm.usage.as_ref(), vm.cpus, wanted))
     }
 
     /// Starts the VMs whose turn has come after the machine's boot.
@@ -259,7 +263,11 @@ impl Task {
         let since_boot = self.upkeep.clock.since_boot();
         let mut waiting = BTreeMap::new();
         let mut coming = BTreeSet::new();
-        let pending: Vec<_> = boot.pending.iter().map(|(vm, id)| (vm.clone(), *id)).collect();
+        let pending: Vec<_> = boot
+            .pending
+            .iter()
+            .map(|(vm, id)| (vm.clone(), *id))
+            .collect();
         for (name, id) in pending {
             let autostart = self.upkeep.book.get(&name).settings.autostart;
             let (Some(autostart), Some(stand)) = (autostart, self.stand(&name, id, since_boot))
@@ -310,7 +318,9 @@ impl Task {
             Ok(boot) => Some(boot),
             Err(error) => {
                 if !std::mem::replace(&mut self.disk_is_full, true) {
-                    warn!("cannot start VMs after the boot, as that cannot be written down: {error}");
+                    warn!(
+                        "cannot start VMs after the boot, as that cannot be written down: {error}"
+                    );
                 }
                 None
             }
@@ -364,11 +374,9 @@ fn ended(operation: &Operation) -> Option<Ended> {
         OperationState::Queued | OperationState::Running => return None,
         OperationState::Succeeded => Ended::Well,
         OperationState::Cancelled => Ended::Cancelled,
-        OperationState::Failed => Ended::Badly(
-            operation
-                .error
-                .as_ref()
-                .map_or_else(|| "no reason known".to_owned(), |error| error.detail.clone()),
-        ),
+        OperationState::Failed => Ended::Badly(operation.error.as_ref().map_or_else(
+            || "no reason known".to_owned(),
+            |error| error.detail.clone(),
+        )),
     })
 }

@@ -323,7 +323,12 @@ mod tests {
         let vms = [ObservedVm::new(name("a"), VmState::Running)];
         let show = |at, busy: &BTreeMap<VmName, Busy>, before: &BTreeMap<VmName, Vm>| {
             let vms = seen(&vms, at);
-            list(&[source(DriverKind::Fake, &vms)], busy, &BTreeMap::new(), before)
+            list(
+                &[source(DriverKind::Fake, &vms)],
+                busy,
+                &BTreeMap::new(),
+                before,
+            )
         };
         let first = show(early, &BTreeMap::new(), &BTreeMap::new());
         let second = show(late, &BTreeMap::new(), &first);

@@ -117,11 +117,7 @@ impl VmAction {
             .all(|state| self.refusal_of_state(state, capabilities).is_some())
     }
 
-    fn refusal_of_state(
-        self,
-        state: VmState,
-        capabilities: &Capabilities,
-    ) -> Option<&'static str> {
+    fn refusal_of_state(self, state: VmState, capabilities: &Capabilities) -> Option<&'static str> {
         use VmState::{
             Creating, Deleted, Error, Restarting, Running, Starting, Stopped, Stopping, Suspended,
             Suspending, Unknown,
@@ -292,7 +288,11 @@ mod tests {
                 assert_eq!(after, expected, "{action} {state}");
             }
         }
-        assert!(VmAction::ALL.into_iter().all(|action| !action.is_unsupported(&capabilities)));
+        assert!(
+            VmAction::ALL
+                .into_iter()
+                .all(|action| !action.is_unsupported(&capabilities))
+        );
         let bare = Capabilities::default();
         assert!(VmAction::Delete.is_unsupported(&bare) && !VmAction::Purge.is_unsupported(&bare));
     }

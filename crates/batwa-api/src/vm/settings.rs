@@ -192,7 +192,10 @@ impl SettingsChange {
         if let Some(Some(lifetime)) = self.lifetime
             && !(LifetimeWanted::LEAST_S..=LifetimeWanted::MOST_S).contains(&lifetime.after_s)
         {
-            refuse("lifetime", "a lifetime is 60 s at least and ten years at most");
+            refuse(
+                "lifetime",
+                "a lifetime is 60 s at least and ten years at most",
+            );
         }
         if let Some(Some(idle)) = self.idle_stop
             && (!(300..=30 * 24 * 60 * 60).contains(&idle.after_s)
@@ -400,9 +403,20 @@ mod tests {
         ] {
             assert_eq!(fields(good, &none, &all), [""; 0], "{good:?}");
         }
-        assert_eq!(fields(lifetime(59, LifetimeEnd::Stop), &none, &all), ["settings.lifetime"]);
-        assert_eq!(fields(lifetime(u64::MAX, LifetimeEnd::Stop), &none, &all), ["settings.lifetime"]);
-        for wrong in [idle(299, 5), idle(300, 0), idle(300, 101), idle(u64::MAX, 5)] {
+        assert_eq!(
+            fields(lifetime(59, LifetimeEnd::Stop), &none, &all),
+            ["settings.lifetime"]
+        );
+        assert_eq!(
+            fields(lifetime(u64::MAX, LifetimeEnd::Stop), &none, &all),
+            ["settings.lifetime"]
+        );
+        for wrong in [
+            idle(299, 5),
+            idle(300, 0),
+            idle(300, 101),
+            idle(u64::MAX, 5),
+        ] {
             assert_eq!(fields(wrong, &none, &all), ["settings.idle_stop"]);
         }
         for wrong in [autostart(10_000, 0), autostart(0, 3601)] {

@@ -52,10 +52,7 @@ impl App {
         if let Some(labels) = &update.labels
             && (labels.len() > 64 || !labels.iter().all(|(key, value)| label_is_good(key, value)))
         {
-            errors.push(FieldError::new(
-                "labels",
-                LABELS_ARE,
-            ));
+            errors.push(FieldError::new("labels", LABELS_ARE));
         }
         if let Some(notes) = &update.notes
             && (notes.chars().count() > MAX_NOTES

@@ -10,9 +10,7 @@ use std::{
     time::Duration,
 };
 
-use batwa_api::{
-    Timestamp, id::AgentId, operation::Operation, tunnel::Refused, user::AuditEntry,
-};
+use batwa_api::{Timestamp, id::AgentId, operation::Operation, tunnel::Refused, user::AuditEntry};
 use tokio::time::Instant;
 
 use super::{

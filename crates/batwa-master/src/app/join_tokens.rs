@@ -58,10 +58,7 @@ impl App {
                 .iter()
                 .all(|(key, value)| label_is_good(key, value))
         {
-            errors.push(FieldError::new(
-                "labels",
-                LABELS_ARE,
-            ));
+            errors.push(FieldError::new("labels", LABELS_ARE));
         }
         if !errors.is_empty() {
             return Err(Error::Invalid(errors));

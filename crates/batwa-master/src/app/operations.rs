@@ -181,7 +181,7 @@ impl App {
     fn promise_about(&self, caller: &Caller, ask: &Ask) {
         match &ask.request {
             OperationRequest::Create { spec } => {
-                let about = About::labelled(spec.labels.clone(), caller.name.as_str());
+                let about = About::labelled(spec.labels.clone(), &caller.name);
                 self.fleet().put_about(&ask.agent, &ask.vm, about);
             }
             OperationRequest::Clone(options) => {

@@ -67,9 +67,7 @@ impl Fleet {
 
     /// Whether a VM with this name is being made.
     pub(crate) fn is_being_created(&self, agent: &AgentId, vm: &VmName) -> bool {
-        self.any_unfinished(|operation| {
-            operation.agent_id == *agent && made(operation) == Some(vm)
-        })
+        self.any_unfinished(|operation| operation.agent_id == *agent && made(operation) == Some(vm))
     }
 
     /// The VMs of an agent whose end an operation explains: one that is under way, or of those that the agent tells of.
@@ -173,7 +171,10 @@ impl Fleet {
             }
             None => {
                 // Nobody here asked for it, so that this is the first that is heard of it.
-                let by_itself = operation.requested_by.as_deref().and_then(AgentReason::parse);
+                let by_itself = operation
+                    .requested_by
+                    .as_deref()
+                    .and_then(AgentReason::parse);
                 let finished = operation.state.is_finished();
                 if finished && heard == Heard::InSnapshot && by_itself.is_none() {
                     return;

@@ -399,12 +399,7 @@ impl State {
     }
 
     /// Takes what people wrote about a VM that is there, or promises it to one that is about to be made.
-    pub(crate) fn put_about(
-        &mut self,
-        id: &AgentId,
-        name: &VmName,
-        about: About,
-    ) -> Option<Event> {
+    pub(crate) fn put_about(&mut self, id: &AgentId, name: &VmName, about: About) -> Option<Event> {
         match self.vms.get(id, name) {
             Some(row) if row.missing_since.is_none() => {
                 let row = Row {
@@ -454,11 +449,9 @@ impl State {
             Some(entry) => entry.why_stale(&row.vm),
         };
         let actions = match (stale, entry) {
-            (None, Some(entry)) => Actions::of(
-                row.vm.state,
-                &entry.capabilities(&row.vm),
-                &row.vm.settings,
-            ),
+            (None, Some(entry)) => {
+                Actions::of(row.vm.state, &entry.capabilities(&row.vm), &row.vm.settings)
+            }
             (reason, _) => Actions::none_because(reason.unwrap_or("the machine is gone")),
         };
         ListedVm {

@@ -56,7 +56,12 @@ pub(crate) struct AboutArgs {
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = crate::config::label, group = "what")]
     pub(crate) labels: Vec<(String, String)>,
     /// A label to take away; may be given again
-    #[arg(long = "remove-label", visible_alias = "unlabel", value_name = "KEY", group = "what")]
+    #[arg(
+        long = "remove-label",
+        visible_alias = "unlabel",
+        value_name = "KEY",
+        group = "what"
+    )]
     pub(crate) remove_labels: Vec<String>,
 }
 
@@ -86,7 +91,12 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_name = "DURATION", group = "what")]
     pub(crate) idle_stop: Option<OrOff<DurationArg>>,
     /// Below which share of its processors it does nothing, in per cent
-    #[arg(long, value_name = "PERCENT", default_value_t = 5, requires = "idle_stop")]
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        default_value_t = 5,
+        requires = "idle_stop"
+    )]
     pub(crate) idle_below: u32,
 }
 

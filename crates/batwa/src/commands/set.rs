@@ -57,7 +57,10 @@ async fn post(
 }
 
 fn about(args: AboutArgs, settings: SettingsChange) -> UpdateVm {
-    let set = args.labels.into_iter().map(|(key, value)| (key, Some(value)));
+    let set = args
+        .labels
+        .into_iter()
+        .map(|(key, value)| (key, Some(value)));
     let removed = args.remove_labels.into_iter().map(|key| (key, None));
     UpdateVm {
         display_name: args.display_name,

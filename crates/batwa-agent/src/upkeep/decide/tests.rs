@@ -90,19 +90,35 @@ fn a_lifetime_warns_then_stops_and_is_over() {
     ));
     let mut kept = over.kept;
     take_end(&mut kept, AgentReason::Lifetime, Ended::Well, at(101));
-    assert_eq!(kept, Kept::default(), "whoever starts it again keeps it");
+    assert_eq!(
+        kept.settings.lifetime, None,
+        "whoever starts it again keeps it"
+    );
 }
 
 #[test]
 fn a_lifetime_that_ends_while_nothing_runs_is_over_without_a_word() {
     for state in [VmState::Stopped, VmState::Suspended, VmState::Deleted] {
         let verdict = decide(&lifetime(LifetimeEnd::Stop), &sight(state, 100));
-        assert_eq!((verdict.due, verdict.kept), (None, Kept::default()), "{state}");
+        assert_eq!(
+            (verdict.due, verdict.kept),
+            (None, Kept::default()),
+            "{state}"
+        );
     }
-    let deleted = decide(&lifetime(LifetimeEnd::Delete), &sight(VmState::Deleted, 100));
-    assert_eq!((deleted.due, deleted.kept), (None, Kept::default()));
-    let stopped = decide(&lifetime(LifetimeEnd::Delete), &sight(VmState::Stopped, 100));
-    assert_eq!(stopped.due, Some((AgentReason::Lifetime, OperationRequest::Delete)));
+    let deleted = decide(
+        &lifetime(LifetimeEnd::Delete),
+        &sight(VmState::Deleted, 100),
+    );
+    assert_eq!((deleted.due, deleted.kept.settings.lifetime), (None, None));
+    let stopped = decide(
+        &lifetime(LifetimeEnd::Delete),
+        &sight(VmState::Stopped, 100),
+    );
+    assert_eq!(
+        stopped.due,
+        Some((AgentReason::Lifetime, OperationRequest::Delete))
+    );
 }
 
 #[test]
@@ -152,8 +168,14 @@ fn a_vm_that_keeps_crashing_is_started_after_longer_pauses_and_then_given_up() {
     let mut now = 0;
     for (crash, pause) in (1..).zip([10, 20, 40, 80, 160]) {
         let seen = crashed(&kept, now);
-        assert_eq!((reason(&seen), kinds(&seen)), (None, vec![NoticeKind::Crashed]));
-        assert_eq!((seen.kept.crashes.count, seen.notices[0].at), (crash, at(now + pause)));
+        assert_eq!(
+            (reason(&seen), kinds(&seen)),
+            (None, vec![NoticeKind::Crashed])
+        );
+        assert_eq!(
+            (seen.kept.crashes.count, seen.notices[0].at),
+            (crash, at(now + pause))
+        );
         assert_eq!(reason(&crashed(&seen.kept, now + pause - 1)), None);
         let due = crashed(&seen.kept, now + pause);
         assert_eq!(due.due, Some((AgentReason::Crash, OperationRequest::Start)));
@@ -168,7 +190,10 @@ fn a_vm_that_keeps_crashing_is_started_after_longer_pauses_and_then_given_up() {
     // Somebody looks, and starts it: it has all its tries again.
     let started = decide(&given_up.kept, &sight(VmState::Running, now + 60));
     assert_eq!(started.kept.crashes.count, 0);
-    assert_eq!(kinds(&crashed(&started.kept, now + 90)), [NoticeKind::Crashed]);
+    assert_eq!(
+        kinds(&crashed(&started.kept, now + 90)),
+        [NoticeKind::Crashed]
+    );
 }
 
 #[test]
@@ -192,7 +217,11 @@ fn a_vm_that_was_stopped_or_thrown_away_is_not_started() {
     }
     let mut cancelled = pending;
     take_end(&mut cancelled, AgentReason::Crash, Ended::Cancelled, at(11));
-    assert_eq!(crashed(&cancelled, 1000).due, None, "somebody does not want it");
+    assert_eq!(
+        crashed(&cancelled, 1000).due,
+        None,
+        "somebody does not want it"
+    );
 }
 
 #[test]
@@ -226,9 +255,16 @@ fn a_vm_that_does_nothing_is_told_of_in_time_and_stopped() {
     assert!(idle(VmState::Running, 299).notices.is_empty());
     let told = idle(VmState::Running, 400);
     assert_eq!((reason(&told), told.notices[0].at), (None, at(200)));
-    assert_eq!(reason(&idle(VmState::Running, 600)), Some(AgentReason::Idle));
+    assert_eq!(
+        reason(&idle(VmState::Running, 600)),
+        Some(AgentReason::Idle)
+    );
     assert_eq!(reason(&idle(VmState::Stopped, 600)), None);
-    assert_eq!(decide(&kept, &sight(VmState::Running, 0)).due, None, "not known");
+    assert_eq!(
+        decide(&kept, &sight(VmState::Running, 0)).due,
+        None,
+        "not known"
+    );
 }
 
 #[test]
@@ -241,7 +277,10 @@ fn the_trash_is_emptied_of_what_has_lain_there_and_is_not_protected() {
         decide(kept, &seen)
     };
     let first = lies(&Kept::default(), 0);
-    assert_eq!((reason(&first), kinds(&first)), (None, vec![NoticeKind::Purges]));
+    assert_eq!(
+        (reason(&first), kinds(&first)),
+        (None, vec![NoticeKind::Purges])
+    );
     assert_eq!(reason(&lies(&first.kept, 99)), None);
     let due = lies(&first.kept, 100);
     assert_eq!(due.due, Some((AgentReason::Trash, OperationRequest::Purge)));
@@ -260,24 +299,55 @@ fn some_kept() -> impl Strategy<Value = Kept> {
         proptest::option::of((0_i64..200, any::<bool>())),
         proptest::option::of(300_u64..900),
     );
-    let crashes = (0_u32..8, proptest::option::of(0_i64..200), any::<[bool; 2]>());
-    let rest = (any::<bool>(), proptest::option::of(0_i64..200), proptest::option::of(0_u32..5));
+    let crashes = (
+        0_u32..8,
+        proptest::option::of(0_i64..200),
+        any::<[bool; 2]>(),
+    );
+    let rest = (
+        any::<bool>(),
+        proptest::option::of(0_i64..200),
+        proptest::option::of(0_u32..5),
+    );
     (settings, crashes, rest).prop_map(
-        |((protected, restarts, ends, idle), (count, last, [noted, pending]), (asked, trashed, failed))| Kept {
+        |(
+            (protected, restarts, ends, idle),
+            (count, last, [noted, pending]),
+            (asked, trashed, failed),
+        )| Kept {
             settings: VmSettings {
                 protected,
-                restart: if restarts { RestartPolicy::OnCrash } else { RestartPolicy::Never },
+                restart: if restarts {
+                    RestartPolicy::OnCrash
+                } else {
+                    RestartPolicy::Never
+                },
                 lifetime: ends.map(|(ends, delete)| Lifetime {
                     ends_at: at(ends),
                     warns_at: at(ends / 2),
-                    end: if delete && !protected { LifetimeEnd::Delete } else { LifetimeEnd::Stop },
+                    end: if delete && !protected {
+                        LifetimeEnd::Delete
+                    } else {
+                        LifetimeEnd::Stop
+                    },
                 }),
-                idle_stop: idle.map(|after_s| IdleStop { after_s, below_percent: 5 }),
+                idle_stop: idle.map(|after_s| IdleStop {
+                    after_s,
+                    below_percent: 5,
+                }),
                 autostart: None,
                 revision: 0,
             },
-            crashes: Crashes { count, last: last.map(at), noted, pending },
-            asked: asked.then(|| Asked { reason: AgentReason::Idle, id: OperationId::new() }),
+            crashes: Crashes {
+                count,
+                last: last.map(at),
+                noted,
+                pending,
+            },
+            asked: asked.then(|| Asked {
+                reason: AgentReason::Idle,
+                id: OperationId::new(),
+            }),
             trashed_at: trashed.map(at),
             failed: failed.map(|tries| Failed {
                 reason: AgentReason::Lifetime,

@@ -41,7 +41,9 @@ impl App {
             let entry = state.agents.get(&vm.agent);
             (
                 entry.is_some_and(|entry| entry.legacy),
-                entry.map(|entry| entry.capabilities(&found.vm)).unwrap_or_default(),
+                entry
+                    .map(|entry| entry.capabilities(&found.vm))
+                    .unwrap_or_default(),
             )
         });
         let change = update.settings.filter(|change| !change.is_empty());
@@ -104,7 +106,7 @@ impl App {
         vm: &VmRef,
         update: &UpdateVm,
     ) -> Result<(), Error> {
-        let change = |about: &mut About| apply(about, update, caller.name.as_str());
+        let change = |about: &mut About| apply(about, update, &caller.name);
         let Some(row) = self.fleet().row(&vm.agent, &vm.name) else {
             return Ok(());
         };
@@ -206,8 +208,16 @@ mod tests {
                 .collect(),
             ..UpdateVm::default()
         };
-        apply(&mut about, &update(&[("env", Some("test")), ("team", Some("a"))]), "ann");
-        apply(&mut about, &update(&[("env", Some("prod")), ("team", Some("a"))]), "bob");
+        apply(
+            &mut about,
+            &update(&[("env", Some("test")), ("team", Some("a"))]),
+            "ann",
+        );
+        apply(
+            &mut about,
+            &update(&[("env", Some("prod")), ("team", Some("a"))]),
+            "bob",
+        );
         let by = |key: &str| about.label_sources.get(key).map(String::as_str);
         assert_eq!((by("env"), by("team")), (Some("bob"), Some("ann")));
         apply(&mut about, &update(&[("env", None)]), "ann");
@@ -219,7 +229,11 @@ mod tests {
         let update = UpdateVm {
             display_name: Some("Shop".to_owned()),
             notes: Some("the password is 1234".to_owned()),
-            labels: [("env".to_owned(), Some("prod".to_owned())), ("old".to_owned(), None)].into(),
+            labels: [
+                ("env".to_owned(), Some("prod".to_owned())),
+                ("old".to_owned(), None),
+            ]
+            .into(),
             settings: Some(SettingsChange {
                 protected: Some(true),
                 lifetime: Some(None),

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fleet::{
+    row::Labels,
     search,
     state::tests::{id, name, now, state_with, vm},
 };

@@ -201,7 +201,11 @@ mod tests {
             ("cpus:many", 6, "a number"),
             ("name>a", 6, "cannot be compared"),
             ("label:a=b label:ü", 17, "can be no label"),
-            ("is:happy", 4, "one of stale, missing, busy, protected, expiring"),
+            (
+                "is:happy",
+                4,
+                "one of stale, missing, busy, protected, expiring",
+            ),
         ] {
             let error = parse(text).unwrap_err();
             assert_eq!(error.at, at, "{text}: {error}");

@@ -1,7 +1,8 @@
-use batwa_api::agent::DriverKind;
+use batwa_api::{agent::DriverKind, vm::VmSettings};
 use proptest::prelude::*;
 
 use super::*;
+use crate::fleet::row::Labels;
 
 pub(crate) fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
@@ -221,7 +222,10 @@ fn a_vm_made_under_the_name_of_a_missing_one_has_the_labels_it_was_made_with() {
     state.put_about(&id("a"), &name("web"), labelled("new", "2"));
     state.put_vm(&id("a"), vm("web", VmState::Creating));
     let row = state.vms.get(&id("a"), &name("web")).unwrap();
-    assert_eq!(row.about.labels, [("new".to_owned(), "2".to_owned())].into());
+    assert_eq!(
+        row.about.labels,
+        [("new".to_owned(), "2".to_owned())].into()
+    );
 }
 
 #[test]

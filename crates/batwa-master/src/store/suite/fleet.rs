@@ -16,7 +16,7 @@ use super::now;
 use crate::{
     fleet::{
         record::{AgentRecord, AgentSecret, PendingAgent},
-        row::Row,
+        row::{About, Row},
         state::tests::{id, info, name, vm},
     },
     store::{
