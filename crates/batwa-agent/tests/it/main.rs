@@ -28,3 +28,4 @@ mod operations;
 mod registration;
 mod stand_in;
 mod terminals;
+mod upkeep;
