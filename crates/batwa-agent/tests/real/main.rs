@@ -23,3 +23,4 @@ mod lab;
 mod lifecycle;
 mod snapshots;
 mod terminal;
+mod upkeep;
