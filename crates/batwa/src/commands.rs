@@ -4,11 +4,12 @@ mod admin;
 mod completions;
 mod doctor;
 mod health;
+mod images;
 mod inside;
 mod join_tokens;
-mod lists;
 mod machines;
 mod membership;
+mod operations;
 mod roles;
 mod set;
 mod simulate;
@@ -62,8 +63,8 @@ pub(crate) async fn run(task: Task) -> Result<u8, Failure> {
         Task::Dismiss(args) => vms::dismiss(args).await,
         Task::Agents(args) => machines::agents(args).await,
         Task::JoinToken(task) => join_tokens::run(task).await,
-        Task::Operations(args) => lists::operations(args).await,
-        Task::Images(args) => lists::images(args).await,
+        Task::Operations(args) => operations::run(args).await,
+        Task::Images(args) => images::run(args).await,
         Task::Transfer(args) => inside::transfer(args).await,
         Task::Forward(args) => inside::forward(args).await,
         Task::Proxy(args) => inside::proxy(args).await,

@@ -1,53 +1,23 @@
-//! `images`, `operations`.
+//! `operations`.
 
 use batwa_api::{
     Timestamp,
     id::OperationId,
-    image::ListedImage,
+    list::Items,
     operation::{LogLine, Operation},
 };
 use serde_json::json;
 
 use super::wait;
 use crate::{
-    cli::{Format, ImagesArgs, OperationsArgs, OperationsTask},
+    cli::{Format, OperationsArgs, OperationsTask},
     client::Client,
     failure::Failure,
     output::{self, Table, age, plain, print_json, say},
 };
 
-/// `batwa images`
-pub(crate) async fn images(args: ImagesArgs) -> Result<(), Failure> {
-    let client = Client::new(args.read.master)?;
-    let query: Vec<_> = args.agent.iter().map(|id| ("agent", id.as_str())).collect();
-    let value = client.get(&["images"], &query).await?;
-    if args.read.format == Format::Json {
-        return print_json(&value);
-    }
-    let images: batwa_api::list::Items<ListedImage> = client.read(value)?;
-    let mut table = Table::new(&[
-        "IMAGE", "ALIASES", "MACHINE", "DRIVER", "DOWNLOAD", "TITLE", "ORIGIN",
-    ]);
-    for ListedImage { agent_id, image } in images.items {
-        table.row([
-            image.name,
-            image.aliases.join(", "),
-            agent_id.to_string(),
-            image.driver.to_string(),
-            match (image.cached, image.download_size) {
-                (true, _) => "none: it is here".to_owned(),
-                (false, Some(size)) => size.to_string(),
-                (false, None) => String::new(),
-            },
-            image.title,
-            image.origin,
-        ]);
-    }
-    output::print(&table.render())
-}
-
 /// `batwa operations`
-pub(crate) async fn operations(args: OperationsArgs) -> Result<(), Failure> {
+pub(crate) async fn run(args: OperationsArgs) -> Result<(), Failure> {
     match args.task {
         None => list_operations(args).await,
         Some(OperationsTask::Info { id, read }) => {
@@ -65,7 +35,7 @@ pub(crate) async fn operations(args: OperationsArgs) -> Result<(), Failure> {
             if read.format == Format::Json {
                 return print_json(&value);
             }
-            let log: batwa_api::list::Items<LogLine> = client.read(value)?;
+            let log: Items<LogLine> = client.read(value)?;
             let lines: String = log
                 .items
                 .iter()
