@@ -25,7 +25,7 @@ use batwa_api::{
     name::VmName,
     operation::{OperationKind, OperationRequest},
     problem::{FieldError, Problem, ProblemCode},
-    vm::{RestartPolicy, SettingsChange, Vm},
+    vm::{AgentReason, RestartPolicy, SettingsChange, Vm},
 };
 use tokio::sync::Notify;
 use tracing::warn;
@@ -63,10 +63,7 @@ impl Upkeep {
         clock: Clock,
         trash_kept: Option<Duration>,
     ) -> std::io::Result<Self> {
-        let book = Book::open(&state_dir.join("upkeep"))?;
-        for (vm, settings) in book.settings() {
-            inventory.show_settings(&vm, settings);
-        }
+        let book = Book::open(&state_dir.join("upkeep"), Arc::clone(&inventory))?;
         Ok(Self {
             picture,
             inventory,
@@ -108,13 +105,12 @@ impl Upkeep {
                 if errors.is_empty() {
                     take(kept, change, crashed, now);
                 }
-                kept.settings
             })
             .await;
         if !errors.is_empty() {
             return Err(Problem::invalid_fields(errors));
         }
-        let settings = written.map_err(|error| {
+        written.map_err(|error| {
             Problem::new(
                 ProblemCode::Internal,
                 format!(
@@ -122,7 +118,6 @@ impl Upkeep {
                 ),
             )
         })?;
-        self.inventory.show_settings(name, settings);
         self.wake.notify_one();
         self.picture.vm(name).ok_or_else(no_such_vm)
     }
@@ -158,12 +153,9 @@ impl Upkeep {
     }
 
     async fn set(&self, vm: &VmName, kept: Kept) {
-        let settings = kept.settings;
         if let Err(error) = self.book.change(vm, |before| *before = kept).await {
             warn!(vm.name = %vm, "cannot write the settings of VM `{vm}` down: {error}");
-            return;
         }
-        self.inventory.show_settings(vm, settings);
     }
 }
 
@@ -180,7 +172,20 @@ fn take(kept: &mut Kept, change: &SettingsChange, crashed: bool, now: Timestamp)
             RestartPolicy::Never => Crashes::default(),
         };
     }
-    if change.lifetime.is_some() || change.idle_stop.is_some() || change.restart.is_some() {
+    // What was begun for the wish of before says nothing of this one.
+    let anew = |reason| match reason {
+        AgentReason::Lifetime => change.lifetime.is_some(),
+        AgentReason::Crash => change.restart.is_some(),
+        AgentReason::Idle => change.idle_stop.is_some(),
+        AgentReason::Autostart => change.autostart.is_some(),
+        AgentReason::Trash => false,
+    };
+    kept.asked = kept.asked.filter(|asked| !anew(asked.reason));
+    if kept
+        .failed
+        .as_ref()
+        .is_some_and(|failed| anew(failed.reason))
+    {
         kept.failed = None;
     }
 }

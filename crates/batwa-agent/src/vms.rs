@@ -588,6 +588,20 @@ impl Inventory {
         self.show(name, |shown| shown.notices = notices);
     }
 
+    /// Takes the notices of all VMs but these away.
+    pub(crate) fn keep_notices_of(&self, names: &BTreeSet<VmName>) {
+        let others: Vec<VmName> = {
+            let state = self.state();
+            let told = state.shown.iter();
+            told.filter(|(name, shown)| !shown.notices.is_empty() && !names.contains(*name))
+                .map(|(name, _)| name.clone())
+                .collect()
+        };
+        for name in others {
+            self.show_notices(&name, Vec::new());
+        }
+    }
+
     fn show(&self, name: &VmName, change: impl FnOnce(&mut Shown)) {
         let mut state = self.state();
         let before = state.shown.get(name).cloned().unwrap_or_default();

@@ -7,7 +7,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use batwa_api::{
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tracing::warn;
 
 use super::decide::Crashes;
+use crate::vms::Inventory;
 
 /// What is kept of one VM.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -71,17 +72,20 @@ struct Page {
 #[derive(Debug)]
 pub(crate) struct Book {
     folder: PathBuf,
+    /// Where settings are shown.
+    inventory: Arc<Inventory>,
     kept: Mutex<BTreeMap<VmName, Kept>>,
-    /// Held while something is changed: what is read was written by the one before.
+    /// Held while something is changed and shown: what is read was written by the one before, and what is shown is the
+    /// last.
     changing: tokio::sync::Mutex<()>,
 }
 
 impl Book {
-    /// Reads the book; a page that cannot be read is put aside and reported.
+    /// Reads the book, and shows what is in it; a page that cannot be read is put aside and reported.
     ///
     /// # Errors
     /// When the folder itself cannot be read or made.
-    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
+    pub(crate) fn open(folder: &Path, inventory: Arc<Inventory>) -> io::Result<Self> {
         let pages = folder.join("vms");
         fs::create_dir_all(&pages)?;
         let mut kept = BTreeMap::new();
@@ -92,11 +96,13 @@ impl Book {
                 .is_some_and(|extension| extension == "json")
                 && let Some(page) = read::<Page>(&path)?
             {
+                inventory.show_settings(&page.vm, page.kept.settings);
                 kept.insert(page.vm, page.kept);
             }
         }
         Ok(Self {
             folder: pages,
+            inventory,
             kept: Mutex::new(kept),
             changing: tokio::sync::Mutex::new(()),
         })
@@ -116,15 +122,7 @@ impl Book {
         self.kept().clone()
     }
 
-    /// The settings of every VM that has some.
-    pub(crate) fn settings(&self) -> Vec<(VmName, VmSettings)> {
-        self.kept()
-            .iter()
-            .map(|(vm, kept)| (vm.clone(), kept.settings))
-            .collect()
-    }
-
-    /// Changes what is kept of a VM; when this returns it survives a power cut.
+    /// Changes what is kept of a VM; when this returns it survives a power cut, and is shown.
     ///
     /// # Errors
     /// Whatever the disk says; nothing has changed then.
@@ -152,10 +150,12 @@ impl Book {
         })
         .await
         .map_err(io::Error::other)??;
+        let settings = after.settings;
         match nothing {
             true => self.kept().remove(vm),
             false => self.kept().insert(vm.clone(), after),
         };
+        self.inventory.show_settings(vm, settings);
         Ok(result)
     }
 }
@@ -209,10 +209,19 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use batwa_api::id::AgentId;
+
     use super::*;
+    use crate::{config::Limits, watch::Picture};
 
     fn vm(text: &str) -> VmName {
         VmName::parse(text).unwrap()
+    }
+
+    fn open(dir: &Path) -> Book {
+        let picture = Arc::new(Picture::for_tests(AgentId::local()));
+        let inventory = Inventory::new(picture, Limits::default(), Vec::new());
+        Book::open(dir, Arc::new(inventory)).unwrap()
     }
 
     fn files(dir: &Path) -> Vec<String> {
@@ -225,7 +234,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_kept_comes_back_and_nothing_has_no_file() {
         let dir = tempfile::tempdir().unwrap();
-        let book = Book::open(dir.path()).unwrap();
+        let book = open(dir.path());
         for name in ["web", ".hidden", "db"] {
             book.change(&vm(name), |kept| kept.settings.protected = true)
                 .await
@@ -234,7 +243,7 @@ mod tests {
         book.change(&vm("db"), |kept| *kept = Kept::default())
             .await
             .unwrap();
-        let again = Book::open(dir.path()).unwrap();
+        let again = open(dir.path());
         assert_eq!(again.all(), book.all());
         assert!(again.get(&vm("web")).settings.protected);
         assert_eq!(again.get(&vm("db")), Kept::default());
@@ -244,12 +253,12 @@ mod tests {
     #[tokio::test]
     async fn a_page_that_cannot_be_read_is_put_aside() {
         let dir = tempfile::tempdir().unwrap();
-        let book = Book::open(dir.path()).unwrap();
+        let book = open(dir.path());
         book.change(&vm("web"), |kept| kept.settings.protected = true)
             .await
             .unwrap();
         fs::write(dir.path().join("vms/bad.json"), "{").unwrap();
-        let again = Book::open(dir.path()).unwrap();
+        let again = open(dir.path());
         assert_eq!(again.all(), book.all());
         assert!(files(dir.path()).contains(&"bad.unreadable".to_owned()));
     }
@@ -257,7 +266,7 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_written_has_not_changed() {
         let dir = tempfile::tempdir().unwrap();
-        let book = Book::open(dir.path()).unwrap();
+        let book = open(dir.path());
         let long = vm(&"x".repeat(255));
         let changed = book
             .change(&long, |kept| kept.settings.protected = true)

@@ -10,7 +10,10 @@ use batwa_api::{
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
-use super::book::{Failed, Kept};
+use super::{
+    book::{Failed, Kept},
+    idle::IdleFor,
+};
 
 /// How often something that does not work is tried.
 const TRIES: u32 = 3;
@@ -43,7 +46,7 @@ pub(crate) struct Sight {
     /// When it was last powered on, where known.
     pub(crate) started_at: Option<Timestamp>,
     /// For how long it has done nothing; `None`: it does something, or that is not known.
-    pub(crate) idle_for: Option<Duration>,
+    pub(super) idle: Option<IdleFor>,
     /// How long VMs stay in the trash; for ever when absent.
     pub(crate) trash_kept: Option<Duration>,
     /// The time.
@@ -114,8 +117,14 @@ pub(crate) fn take_end(kept: &mut Kept, reason: AgentReason, ended: Ended, now: 
     match ended {
         Ended::Well => {
             kept.failed = None;
-            if reason == AgentReason::Lifetime {
-                end_lifetime(kept);
+            match reason {
+                AgentReason::Lifetime => end_lifetime(kept),
+                // It came up: whatever the driver says from now on is news, however soon.
+                AgentReason::Crash => {
+                    kept.crashes.pending = false;
+                    kept.crashes.noted = false;
+                }
+                _ => {}
             }
         }
         // It does not come up: that counts as a crash.
@@ -308,18 +317,18 @@ fn idle(kept: &Kept, sight: &Sight, told: &mut Vec<Notice>) -> Due {
     if sight.state != VmState::Running {
         return None;
     }
-    let idle = sight.idle_for?;
+    let idle = sight.idle?;
     let most = Duration::from_secs(wanted.after_s);
     // Told in its second half only: every machine has quiet minutes.
-    if idle >= most / 2 {
+    if idle.length >= most / 2 {
         told.push(Notice {
             kind: NoticeKind::Idle,
-            at: after(sight.now, most.saturating_sub(idle)),
+            at: after(idle.since, most),
             text: "It does nothing: it is stopped then, unless it is used before".to_owned(),
         });
     }
     let stop = OperationRequest::Stop(StopOptions::default());
-    (idle >= most).then_some((AgentReason::Idle, stop))
+    (idle.length >= most).then_some((AgentReason::Idle, stop))
 }
 
 /// Whether there is something to stop.

@@ -3,28 +3,53 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use batwa_api::{
+    Timestamp,
     name::VmName,
     vm::{IdleStop, VmUsage},
 };
 
-/// Since when VMs have done nothing, in time since the machine's boot. Forgotten with the agent: a VM that was not
-/// watched counts as busy.
+/// Since when VMs have done nothing. Forgotten with the agent: a VM that was not watched counts as busy.
 #[derive(Debug, Default)]
-pub(super) struct Idle(BTreeMap<VmName, Duration>);
+pub(super) struct Idle(BTreeMap<VmName, Moment>);
+
+/// A moment by the clock that measures and by the one that people read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Moment {
+    /// Since the machine's boot.
+    pub(super) since_boot: Duration,
+    /// The time of day.
+    pub(super) wall: Timestamp,
+}
+
+/// For how long a VM has done nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct IdleFor {
+    /// How long.
+    pub(super) length: Duration,
+    /// Since when, for people.
+    pub(super) since: Timestamp,
+}
 
 impl Idle {
-    /// Takes a measurement, or a sign of somebody inside.
-    pub(super) fn take(&mut self, vm: &VmName, does_nothing: bool, now: Duration) {
-        if does_nothing {
-            self.0.entry(vm.clone()).or_insert(now);
-        } else {
-            self.0.remove(vm);
+    /// Takes that a VM was seen doing nothing at this moment, or something.
+    pub(super) fn take(&mut self, vm: &VmName, nothing: Option<Moment>) {
+        match nothing {
+            Some(moment) => {
+                self.0.entry(vm.clone()).or_insert(moment);
+            }
+            None => {
+                self.0.remove(vm);
+            }
         }
     }
 
     /// For how long a VM has done nothing.
-    pub(super) fn of(&self, vm: &VmName, now: Duration) -> Option<Duration> {
-        self.0.get(vm).map(|since| now.saturating_sub(*since))
+    pub(super) fn of(&self, vm: &VmName, since_boot: Duration) -> Option<IdleFor> {
+        let began = self.0.get(vm)?;
+        Some(IdleFor {
+            length: since_boot.saturating_sub(began.since_boot),
+            since: began.wall,
+        })
     }
 
     /// Forgets all but these.
@@ -46,8 +71,6 @@ pub(super) fn does_nothing(usage: Option<&VmUsage>, cpus: Option<u32>, wanted: I
 
 #[cfg(test)]
 mod tests {
-    use batwa_api::Timestamp;
-
     use super::*;
 
     #[test]
@@ -76,13 +99,20 @@ mod tests {
     fn one_busy_minute_begins_the_time_anew() {
         let vm = VmName::parse("web").unwrap();
         let at = Duration::from_secs;
+        let nothing = |seconds| {
+            Some(Moment {
+                since_boot: at(seconds),
+                wall: Timestamp::UNIX_EPOCH,
+            })
+        };
         let mut idle = Idle::default();
-        idle.take(&vm, true, at(100));
-        idle.take(&vm, true, at(160));
-        assert_eq!(idle.of(&vm, at(200)), Some(at(100)));
-        idle.take(&vm, false, at(220));
-        assert_eq!(idle.of(&vm, at(220)), None);
-        idle.take(&vm, true, at(280));
-        assert_eq!(idle.of(&vm, at(300)), Some(at(20)));
+        let length = |idle: &Idle, seconds| idle.of(&vm, at(seconds)).map(|idle| idle.length);
+        idle.take(&vm, nothing(100));
+        idle.take(&vm, nothing(160));
+        assert_eq!(length(&idle, 200), Some(at(100)));
+        idle.take(&vm, None);
+        assert_eq!(length(&idle, 220), None);
+        idle.take(&vm, nothing(280));
+        assert_eq!(length(&idle, 300), Some(at(20)));
     }
 }

@@ -21,7 +21,7 @@ use super::{
     book::Asked,
     boot::{self, Boot, BootFile},
     decide::{self, Ended, Sight, take_end},
-    idle::{Idle, does_nothing},
+    idle::{Idle, Moment, does_nothing},
 };
 use crate::{inside::Inside, operations::Operations};
 
@@ -97,6 +97,8 @@ impl Task {
         if self.upkeep.trash_kept.is_some() {
             names.extend(self.upkeep.picture.names_in(VmState::Deleted));
         }
+        // Nothing is said of those that nobody looks at any more.
+        self.upkeep.inventory.keep_notices_of(&names);
         for name in names {
             match self.upkeep.picture.vm(&name) {
                 Some(vm) => {
@@ -110,6 +112,10 @@ impl Task {
 
     async fn look_at(&mut self, vm: &Vm) {
         let name = &vm.name;
+        if vm.state != VmState::Running {
+            // Whoever starts it again begins anew.
+            self.idle.take(name, None);
+        }
         let sight = self.sight(vm);
         let operations = &self.operations;
         let looked = self.upkeep.book.change(name, |kept| {
@@ -131,16 +137,14 @@ impl Task {
                 kept.asked = Some(Asked { reason, id });
                 (id, reason, request)
             });
-            (kept.settings, due, verdict.notices)
+            (due, verdict.notices)
         });
-        let (settings, due, notices) = match looked.await {
+        let (due, notices) = match looked.await {
             Ok(looked) => looked,
             Err(error) => return self.disk_did_not_take(name, &error),
         };
         self.disk_is_full = false;
-        let inventory = &self.upkeep.inventory;
-        inventory.show_settings(name, settings);
-        inventory.show_notices(name, notices);
+        self.upkeep.inventory.show_notices(name, notices);
         if let Some((id, reason, request)) = due {
             self.start(name, id, reason, request).await;
         }
@@ -153,7 +157,7 @@ impl Task {
             crashed: self.upkeep.inventory.has_crashed(&vm.name),
             busy: !vm.operations.is_empty(),
             started_at: vm.started_at,
-            idle_for: self.idle.of(&vm.name, clock.since_boot()),
+            idle: self.idle.of(&vm.name, clock.since_boot()),
             trash_kept: self.upkeep.trash_kept,
             now: clock.now(),
         }
@@ -229,7 +233,11 @@ impl Task {
                 .collect();
             let measured = join_all(looks).await;
             for ((vm, _), idle) in some.iter().zip(measured) {
-                self.idle.take(vm, idle, now);
+                let moment = Moment {
+                    since_boot: now,
+                    wall: self.upkeep.clock.now(),
+                };
+                self.idle.take(vm, idle.then_some(moment));
             }
         }
         self.idle

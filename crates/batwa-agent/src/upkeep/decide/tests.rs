@@ -19,9 +19,16 @@ fn sight(state: VmState, now: i64) -> Sight {
         crashed: false,
         busy: false,
         started_at: None,
-        idle_for: None,
+        idle: None,
         trash_kept: None,
         now: at(now),
+    }
+}
+
+fn idle_for(seconds: u64) -> IdleFor {
+    IdleFor {
+        length: Duration::from_secs(seconds),
+        since: at(-400),
     }
 }
 
@@ -64,7 +71,7 @@ fn a_vm_without_settings_is_left_alone() {
         for crashed in [false, true] {
             let seen = Sight {
                 crashed,
-                idle_for: Some(Duration::from_secs(1 << 30)),
+                idle: Some(idle_for(1 << 30)),
                 ..sight(state, 0)
             };
             let verdict = decide(&Kept::default(), &seen);
@@ -101,8 +108,8 @@ fn a_lifetime_that_ends_while_nothing_runs_is_over_without_a_word() {
     for state in [VmState::Stopped, VmState::Suspended, VmState::Deleted] {
         let verdict = decide(&lifetime(LifetimeEnd::Stop), &sight(state, 100));
         assert_eq!(
-            (verdict.due, verdict.kept),
-            (None, Kept::default()),
+            (verdict.due, verdict.kept.settings.lifetime),
+            (None, None),
             "{state}"
         );
     }
@@ -225,6 +232,24 @@ fn a_vm_that_was_stopped_or_thrown_away_is_not_started() {
 }
 
 #[test]
+fn a_vm_that_crashes_right_after_it_came_up_waits_for_longer_all_the_same() {
+    let mut kept = crashed(&on_crash(), 0).kept;
+    // Nobody looked while it ran.
+    take_end(&mut kept, AgentReason::Crash, Ended::Well, at(11));
+    let again = crashed(&kept, 11);
+    assert_eq!((again.kept.crashes.count, again.due), (2, None));
+    assert_eq!(again.notices[0].at, at(31));
+}
+
+#[test]
+fn a_vm_that_was_stopped_right_after_it_came_up_stays_so() {
+    let mut kept = crashed(&on_crash(), 0).kept;
+    take_end(&mut kept, AgentReason::Crash, Ended::Well, at(11));
+    let stopped = decide(&kept, &sight(VmState::Stopped, 1000));
+    assert_eq!((stopped.due, stopped.notices), (None, vec![]));
+}
+
+#[test]
 fn a_start_that_fails_counts_as_a_crash() {
     let mut kept = crashed(&on_crash(), 0).kept;
     let ended = Ended::Badly("no memory".to_owned());
@@ -247,7 +272,7 @@ fn a_vm_that_does_nothing_is_told_of_in_time_and_stopped() {
     });
     let idle = |state, seconds| {
         let seen = Sight {
-            idle_for: Some(Duration::from_secs(seconds)),
+            idle: Some(idle_for(seconds)),
             ..sight(state, 0)
         };
         decide(&kept, &seen)
@@ -370,7 +395,7 @@ fn some_sight() -> impl Strategy<Value = Sight> {
         .prop_map(|(state, [crashed, busy], idle, keep, now)| Sight {
             crashed,
             busy,
-            idle_for: idle.map(Duration::from_secs),
+            idle: idle.map(idle_for),
             trash_kept: keep.map(Duration::from_secs),
             ..sight(state, now)
         })
