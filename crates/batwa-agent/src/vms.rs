@@ -21,7 +21,7 @@ use batwa_api::{
     id::OperationId,
     name::VmName,
     operation::OperationKind,
-    vm::{Notice, VmSettings, VmSpec, VmState},
+    vm::{Notice, VmSettings, VmSpec, VmState, VmUsage},
 };
 use tokio::{
     sync::{Notify, watch},
@@ -388,7 +388,11 @@ impl Inventory {
     }
 
     /// One closer look now; the list holds its result afterwards.
-    async fn look_at(&self, index: usize, name: &VmName) -> Result<Option<VmState>, DriverError> {
+    async fn look_at(
+        &self,
+        index: usize,
+        name: &VmName,
+    ) -> Result<Option<ObservedVm>, DriverError> {
         let asked = Instant::now();
         let driver = &self.slots[index].driver;
         let result = timeout(INSPECT_DEADLINE, driver.inspect(name))
@@ -398,7 +402,7 @@ impl Inventory {
         let slot = &mut state.slots[index];
         let found = match result {
             Ok(vm) => {
-                let found = vm.state;
+                let found = vm.clone();
                 let seen = Seen {
                     vm,
                     asked,
@@ -435,7 +439,15 @@ impl Inventory {
         kind: DriverKind,
         name: &VmName,
     ) -> Result<Option<VmState>, DriverError> {
-        self.look_at(self.index(kind)?, name).await
+        let seen = self.look_at(self.index(kind)?, name).await?;
+        Ok(seen.map(|vm| vm.state))
+    }
+
+    /// What a VM uses now; `None` where it does not say, or does not answer.
+    pub(crate) async fn measure(&self, kind: DriverKind, name: &VmName) -> Option<VmUsage> {
+        let index = self.index(kind).ok()?;
+        let seen = self.look_at(index, name).await.ok()??;
+        seen.usage
     }
 
     /// Somebody looks at this VM: brings its details up to date, waiting for that at most `at_most`.

@@ -13,6 +13,7 @@ use batwa_api::{
     vm::{AgentReason, IdleStop, Vm, VmState},
 };
 use futures_util::future::join_all;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -250,13 +251,14 @@ impl Task {
             picture, inventory, ..
         } = &*self.upkeep;
         let runs = |vm: &Vm| vm.state == VmState::Running && vm.operations.is_empty();
-        if !picture.vm(vm).is_some_and(|vm| runs(&vm)) {
+        let Some(seen) = picture.vm(vm).filter(runs) else {
             return false;
-        }
-        inventory.look(vm, MEASURE_DEADLINE).await;
+        };
+        let usage = inventory.measure(seen.driver, vm);
+        let usage = timeout(MEASURE_DEADLINE, usage).await.ok().flatten();
+        // Whoever came meanwhile counts.
         let somebody = self.inside.is_visited(vm) || picture.has_terminal(vm);
-        let seen = picture.vm(vm).filter(runs);
-        seen.is_some_and(|vm| !somebody && does_nothing(vm.usage.as_ref(), vm.cpus, wanted))
+        !somebody && does_nothing(usage.as_ref(), seen.cpus, wanted)
     }
 
     /// Starts the VMs whose turn has come after the machine's boot.
