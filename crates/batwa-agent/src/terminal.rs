@@ -21,10 +21,12 @@ use std::{
 
 use batwa_api::{
     event::WatchEvent,
-    id::TerminalId,
+    id::{TerminalId, ViewerId},
     name::VmName,
-    problem::{Problem, ProblemCode},
-    terminal::{OpenTerminal, Terminal, TerminalKind, close_code},
+    problem::{FieldError, Problem, ProblemCode},
+    terminal::{
+        Admission, OpenTerminal, Terminal, TerminalAccess, TerminalKind, UpdateTerminal, close_code,
+    },
     vm::{Vm, VmAction, VmState},
 };
 use tokio::{
@@ -35,7 +37,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
 pub(crate) use self::{
-    session::Session,
+    session::{JoinError, Session},
     viewer::{Close, Inbound, Outbound, Seat},
 };
 use crate::{config::Limits, operations::error_of, vms::Inventory, watch::Picture};
@@ -101,7 +103,10 @@ impl Terminals {
                 if sessions.len() >= self.limits.terminals {
                     return Err(Problem::new(
                         ProblemCode::TooManyRequests,
-                        format!("{} terminals are open here: close some", sessions.len()),
+                        format!(
+                            "{} terminals are open on this machine, which is all it may have: end some, or raise `max-terminals` there",
+                            sessions.len()
+                        ),
                     ));
                 }
             }
@@ -133,6 +138,9 @@ impl Terminals {
             ttl_s,
             ..
         } = request;
+        if let Some(ttl_s) = ttl_s {
+            check_ttl(*ttl_s)?;
+        }
         let vm = self.picture.vm(name).ok_or_else(|| no_vm(name))?;
         if let Some(reason) = refusal(&vm, *kind) {
             return Err(Problem::new(
@@ -196,14 +204,58 @@ impl Terminals {
             .collect()
     }
 
-    /// Joins a session as a viewer.
+    /// Changes how a session is called and how long it lives on.
     ///
     /// # Errors
-    /// The end of the output, when `from` lies beyond it.
-    pub(crate) fn join(&self, session: Arc<Session>, from: Option<u64>) -> Result<Seat, u64> {
+    /// A problem that names the field; nothing is changed then.
+    pub(crate) fn update(
+        &self,
+        session: &Session,
+        update: &UpdateTerminal,
+    ) -> Result<Terminal, Problem> {
+        let name = update
+            .checked_name()
+            .map_err(|error| invalid("name", error.to_string()))?;
+        if let Some(ttl_s) = update.ttl_s {
+            check_ttl(ttl_s)?;
+        }
+        session.update(name, update.ttl_s.map(Duration::from_secs), update.keep);
+        self.tell(session);
+        Ok(session.terminal())
+    }
+
+    /// Lets a viewer do this much from now on; whether that viewer is there.
+    pub(crate) fn set_access(
+        &self,
+        session: &Session,
+        viewer: ViewerId,
+        access: TerminalAccess,
+    ) -> bool {
+        let there = session.set_access(viewer, access);
+        self.tell(session);
+        there
+    }
+
+    fn tell(&self, session: &Session) {
+        if session.ended().is_none() {
+            self.picture.set_terminal(session.terminal());
+        }
+    }
+
+    /// Joins a session as a viewer; one without an admission may write.
+    ///
+    /// # Errors
+    /// [`JoinError`].
+    pub(crate) fn join(
+        &self,
+        session: Arc<Session>,
+        from: Option<u64>,
+        admission: Option<Admission>,
+    ) -> Result<Seat, JoinError> {
         Seat::take(
             session,
             from,
+            admission,
             Arc::clone(&self.picture),
             |session, picture| {
                 if session.ended().is_none() {
@@ -290,6 +342,21 @@ fn refusal(vm: &Vm, kind: TerminalKind) -> Option<String> {
     };
     let reason = vm.actions.0.get(&action)?.as_ref()?;
     Some(reason.clone().into_owned())
+}
+
+fn check_ttl(ttl_s: u64) -> Result<(), Problem> {
+    if ttl_s <= Terminal::MAX_TTL_S {
+        return Ok(());
+    }
+    let message = format!(
+        "at most {} s, which is 30 days: `keep` is for longer",
+        Terminal::MAX_TTL_S
+    );
+    Err(invalid("ttl_s", message))
+}
+
+fn invalid(field: &str, message: impl Into<String>) -> Problem {
+    Problem::invalid_fields(vec![FieldError::new(field, message)])
 }
 
 fn no_vm(name: &VmName) -> Problem {

@@ -79,6 +79,8 @@ uuid_id! {
     OperationId;
     /// One terminal session of an agent.
     TerminalId;
+    /// One screen that a terminal session is on.
+    ViewerId;
     /// One account of the master.
     UserId;
     /// One signed-in browser; not the secret in its cookie.

@@ -7,9 +7,13 @@ use utoipa::ToSchema;
 
 use crate::{
     Timestamp,
-    id::{AgentId, TerminalId},
+    id::{AgentId, TerminalId, ViewerId},
     name::VmName,
 };
+
+mod name;
+
+pub use self::name::{TerminalName, TerminalNameError};
 
 /// What a session is attached to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
@@ -49,6 +53,55 @@ impl Default for TermSize {
     fn default() -> Self {
         Self { cols: 80, rows: 24 }
     }
+}
+
+/// What a viewer may do in a session; each includes those before it.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Serialize,
+    Deserialize,
+    ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum TerminalAccess {
+    /// See what it shows.
+    Watch,
+    /// Type in it too; the sizes of these viewers' windows make its size.
+    #[default]
+    Write,
+}
+
+impl TerminalAccess {
+    /// The access in v1's words.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Watch => "watch",
+            Self::Write => "write",
+        }
+    }
+}
+
+/// Somebody who has a session on a screen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TerminalViewer {
+    /// The account's name; empty where the master did not say.
+    pub user: String,
+    /// What this viewer may do.
+    pub access: TerminalAccess,
+}
+
+impl TerminalViewer {
+    /// Longest name of one, in characters.
+    pub const MAX_USER: usize = 64;
 }
 
 /// Body of `POST /api/v1/terminals` at the agent.
@@ -94,6 +147,87 @@ pub struct Terminal {
     pub ttl_s: u64,
     /// Whether it can be attached to again after a cut; old agents' sessions cannot.
     pub resumable: bool,
+    /// What people call it.
+    #[serde(default)]
+    pub name: Option<TerminalName>,
+    /// Whether it lives on however long nobody watches, until its program or somebody ends it.
+    #[serde(default)]
+    pub keep: bool,
+    /// Who watches it, the first ones: at most [`Self::MAX_PRESENT`].
+    #[serde(default)]
+    pub present: Vec<TerminalViewer>,
+    /// Whether its agent keeps those who may only watch from typing; agents of before cannot, and are given none.
+    #[serde(default)]
+    pub shareable: bool,
+}
+
+impl Terminal {
+    /// Most viewers that are named.
+    pub const MAX_PRESENT: usize = 32;
+    /// Longest time to live, in seconds: 30 days. What is to live longer is kept.
+    pub const MAX_TTL_S: u64 = 30 * 24 * 3600;
+}
+
+/// Body of `PATCH /api/v1/terminals/{terminal}`; absent fields stay as they are.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct UpdateTerminal {
+    /// What people call it: 1 to 64 characters; an empty text takes the name away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Seconds that it lives on once nobody watches: at most 30 days; 0 ends it when the last viewer leaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_s: Option<u64>,
+    /// Whether it lives on however long nobody watches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<bool>,
+}
+
+impl UpdateTerminal {
+    /// The name that is wanted: none is a name taken away.
+    ///
+    /// # Errors
+    /// [`TerminalNameError`].
+    pub fn checked_name(&self) -> Result<Option<Option<TerminalName>>, TerminalNameError> {
+        match self.name.as_deref() {
+            None => Ok(None),
+            Some("") => Ok(Some(None)),
+            Some(text) => TerminalName::parse(text).map(|name| Some(Some(name))),
+        }
+    }
+}
+
+/// Body of `PUT /api/v1/terminals/{terminal}/viewers/{viewer}` at the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SetViewer {
+    /// What the viewer may do from now on.
+    pub access: TerminalAccess,
+}
+
+/// How a viewer is let in at the agent: the query of `GET /api/v1/terminals/{terminal}/attach` there, beside `from`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// By what the master speaks of this viewer later.
+    pub viewer: ViewerId,
+    /// The account's name.
+    pub user: String,
+    /// What it may do.
+    pub access: TerminalAccess,
+}
+
+/// Somebody whom a session is shared with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TerminalGuest {
+    /// The account's name.
+    pub user: String,
+    /// What it may do at most; to type, it needs the terminal right too.
+    pub access: TerminalAccess,
+}
+
+/// Body of `PUT /api/v1/terminals/{terminal}/guests/{user}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ShareTerminal {
+    /// What the guest may do.
+    pub access: TerminalAccess,
 }
 
 /// Body of `POST /api/v1/terminals` at the master.
@@ -110,6 +244,9 @@ pub struct OpenAgentTerminal {
     /// First size.
     #[serde(flatten)]
     pub size: TermSize,
+    /// Seconds that it lives on once nobody watches: at most 30 days; the agent's setting when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_s: Option<u64>,
 }
 
 /// One terminal session as the master lists it.
@@ -120,9 +257,12 @@ pub struct ListedTerminal {
     /// The session.
     #[serde(flatten)]
     pub terminal: Terminal,
-    /// The user who opened it, where the master knows.
+    /// The user who opened it and whose it is, where the master knows. Beside this one only admins and guests get in.
     #[serde(default)]
     pub opened_by: Option<String>,
+    /// Its guests.
+    #[serde(default)]
+    pub guests: Vec<TerminalGuest>,
 }
 
 /// A text frame from viewer to agent.
@@ -162,10 +302,18 @@ pub enum ServerFrame {
         /// What, and what to do.
         message: String,
     },
-    /// How many watch now.
+    /// Who watches now.
     Viewers {
         /// Their number.
         viewers: u32,
+        /// Who they are, the first ones.
+        #[serde(default)]
+        present: Vec<TerminalViewer>,
+    },
+    /// What this viewer may do: to write until told otherwise. Comes again each time something typed was dropped.
+    Access {
+        /// What it may do.
+        access: TerminalAccess,
     },
 }
 

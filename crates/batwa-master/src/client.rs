@@ -14,13 +14,13 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use batwa_api::{
-    id::{OperationId, TerminalId},
+    id::{OperationId, TerminalId, ViewerId},
     image::Image,
     list::Items,
     name::VmName,
     operation::{LogLine, Operation, StartOperation},
     problem::{Problem, ProblemCode},
-    terminal::{OpenTerminal, Terminal},
+    terminal::{OpenTerminal, SetViewer, Terminal, TerminalAccess, UpdateTerminal},
     tunnel::RotatedKey,
     vm::{SettingsChange, Vm},
 };
@@ -275,6 +275,37 @@ impl AgentClient {
             SLOW_CALL_DEADLINE,
         )
         .await
+    }
+
+    /// Names a terminal session, or changes how long it lives on.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub(crate) async fn update_terminal(
+        &self,
+        id: TerminalId,
+        update: &UpdateTerminal,
+    ) -> Result<Terminal, ClientError> {
+        let path = format!("/api/v1/terminals/{id}");
+        self.json(Method::PATCH, &path, Some(update), CALL_DEADLINE)
+            .await
+    }
+
+    /// Lets a viewer of a terminal session type, or only watch.
+    ///
+    /// # Errors
+    /// Any [`ClientError`]; one that [is not found](ClientError::is_not_found) when the viewer has left.
+    pub(crate) async fn set_viewer(
+        &self,
+        id: TerminalId,
+        viewer: ViewerId,
+        access: TerminalAccess,
+    ) -> Result<(), ClientError> {
+        let path = format!("/api/v1/terminals/{id}/viewers/{viewer}");
+        let body = to_json(&SetViewer { access })?;
+        self.send(Method::PUT, &path, Some(body), CALL_DEADLINE)
+            .await?;
+        Ok(())
     }
 
     /// Ends a terminal session.

@@ -17,6 +17,7 @@ mod index;
 pub(crate) mod labels;
 mod old_list;
 pub(crate) mod operations;
+pub(crate) mod ownership;
 mod pace;
 mod poll;
 mod pulse;
@@ -30,7 +31,7 @@ pub(crate) mod tunnels;
 mod unsaved;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::{
         Arc, Mutex, RwLock,
@@ -54,6 +55,7 @@ use contact::Contact;
 use events::{Events, Subscription};
 use old_list::OldListCache;
 use operations::Live;
+use ownership::Ownership;
 use record::{AgentRecord, PendingAgent};
 use row::{About, Row};
 use searching::Searches;
@@ -266,10 +268,13 @@ impl Fleet {
         });
     }
 
-    /// Takes who opened which session from the store.
-    pub(crate) fn load_openers(&self, openers: Vec<(batwa_api::id::TerminalId, String)>) {
+    /// Takes whose which session is from the store.
+    pub(crate) fn load_ownerships(
+        &self,
+        ownerships: BTreeMap<batwa_api::id::TerminalId, Ownership>,
+    ) {
         let mut state = self.state.write().expect("no writer panics");
-        state.openers.extend(openers);
+        state.ownerships.extend(ownerships);
     }
 
     /// Terminal sessions that are there.
@@ -277,12 +282,12 @@ impl Fleet {
         self.read(|state| state.known_terminals().collect())
     }
 
-    /// Forgets who opened sessions that are neither there nor in the store any more.
-    pub(crate) fn forget_openers(&self, stored: &BTreeSet<batwa_api::id::TerminalId>) {
+    /// Forgets whose sessions are that are neither there nor in the store any more.
+    pub(crate) fn forget_ownerships(&self, stored: &BTreeSet<batwa_api::id::TerminalId>) {
         let mut state = self.state.write().expect("no writer panics");
         let there: BTreeSet<_> = state.known_terminals().collect();
         state
-            .openers
+            .ownerships
             .retain(|id, _| there.contains(id) || stored.contains(id));
     }
 
@@ -455,16 +460,65 @@ impl Fleet {
         self.write(|state| state.remove_record(id, Timestamp::now()));
     }
 
-    /// Takes a terminal session that `opener` just opened, before the agent's watch tells of it.
-    pub(crate) fn put_terminal(
+    /// Takes a terminal session that somebody just opened, before the agent's watch tells of it.
+    pub(crate) fn put_own_terminal(
         &self,
         agent: &AgentId,
         terminal: batwa_api::terminal::Terminal,
-        opener: &str,
+        ownership: Ownership,
     ) {
+        let terminal = hygiene::terminal(terminal);
         self.write(|state| {
-            state.openers.insert(terminal.id, opener.to_owned());
+            state.ownerships.insert(terminal.id, ownership);
             state.put_terminal(agent, terminal).into_iter().collect()
+        });
+    }
+
+    /// Takes what an agent just answered of a terminal session, before its watch tells of it.
+    pub(crate) fn put_terminal(&self, agent: &AgentId, terminal: batwa_api::terminal::Terminal) {
+        let terminal = hygiene::terminal(terminal);
+        self.write(|state| {
+            let known = state
+                .agents
+                .get(agent)
+                .is_some_and(|entry| entry.terminals.contains_key(&terminal.id));
+            known
+                .then(|| state.put_terminal(agent, terminal))
+                .flatten()
+                .into_iter()
+                .collect()
+        });
+    }
+
+    /// Changes who is invited to a terminal session.
+    pub(crate) fn change_guests(
+        &self,
+        agent: &AgentId,
+        id: batwa_api::id::TerminalId,
+        change: impl FnOnce(&mut BTreeMap<batwa_api::id::UserId, batwa_api::terminal::TerminalGuest>),
+    ) {
+        self.write(|state| state.change_guests(agent, id, change).into_iter().collect());
+    }
+
+    /// Takes an account that is removed off all sessions that it was invited to.
+    pub(crate) fn forget_guest(&self, user: batwa_api::id::UserId) {
+        self.write(|state| {
+            let invited: Vec<_> = state
+                .agents
+                .iter()
+                .flat_map(|(agent, entry)| {
+                    let terminals = entry.terminals.keys();
+                    terminals.map(move |terminal| (agent.clone(), *terminal))
+                })
+                .filter(|(_, terminal)| {
+                    let ownership = state.ownerships.get(terminal);
+                    ownership.is_some_and(|it| it.guests.contains_key(&user))
+                })
+                .collect();
+            let forget = |(agent, terminal)| {
+                state.change_guests(&agent, terminal, |guests| drop(guests.remove(&user)))
+            };
+            invited.into_iter().filter_map(forget).collect()
         });
     }
 

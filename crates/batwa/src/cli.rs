@@ -12,6 +12,7 @@ mod roles;
 mod set;
 mod simulate;
 mod snapshots;
+mod terminals;
 mod vms;
 
 use clap::{Parser, Subcommand};
@@ -23,8 +24,7 @@ pub(crate) use self::{
     doctor::{DoctorArgs, DoctorMasterArgs, HealthArgs},
     images::ImagesArgs,
     inside::{
-        AttachArgs, ExecArgs, ForwardArgs, ForwardedPort, ProxyArgs, ShellArgs, SshConfigArgs,
-        TransferArgs,
+        ExecArgs, ForwardArgs, ForwardedPort, ProxyArgs, ShellArgs, SshConfigArgs, TransferArgs,
     },
     join_tokens::{CreateJoinTokenArgs, JoinTokenTask},
     machines::{AgentsArgs, MachineTask},
@@ -33,6 +33,7 @@ pub(crate) use self::{
     set::{AboutArgs, SetArgs, SettingsArgs},
     simulate::SimulateArgs,
     snapshots::{CloneArgs, DeleteSnapshotArgs, OffArgs, RestoreArgs, SnapshotArgs, SnapshotsArgs},
+    terminals::{AttachArgs, TerminalsArgs, TerminalsTask},
     vms::{ActArgs, DeleteArgs, DismissArgs, InfoArgs, LaunchArgs, LsArgs, StopArgs},
 };
 
@@ -128,8 +129,10 @@ pub(crate) enum Task {
     Shell(ShellArgs),
     /// Open a VM's serial console, from its first words on
     Console(ShellArgs),
-    /// Return to a terminal session
+    /// Return to a terminal session, or join one that is shared
     Attach(AttachArgs),
+    /// List terminal sessions; name, keep, share or end one
+    Terminals(TerminalsArgs),
     /// Copy files and folders into a VM or out of it
     ///
     /// A path in a VM is `VM:PATH` or `AGENT/VM:PATH`; one without `/` first begins at the account's home. `-` is

@@ -111,6 +111,12 @@ impl Client {
         self.call(Method::PATCH, path, &[], Some(body)).await
     }
 
+    /// `PUT` with a body.
+    pub(crate) async fn put(&self, path: &[&str], body: &impl Serialize) -> Result<Value, Failure> {
+        let body = serde_json::to_value(body).map_err(|error| Failure::new(Exit::Failed, error))?;
+        self.call(Method::PUT, path, &[], Some(body)).await
+    }
+
     /// `DELETE` with a query.
     pub(crate) async fn delete(
         &self,

@@ -14,6 +14,7 @@ mod roles;
 mod set;
 mod simulate;
 mod snapshots;
+mod terminals;
 mod vms;
 mod wait;
 
@@ -61,6 +62,7 @@ pub(crate) async fn run(task: Task) -> Result<u8, Failure> {
         Task::Clone(args) => snapshots::clone(args).await,
         Task::Set(args) => set::set(args).await,
         Task::Dismiss(args) => vms::dismiss(args).await,
+        Task::Terminals(args) => terminals::run(args).await,
         Task::Agents(args) => machines::agents(args).await,
         Task::JoinToken(task) => join_tokens::run(task).await,
         Task::Operations(args) => operations::run(args).await,

@@ -16,7 +16,7 @@ use batwa_agent::{
     driver::multipass::{CustomImages, RestartPolicy},
     tunnel::{Dialer, Membership, Proxies, TunnelConfig},
 };
-use batwa_api::id::AgentId;
+use batwa_api::{id::AgentId, terminal::Terminal};
 use batwa_master::MasterConfig;
 use secrecy::SecretString;
 
@@ -294,7 +294,29 @@ fn machine(settings: &Settings, config: &mut AgentConfig) -> Result<(), SettingE
     if settings.is_on("allow-execute")? {
         config.execute = Allow::Yes;
     }
+    if let Some(most) = settings.parse("max-terminals", count)? {
+        config.limits.terminals = most;
+    }
+    if let Some(ttl) = settings.parse("terminal-ttl", terminal_ttl)? {
+        config.limits.terminal_ttl = ttl;
+    }
     Ok(())
+}
+
+/// How many of something there may be.
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (1..=10_000).contains(&count) => Ok(count),
+        _ => Err("it must be a number from 1 to 10000".to_owned()),
+    }
+}
+
+fn terminal_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = duration(text)?;
+    if ttl.as_secs() > Terminal::MAX_TTL_S {
+        return Err("it must be 30 days at most".to_owned());
+    }
+    Ok(ttl)
 }
 
 /// The agent's key, from a flag, the environment or a file.

@@ -8,7 +8,7 @@ use axum::{
     http::{StatusCode, request::Parts},
 };
 use batwa_api::{
-    id::{OperationId, TerminalId},
+    id::{OperationId, TerminalId, ViewerId},
     name::VmName,
     problem::{FieldError, Problem, ProblemCode},
 };
@@ -97,6 +97,10 @@ impl Named for TerminalId {
     const WHAT: &'static str = "terminal session";
 }
 
+impl Named for ViewerId {
+    const WHAT: &'static str = "viewer";
+}
+
 /// The one name or id in the path.
 #[derive(Debug)]
 pub(crate) struct PathOf<T>(pub(crate) T);
@@ -108,11 +112,30 @@ impl<T: Named, S: Send + Sync> FromRequestParts<S> for PathOf<T> {
         let Path(text) = Path::<String>::from_request_parts(parts, state)
             .await
             .map_err(|error| ApiError::new(ProblemCode::Malformed, error.body_text()))?;
-        text.parse().map(Self).map_err(|_| {
-            ApiError::new(
-                ProblemCode::NotFound,
-                format!("there is no {} `{}`", T::WHAT, text.escape_debug()),
-            )
-        })
+        named(&text).map(Self)
     }
+}
+
+/// The two names or ids in the path.
+#[derive(Debug)]
+pub(crate) struct PathsOf<A, B>(pub(crate) A, pub(crate) B);
+
+impl<A: Named, B: Named, S: Send + Sync> FromRequestParts<S> for PathsOf<A, B> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let Path((first, second)) = Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .map_err(|error| ApiError::new(ProblemCode::Malformed, error.body_text()))?;
+        Ok(Self(named(&first)?, named(&second)?))
+    }
+}
+
+fn named<T: Named>(text: &str) -> Result<T, ApiError> {
+    text.parse().map_err(|_| {
+        ApiError::new(
+            ProblemCode::NotFound,
+            format!("there is no {} `{}`", T::WHAT, text.escape_debug()),
+        )
+    })
 }

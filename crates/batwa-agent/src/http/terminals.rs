@@ -12,12 +12,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use batwa_api::{
-    id::TerminalId,
+    id::{TerminalId, ViewerId},
     list::Items,
     name::VmName,
     problem::{Problem, ProblemCode},
     terminal::{
-        ClientFrame, OpenTerminal, ServerFrame, TermSize, Terminal, TerminalKind, close_code,
+        Admission, ClientFrame, OpenTerminal, ServerFrame, SetViewer, TermSize, Terminal,
+        TerminalAccess, TerminalKind, TerminalViewer, UpdateTerminal, close_code,
     },
 };
 use bytes::Bytes;
@@ -28,9 +29,9 @@ use utoipa::IntoParams;
 use super::{
     App,
     error::{ApiError, ApiResult},
-    extract::{JsonBody, PathOf, QueryOf},
+    extract::{JsonBody, PathOf, PathsOf, QueryOf},
 };
-use crate::terminal::{Close, Inbound, Outbound, Seat};
+use crate::terminal::{Close, Inbound, JoinError, Outbound, Seat};
 
 /// What a WebSocket reads at once: keystrokes are tiny, a paste comes in many reads.
 const READ_BUFFER: usize = 8 << 10;
@@ -76,12 +77,70 @@ pub(crate) async fn end_terminal(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Where to begin.
+/// Name a terminal session, or change how long it lives on.
+#[utoipa::path(
+    patch, path = "/api/v1/terminals/{id}", tag = "terminals", params(("id" = TerminalId, Path)),
+    request_body = UpdateTerminal,
+    responses((status = 200, body = Terminal), (status = 404, body = Problem), (status = 422, body = Problem))
+)]
+pub(crate) async fn update_terminal(
+    State(app): State<App>,
+    PathOf(id): PathOf<TerminalId>,
+    JsonBody(update): JsonBody<UpdateTerminal>,
+) -> ApiResult<Json<Terminal>> {
+    let session = app.terminals().get(id).ok_or_else(|| missing(id))?;
+    Ok(Json(app.terminals().update(&session, &update)?))
+}
+
+/// Let a viewer type, or only watch, from now on.
+#[utoipa::path(
+    put, path = "/api/v1/terminals/{id}/viewers/{viewer}", tag = "terminals",
+    params(("id" = TerminalId, Path), ("viewer" = ViewerId, Path)), request_body = SetViewer,
+    responses((status = 204), (status = 404, body = Problem))
+)]
+pub(crate) async fn set_viewer(
+    State(app): State<App>,
+    PathsOf(id, viewer): PathsOf<TerminalId, ViewerId>,
+    JsonBody(set): JsonBody<SetViewer>,
+) -> ApiResult<StatusCode> {
+    let session = app.terminals().get(id).ok_or_else(|| missing(id))?;
+    if app.terminals().set_access(&session, viewer, set.access) {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(ApiError::new(
+            ProblemCode::NotFound,
+            format!("terminal session `{id}` has no viewer `{viewer}`: it has left"),
+        ))
+    }
+}
+
+/// Where to begin, and who comes.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct AttachQuery {
     /// The first byte wanted; the oldest held when absent.
     from: Option<u64>,
+    /// By what the master speaks of this viewer later.
+    viewer: Option<ViewerId>,
+    /// The account's name, for the others.
+    user: Option<String>,
+    /// What this viewer may do; to write when absent.
+    access: Option<TerminalAccess>,
+}
+
+impl AttachQuery {
+    fn admission(&self) -> Admission {
+        let user = self.user.as_deref().unwrap_or_default();
+        Admission {
+            viewer: self.viewer.unwrap_or_else(ViewerId::new),
+            user: user
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(TerminalViewer::MAX_USER)
+                .collect(),
+            access: self.access.unwrap_or_default(),
+        }
+    }
 }
 
 /// Watch and type: a WebSocket whose binary frames are bytes, its text frames `ClientFrame` and `ServerFrame`.
@@ -90,7 +149,7 @@ pub(crate) struct AttachQuery {
     params(("id" = TerminalId, Path), AttachQuery),
     responses(
         (status = 101, description = "a WebSocket; its text frames to the client are these", body = ServerFrame),
-        (status = 404, body = Problem), (status = 416, body = Problem),
+        (status = 404, body = Problem), (status = 416, body = Problem), (status = 429, body = Problem),
     )
 )]
 pub(crate) async fn attach(
@@ -101,12 +160,10 @@ pub(crate) async fn attach(
 ) -> ApiResult<Response> {
     let session = app.terminals().get(id).ok_or_else(|| missing(id))?;
     let upgrade = upgrade.map_err(no_websocket)?;
-    let seat = app.terminals().join(session, query.from).map_err(|end| {
-        ApiError::new(
-            ProblemCode::OutOfRange,
-            format!("the output of terminal `{id}` ends at {end}"),
-        )
-    })?;
+    let seat = app
+        .terminals()
+        .join(session, query.from, Some(query.admission()))
+        .map_err(|error| not_joined(id, error))?;
     Ok(prepared(upgrade)
         .on_upgrade(async move |socket| serve(&app, socket, seat, Dialect::V1).await))
 }
@@ -168,7 +225,7 @@ async fn open_legacy(app: &App, vm: &str) -> Result<Seat, Problem> {
         })
         .await?;
     app.terminals()
-        .join(session, Some(0))
+        .join(session, Some(0), None)
         .map_err(|_| Problem::new(ProblemCode::Internal, "the terminal ended before it began"))
 }
 
@@ -177,6 +234,19 @@ fn missing(id: TerminalId) -> ApiError {
         ProblemCode::NotFound,
         format!("there is no terminal session `{id}`: it has ended"),
     )
+}
+
+fn not_joined(id: TerminalId, error: JoinError) -> ApiError {
+    match error {
+        JoinError::Beyond(end) => ApiError::new(
+            ProblemCode::OutOfRange,
+            format!("the output of terminal `{id}` ends at {end}"),
+        ),
+        JoinError::Full(viewers) => ApiError::new(
+            ProblemCode::TooManyRequests,
+            format!("{viewers} watch terminal `{id}` already, which is all that may"),
+        ),
+    }
 }
 
 #[expect(

@@ -2,7 +2,8 @@
 //!
 //! One task reads the program's output as long as the fastest viewer keeps up, or nobody watches; each viewer
 //! takes from the ring at its own pace. Invariants: offsets only grow; the program is never read further ahead
-//! of all viewers than [`WINDOW`]; when the session ends, its program is gone.
+//! of all viewers than [`WINDOW`]; nothing that a viewer sends who may only watch reaches the program; when the
+//! session ends, its program is gone.
 
 use std::{
     collections::BTreeMap,
@@ -16,9 +17,12 @@ use std::{
 
 use batwa_api::{
     Timestamp,
-    id::TerminalId,
+    id::{TerminalId, ViewerId},
     name::VmName,
-    terminal::{TermSize, Terminal, TerminalKind, close_code},
+    terminal::{
+        Admission, TermSize, Terminal, TerminalAccess, TerminalKind, TerminalName, TerminalViewer,
+        close_code,
+    },
 };
 use bytes::Bytes;
 use tokio::{
@@ -43,9 +47,21 @@ const EXIT_GRACE: Duration = Duration::from_secs(2);
 /// How long a session that nobody has watched yet is kept at least.
 const FIRST_VIEWER: Duration = Duration::from_secs(30);
 
-/// One viewer of a session.
+/// Most viewers of one session: each is a socket, and the slowest of them costs the others a look.
+const MAX_VIEWERS: usize = 64;
+
+/// One viewer's place in a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ViewerId(u64);
+pub(super) struct SeatId(u64);
+
+/// Why nobody joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JoinError {
+    /// The output that was asked for lies beyond this end of it.
+    Beyond(u64),
+    /// So many watch already.
+    Full(usize),
+}
 
 /// How a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,8 +80,10 @@ pub(super) enum Next {
     Output(Bytes),
     /// The bytes before this offset are gone.
     Jump(u64),
-    /// So many watch now.
-    Viewers(u32),
+    /// What it may do.
+    Access(TerminalAccess),
+    /// So many watch now, and these are the first of them.
+    Viewers(u32, Vec<TerminalViewer>),
     /// All is sent, and the session has ended.
     Ended(Ended),
     /// Nothing for now.
@@ -77,7 +95,6 @@ pub(crate) struct Session {
     pub(super) vm: VmName,
     pub(super) kind: TerminalKind,
     created_at: Timestamp,
-    ttl: Duration,
     state: Mutex<State>,
     /// Something for viewers happened.
     pub(super) news: Notify,
@@ -91,8 +108,14 @@ pub(crate) struct Session {
 
 struct State {
     ring: Ring,
-    viewers: BTreeMap<ViewerId, Viewer>,
+    name: Option<TerminalName>,
+    ttl: Duration,
+    /// Lives on whatever its time to live.
+    keep: bool,
+    viewers: BTreeMap<SeatId, Viewer>,
     next_viewer: u64,
+    /// Counts the changes of who watches.
+    crowd: u64,
     /// Why somebody ended it, before the program is gone.
     ending: Option<Ended>,
     ended: Option<Ended>,
@@ -102,12 +125,30 @@ struct State {
 }
 
 struct Viewer {
+    /// As whom its master let it in.
+    admission: Option<Admission>,
+    access: TerminalAccess,
+    /// The access that it was told; none when it is to be told again.
+    told_access: Option<TerminalAccess>,
     /// Offset after the last byte handed over.
     sent: u64,
     paused: bool,
     size: Option<TermSize>,
-    /// The number of viewers that it was told.
-    told: u32,
+    /// The crowd that it was told.
+    told_crowd: u64,
+}
+
+impl Viewer {
+    fn shown(&self) -> TerminalViewer {
+        TerminalViewer {
+            user: self
+                .admission
+                .as_ref()
+                .map(|admission| admission.user.clone())
+                .unwrap_or_default(),
+            access: self.access,
+        }
+    }
 }
 
 impl Session {
@@ -124,11 +165,14 @@ impl Session {
             vm,
             kind,
             created_at: Timestamp::now(),
-            ttl,
             state: Mutex::new(State {
                 ring: Ring::new(RING_BYTES),
+                name: None,
+                ttl,
+                keep: false,
                 viewers: BTreeMap::new(),
                 next_viewer: 0,
+                crowd: 0,
                 ending: None,
                 ended: None,
                 unwatched: Some(Instant::now()),
@@ -158,8 +202,31 @@ impl Session {
             viewers: count(&state),
             offset: state.ring.end(),
             oldest_offset: state.ring.oldest(),
-            ttl_s: self.ttl.as_secs(),
+            ttl_s: state.ttl.as_secs(),
             resumable: true,
+            name: state.name.clone(),
+            keep: state.keep,
+            present: present(&state),
+            shareable: true,
+        }
+    }
+
+    /// Takes a name, or none, and for how long it lives on.
+    pub(super) fn update(
+        &self,
+        name: Option<Option<TerminalName>>,
+        ttl: Option<Duration>,
+        keep: Option<bool>,
+    ) {
+        let mut state = self.state();
+        if let Some(name) = name {
+            state.name = name;
+        }
+        state.ttl = ttl.unwrap_or(state.ttl);
+        state.keep = keep.unwrap_or(state.keep);
+        if state.unwatched.is_some() {
+            // The time that it is given begins now: what was forgotten a moment ago was just remembered.
+            state.unwatched = Some(Instant::now());
         }
     }
 
@@ -187,39 +254,55 @@ impl Session {
     pub(super) fn is_forgotten(&self, now: Instant) -> bool {
         let state = self.state();
         let ttl = if state.was_watched {
-            self.ttl
+            state.ttl
         } else {
-            self.ttl.max(FIRST_VIEWER)
+            state.ttl.max(FIRST_VIEWER)
         };
         state.ended.is_none()
+            && !state.keep
             && state
                 .unwatched
                 .is_some_and(|since| now.duration_since(since) >= ttl)
     }
 
-    /// Joins as a viewer from offset `from`, or from the oldest byte held. The offset at which it begins.
+    /// Joins as a viewer from offset `from`, or from the oldest byte held. The offset at which it begins. Who comes
+    /// without an admission may write.
     ///
     /// # Errors
-    /// The end, when `from` lies beyond it.
-    pub(super) fn join(&self, from: Option<u64>) -> Result<(ViewerId, u64), u64> {
+    /// [`JoinError`].
+    pub(super) fn join(
+        &self,
+        from: Option<u64>,
+        admission: Option<Admission>,
+    ) -> Result<(SeatId, u64), JoinError> {
         let mut state = self.state();
         let (oldest, end) = (state.ring.oldest(), state.ring.end());
         let start = match from {
-            Some(from) if from > end => return Err(end),
+            Some(from) if from > end => return Err(JoinError::Beyond(end)),
             Some(from) => from.max(oldest),
             None => oldest,
         };
-        let id = ViewerId(state.next_viewer);
+        if state.viewers.len() >= MAX_VIEWERS {
+            return Err(JoinError::Full(state.viewers.len()));
+        }
+        let id = SeatId(state.next_viewer);
         state.next_viewer += 1;
-        state.viewers.insert(
-            id,
-            Viewer {
-                sent: start,
-                paused: false,
-                size: None,
-                told: 1,
-            },
-        );
+        state.crowd += 1;
+        let access = admission
+            .as_ref()
+            .map_or(TerminalAccess::Write, |admission| admission.access);
+        // Whoever is alone, and may do what everybody may without a word, has nothing to be told.
+        let alone = state.viewers.is_empty();
+        let viewer = Viewer {
+            admission,
+            access,
+            told_access: Some(TerminalAccess::Write),
+            sent: start,
+            paused: false,
+            size: None,
+            told_crowd: state.crowd - u64::from(!alone),
+        };
+        state.viewers.insert(id, viewer);
         state.unwatched = None;
         state.was_watched = true;
         drop(state);
@@ -228,13 +311,14 @@ impl Session {
     }
 
     /// Leaves; the last one starts the session's time to live, or ends it where that is nothing.
-    pub(super) fn leave(&self, id: ViewerId) {
+    pub(super) fn leave(&self, id: SeatId) {
         let mut state = self.state();
         state.viewers.remove(&id);
+        state.crowd += 1;
         if state.viewers.is_empty() {
             state.unwatched = Some(Instant::now());
         }
-        let end_now = state.viewers.is_empty() && self.ttl.is_zero();
+        let end_now = state.viewers.is_empty() && state.ttl.is_zero() && !state.keep;
         let size = smallest(&state);
         drop(state);
         self.apply(size);
@@ -245,22 +329,81 @@ impl Session {
         }
     }
 
-    /// What a viewer is to be sent next; bytes count as sent from now on.
-    pub(super) fn next(&self, id: ViewerId) -> Next {
+    /// Lets a viewer do this much from now on; whether that viewer is there.
+    pub(super) fn set_access(&self, viewer: ViewerId, access: TerminalAccess) -> bool {
         let mut state = self.state();
-        let viewers = count(&state);
+        let its = |seat: &&mut Viewer| {
+            seat.admission
+                .as_ref()
+                .is_some_and(|admission| admission.viewer == viewer)
+        };
+        let Some(seat) = state.viewers.values_mut().find(its) else {
+            return false;
+        };
+        if seat.access != access {
+            seat.access = access;
+            state.crowd += 1;
+        }
+        let size = smallest(&state);
+        drop(state);
+        self.apply(size);
+        self.news.notify_waiters();
+        true
+    }
+
+    /// Whether what this viewer types reaches the program.
+    fn may_write(&self, id: SeatId) -> bool {
+        let state = self.state();
+        let viewer = state.viewers.get(&id);
+        viewer.is_some_and(|viewer| viewer.access == TerminalAccess::Write)
+    }
+
+    /// Whether this viewer may type; one who may not is told so, as it tried.
+    pub(super) fn admits_input(&self, id: SeatId) -> bool {
+        if self.may_write(id) {
+            return true;
+        }
+        if let Some(viewer) = self.state().viewers.get_mut(&id) {
+            viewer.told_access = None;
+        }
+        self.news.notify_waiters();
+        false
+    }
+
+    /// Resolves once this viewer may no longer type.
+    pub(super) async fn muted(&self, id: SeatId) {
+        loop {
+            let news = self.news.notified();
+            tokio::pin!(news);
+            // Before looking, so that what happens after the look is not missed.
+            news.as_mut().enable();
+            if !self.may_write(id) {
+                return;
+            }
+            news.await;
+        }
+    }
+
+    /// What a viewer is to be sent next; bytes count as sent from now on.
+    pub(super) fn next(&self, id: SeatId) -> Next {
+        let mut state = self.state();
         let State {
             ring,
-            viewers: all,
+            viewers,
             ended,
+            crowd,
             ..
         } = &mut *state;
-        let Some(viewer) = all.get_mut(&id) else {
+        let Some(viewer) = viewers.get_mut(&id) else {
             return Next::Nothing;
         };
-        if viewer.told != viewers {
-            viewer.told = viewers;
-            return Next::Viewers(viewers);
+        if viewer.told_access != Some(viewer.access) {
+            viewer.told_access = Some(viewer.access);
+            return Next::Access(viewer.access);
+        }
+        if viewer.told_crowd != *crowd {
+            viewer.told_crowd = *crowd;
+            return Next::Viewers(count(&state), present(&state));
         }
         if viewer.paused {
             return Next::Nothing;
@@ -280,7 +423,7 @@ impl Session {
     }
 
     /// A viewer's window has this size.
-    pub(super) fn resize(&self, id: ViewerId, size: TermSize) {
+    pub(super) fn resize(&self, id: SeatId, size: TermSize) {
         let mut state = self.state();
         if let Some(viewer) = state.viewers.get_mut(&id) {
             viewer.size = Some(size.clamped());
@@ -301,7 +444,7 @@ impl Session {
     }
 
     /// A viewer can take no more for now, or can again.
-    pub(super) fn set_paused(&self, id: ViewerId, paused: Flow) {
+    pub(super) fn set_paused(&self, id: SeatId, paused: Flow) {
         if let Some(viewer) = self.state().viewers.get_mut(&id) {
             viewer.paused = paused == Flow::Paused;
         }
@@ -408,11 +551,17 @@ fn count(state: &State) -> u32 {
     u32::try_from(state.viewers.len()).unwrap_or(u32::MAX)
 }
 
-/// The size that fits into every viewer's window.
+fn present(state: &State) -> Vec<TerminalViewer> {
+    let viewers = state.viewers.values().map(Viewer::shown);
+    viewers.take(Terminal::MAX_PRESENT).collect()
+}
+
+/// The size that fits into the window of everybody who may type.
 fn smallest(state: &State) -> Option<TermSize> {
     state
         .viewers
         .values()
+        .filter(|viewer| viewer.access == TerminalAccess::Write)
         .filter_map(|viewer| viewer.size)
         .reduce(|a, b| TermSize {
             cols: a.cols.min(b.cols),

@@ -11,13 +11,13 @@ use std::{
     time::Duration,
 };
 
-use batwa_api::terminal::{ClientFrame, ServerFrame, close_code};
+use batwa_api::terminal::{Admission, ClientFrame, ServerFrame, close_code};
 use bytes::{Buf, Bytes};
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::session::{Ended, Flow, Next, Session, ViewerId};
+use super::session::{Ended, Flow, JoinError, Next, SeatId, Session};
 
 /// Typed bytes that wait for a program that does not read, before the viewer itself is no longer read.
 const HELD_INPUT: usize = 1 << 20;
@@ -57,7 +57,7 @@ pub(crate) type Close = Option<(u16, String)>;
 #[derive(Debug)]
 pub(crate) struct Seat {
     session: Arc<Session>,
-    id: ViewerId,
+    id: SeatId,
     start: u64,
     /// Called when the number of viewers or the size changed.
     changed: fn(&Session, &Arc<crate::watch::Picture>),
@@ -68,14 +68,15 @@ impl Seat {
     /// Joins from offset `from`, or from the oldest byte held.
     ///
     /// # Errors
-    /// The end of the output, when `from` lies beyond it.
+    /// [`JoinError`].
     pub(super) fn take(
         session: Arc<Session>,
         from: Option<u64>,
+        admission: Option<Admission>,
         picture: Arc<crate::watch::Picture>,
         changed: fn(&Session, &Arc<crate::watch::Picture>),
-    ) -> Result<Self, u64> {
-        let (id, start) = session.join(from)?;
+    ) -> Result<Self, JoinError> {
+        let (id, start) = session.join(from, admission)?;
         changed(&session, &picture);
         Ok(Self {
             session,
@@ -124,7 +125,10 @@ impl Seat {
             let frame = match self.session.next(self.id) {
                 Next::Output(bytes) => Outbound::Output(bytes),
                 Next::Jump(offset) => Outbound::Control(ServerFrame::Offset { offset }),
-                Next::Viewers(viewers) => Outbound::Control(ServerFrame::Viewers { viewers }),
+                Next::Access(access) => Outbound::Control(ServerFrame::Access { access }),
+                Next::Viewers(viewers, present) => {
+                    Outbound::Control(ServerFrame::Viewers { viewers, present })
+                }
                 Next::Ended(ended) => return say_goodbye(outgoing, ended).await,
                 Next::Nothing => tokio::select! {
                     () = news => continue,
@@ -147,6 +151,11 @@ impl Seat {
         loop {
             let frame = tokio::select! {
                 biased;
+                () = self.session.muted(self.id), if !held.is_empty() => {
+                    held.clear();
+                    bytes_held = 0;
+                    continue;
+                }
                 written = self.write(held.front()), if !held.is_empty() => {
                     let n = written.unwrap_or(bytes_held);
                     bytes_held -= advance(&mut held, n);
@@ -163,7 +172,7 @@ impl Seat {
             heard.now();
             match frame? {
                 Inbound::Input(bytes) => {
-                    if !bytes.is_empty() {
+                    if !bytes.is_empty() && self.session.admits_input(self.id) {
                         bytes_held += bytes.len();
                         held.push_back(bytes);
                     }

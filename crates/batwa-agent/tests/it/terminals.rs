@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use batwa_agent::FakeSettings;
 use batwa_api::{
-    id::TerminalId,
+    id::{TerminalId, ViewerId},
     terminal::{ServerFrame, close_code},
 };
 use futures_util::{SinkExt, StreamExt};
@@ -354,4 +354,84 @@ async fn an_agent_that_stops_tells_its_viewers() {
     let stopping = lab.stop();
     let (_, closed) = tokio::join!(stopping, client.until_closed());
     assert_eq!(closed.0, close_code::GOING_AWAY);
+}
+
+#[tokio::test]
+async fn a_session_is_named_and_its_lifetime_changed() {
+    let lab = Lab::new(two()).await;
+    let id = open(&lab, "demo-01", json!({"ttl_s": 60})).await;
+    let path = format!("/api/v1/terminals/{id}");
+    let changed = lab
+        .call(
+            Method::PATCH,
+            &path,
+            Some(json!({"name": "the build", "keep": true})),
+        )
+        .await;
+    assert_eq!(changed.status, StatusCode::OK, "{}", changed.body);
+    assert_eq!(changed.body["name"], "the build");
+    assert_eq!(
+        (&changed.body["keep"], &changed.body["ttl_s"]),
+        (&json!(true), &json!(60))
+    );
+    for (wrong, field) in [
+        (json!({"name": " x"}), "name"),
+        (json!({"name": "a\u{1b}[2J"}), "name"),
+        (json!({"name": "x".repeat(65)}), "name"),
+        (json!({"ttl_s": 2_592_001, "name": "other"}), "ttl_s"),
+    ] {
+        let refused = lab.call(Method::PATCH, &path, Some(wrong)).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert_eq!(refused.body["errors"][0]["field"], field);
+    }
+    let list = lab.get("/api/v1/terminals").await.body;
+    assert_eq!(list["items"][0]["name"], "the build", "nothing was changed");
+    let none = lab
+        .call(Method::PATCH, &path, Some(json!({"name": ""})))
+        .await;
+    assert_eq!(none.body["name"], Value::Null);
+    let missing = format!("/api/v1/terminals/{}", TerminalId::new());
+    let missing = lab.call(Method::PATCH, &missing, Some(json!({}))).await;
+    assert_eq!(missing.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_guest_watches_writes_and_watches_again_as_the_master_says() {
+    let lab = Lab::new(two()).await;
+    let id = open(&lab, "demo-01", json!({})).await;
+    let mut owner = Client::connect(&lab, &format!("{}?user=ann", attach(id))).await;
+    let viewer = ViewerId::new();
+    let query = format!("{}?viewer={viewer}&user=bob&access=watch", attach(id));
+    let mut guest = Client::connect(&lab, &query).await;
+    guest.type_text("echo guest-$((1+1))\n").await;
+    owner.type_text("echo owner-$((1+1))\n").await;
+    owner.until("owner-2").await;
+    guest.until("owner-2").await;
+    assert!(!owner.text().contains("guest-"), "{}", owner.text());
+    let list = lab.get("/api/v1/terminals").await.body;
+    assert_eq!(
+        list["items"][0]["present"],
+        json!([{"user": "ann", "access": "write"}, {"user": "bob", "access": "watch"}])
+    );
+
+    let path = format!("/api/v1/terminals/{id}/viewers/{viewer}");
+    let set = async |access: &str| {
+        let answer = lab
+            .call(Method::PUT, &path, Some(json!({"access": access})))
+            .await;
+        assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.body);
+    };
+    set("write").await;
+    guest.type_text("echo allowed-$((1+1))\n").await;
+    owner.until("allowed-2").await;
+    set("watch").await;
+    guest.type_text("echo late-$((1+1))\n").await;
+    owner.type_text("echo still-$((1+1))\n").await;
+    owner.until("still-2").await;
+    assert!(!owner.text().contains("late-"), "{}", owner.text());
+    let nobody = format!("/api/v1/terminals/{id}/viewers/{}", ViewerId::new());
+    let nobody = lab
+        .call(Method::PUT, &nobody, Some(json!({"access": "write"})))
+        .await;
+    assert_eq!(nobody.status, StatusCode::NOT_FOUND);
 }

@@ -133,24 +133,36 @@ fn below_percent() -> u32 {
 
 /// A change of [`VmSettings`]: what is absent stays as it is, `null` switches off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct SettingsChange {
     /// Whether it can be neither deleted nor purged.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protected: Option<bool>,
     /// Whether and when it is started after its machine's boot.
-    #[serde(deserialize_with = "some", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "some",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(value_type = Option<Autostart>)]
     pub autostart: Option<Option<Autostart>>,
     /// What is done when it crashes.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<RestartPolicy>,
     /// How long it is to live, from now on.
-    #[serde(deserialize_with = "some", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "some",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(value_type = Option<LifetimeWanted>)]
     pub lifetime: Option<Option<LifetimeWanted>>,
     /// When it is stopped because it does nothing.
-    #[serde(deserialize_with = "some", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "some",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(value_type = Option<IdleStop>)]
     pub idle_stop: Option<Option<IdleStop>>,
 }

@@ -10,21 +10,21 @@ use crate::{agent::Capabilities, problem::FieldError};
 
 /// Body of the master's `PATCH /api/v1/agents/{agent}/vms/{vm}`: what is absent stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct UpdateVm {
     /// What people call it, at most 100 characters; empty to go back to its name.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
     /// Anything worth writing down about it, at most 4,000 characters.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notes: Option<String>,
     /// Labels to set, and with `null` to take away; the others stay, so that people who change different ones do not
     /// undo each other.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, Option<String>>)]
     pub labels: BTreeMap<String, Option<String>>,
     /// What its agent is to do about it by itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<SettingsChange>,
 }
 

@@ -166,6 +166,11 @@ impl Auth {
         self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Follows what is withdrawn, for [`App::something_withdrawn`].
+    pub(crate) fn withdrawals(&self) -> watch::Receiver<u64> {
+        self.withdrawals.subscribe()
+    }
+
     /// Something was withdrawn from somebody: open connections look whether it concerns them.
     pub(crate) fn withdraw(&self) {
         self.withdrawals.send_modify(|count| *count += 1);
@@ -209,7 +214,7 @@ impl App {
     /// For connections that outlive their request. An open one counts as use: a session does not become
     /// idle while its terminal is on somebody's screen.
     pub(crate) async fn withdrawn(&self, caller: &Caller, right: Right) -> Error {
-        let mut withdrawals = self.auth().withdrawals.subscribe();
+        let mut withdrawals = self.auth().withdrawals();
         loop {
             match self
                 .refresh(caller)
@@ -223,13 +228,18 @@ impl App {
                     tracing::warn!("cannot check the rights of `{}`: {error}", caller.name)
                 }
             }
-            // Only a timeout or a withdrawal ends this; the sender lives as long as the app.
-            let _ = tokio::time::timeout(RECHECK_EVERY, withdrawals.changed()).await;
+            self.something_withdrawn(&mut withdrawals).await;
         }
     }
 
+    /// Waits until something may have been withdrawn from somebody.
+    pub(crate) async fn something_withdrawn(&self, withdrawals: &mut watch::Receiver<u64>) {
+        // Only a timeout or a withdrawal ends this; the sender lives as long as the app.
+        let _ = tokio::time::timeout(RECHECK_EVERY, withdrawals.changed()).await;
+    }
+
     /// The same caller with the rights of this moment.
-    async fn refresh(&self, caller: &Caller) -> Result<Caller, Error> {
+    pub(crate) async fn refresh(&self, caller: &Caller) -> Result<Caller, Error> {
         let now = Timestamp::now();
         let source = caller.source.clone();
         match caller.via {

@@ -107,7 +107,7 @@ async fn load(app: &App) -> Result<(), StoreError> {
     for row in vms {
         fleet.load_vm(row);
     }
-    fleet.load_openers(app.store().openers().await?);
+    fleet.load_ownerships(app.store().ownerships().await?);
     for row in waiting {
         let mut rows = fleet.pending_of(&row.id);
         rows.push(row);
@@ -196,9 +196,8 @@ async fn tidy_up(app: &App) -> Result<(), StoreError> {
     app.store()
         .prune_openers(now - OPENERS_KEPT, &terminals)
         .await?;
-    let stored = app.store().openers().await?;
-    app.fleet()
-        .forget_openers(&stored.into_iter().map(|(id, _)| id).collect());
+    let stored = app.store().ownerships().await?;
+    app.fleet().forget_ownerships(&stored.into_keys().collect());
     let kept = app.config().operations_kept;
     app.store().prune_operations(now - kept).await
 }

@@ -4,8 +4,10 @@
 //! lengths so that a Close with its reason can go in between two frames. Agents from before v1 have no sessions:
 //! there the master holds one per attached viewer and translates (`old.rs`).
 
+mod access;
 pub(crate) mod frames;
 mod old;
+mod sharing;
 pub(crate) mod splice;
 
 use std::sync::Arc;
@@ -13,12 +15,12 @@ use std::sync::Arc;
 use batwa_api::{
     Timestamp,
     agent::AgentStatus,
-    id::{AgentId, TerminalId},
+    id::{AgentId, TerminalId, ViewerId},
     name::VmName,
     problem::{Problem, ProblemCode},
     terminal::{
-        ListedTerminal, OpenAgentTerminal, OpenTerminal, TermSize, Terminal, TerminalKind,
-        close_code,
+        ListedTerminal, OpenAgentTerminal, OpenTerminal, Terminal, TerminalAccess, TerminalKind,
+        UpdateTerminal, close_code,
     },
     vm::VmAction,
 };
@@ -26,6 +28,7 @@ use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::{
+    access::View,
     frames::Ending,
     old::{Style, translate},
 };
@@ -38,7 +41,7 @@ use super::{
 };
 use crate::{
     client::{Attached, legacy::path_segment},
-    fleet::{contact::Contact, search::pattern::AgentPattern},
+    fleet::{contact::Contact, ownership::Ownership, search::pattern::AgentPattern},
 };
 
 /// How long a session of an old agent waits for its viewer.
@@ -49,8 +52,8 @@ pub(crate) struct Attachment {
     contact: Arc<Contact>,
     attached: Attached,
     how: How,
-    /// The old agent's session that ends with its viewer.
-    session: Option<TerminalId>,
+    /// Which session, and as which of its viewers; none for one that is its viewer's alone.
+    view: Option<View>,
 }
 
 /// Which terminal sessions to list.
@@ -101,12 +104,13 @@ impl App {
     ) -> Result<ListedTerminal, Error> {
         caller.require(Right::Terminal)?;
         let vm = VmRef {
-            agent: open.agent_id.unwrap_or_else(AgentId::local),
-            name: open.vm,
+            agent: open.agent_id.clone().unwrap_or_else(AgentId::local),
+            name: open.vm.clone(),
         };
-        let opened = self
-            .open_on_agent(&vm, open.kind, open.size.clamped())
-            .await;
+        if let Some(ttl_s) = open.ttl_s {
+            check_ttl(ttl_s)?;
+        }
+        let opened = self.open_on_agent(&vm, &open).await;
         let target = format!("{}/{}", vm.agent, vm.name);
         let record = match &opened {
             Ok(terminal) => Record {
@@ -122,23 +126,23 @@ impl App {
         self.audit(caller, record).await?;
         let terminal = opened?;
         self.store()
-            .save_opener(terminal.id, &vm.agent, &caller.name, Timestamp::now())
+            .save_opener(
+                terminal.id,
+                &vm.agent,
+                caller.user_id,
+                &caller.name,
+                Timestamp::now(),
+            )
             .await?;
+        let id = terminal.id;
+        let ownership = Ownership::new(caller.user_id, &caller.name);
         self.fleet()
-            .put_terminal(&vm.agent, terminal.clone(), &caller.name);
-        Ok(ListedTerminal {
-            agent_id: vm.agent,
-            terminal,
-            opened_by: Some(caller.name.to_string()),
-        })
+            .put_own_terminal(&vm.agent, terminal, ownership);
+        self.listed(id)
     }
 
-    async fn open_on_agent(
-        &self,
-        vm: &VmRef,
-        kind: TerminalKind,
-        size: TermSize,
-    ) -> Result<Terminal, Error> {
+    async fn open_on_agent(&self, vm: &VmRef, open: &OpenAgentTerminal) -> Result<Terminal, Error> {
+        let (kind, size) = (open.kind, open.size.clamped());
         let contact = self.online(&vm.agent)?;
         let action = match kind {
             TerminalKind::Shell => VmAction::Shell,
@@ -158,6 +162,10 @@ impl App {
                 oldest_offset: 0,
                 ttl_s: OLD_SESSION_LIFETIME_S,
                 resumable: false,
+                name: None,
+                keep: false,
+                present: Vec::new(),
+                shareable: false,
             });
         }
         let open = OpenTerminal {
@@ -165,7 +173,7 @@ impl App {
             vm: vm.name.clone(),
             kind,
             size,
-            ttl_s: None,
+            ttl_s: open.ttl_s,
         };
         contact
             .client
@@ -188,6 +196,44 @@ impl App {
         }
     }
 
+    /// Names a terminal session, or changes how long it lives on.
+    pub(crate) async fn update_terminal(
+        &self,
+        caller: &Caller,
+        id: TerminalId,
+        update: &UpdateTerminal,
+    ) -> Result<ListedTerminal, Error> {
+        caller.require(Right::Terminal)?;
+        let (agent, terminal) = self.terminal(id)?;
+        self.require_owner(caller, id)?;
+        if let Err(error) = update.checked_name() {
+            return Err(Error::invalid("name", error.to_string()));
+        }
+        if let Some(ttl_s) = update.ttl_s {
+            check_ttl(ttl_s)?;
+        }
+        let contact = self.online(&agent)?;
+        if !terminal.resumable {
+            return Err(Error::Conflict(
+                "this session ends with its viewer: its machine's agent is of the old kind"
+                    .to_owned(),
+            ));
+        }
+        let updated = contact.client.update_terminal(id, update).await;
+        let updated = updated.map_err(|error| agent_error(&agent, error))?;
+        if updated.id != id {
+            return Err(Error::Problem(Box::new(Problem::new(
+                ProblemCode::AgentFailed,
+                format!("{} answered for another session", Self::agent_words(&agent)),
+            ))));
+        }
+        self.fleet().put_terminal(&agent, updated);
+        let detail = format!("session {id}");
+        self.audit_terminal(caller, "terminal.update", &agent, &terminal, detail)
+            .await?;
+        self.listed(id)
+    }
+
     /// Ends a terminal session and what runs in it.
     pub(crate) async fn close_terminal(
         &self,
@@ -196,6 +242,7 @@ impl App {
     ) -> Result<(), Error> {
         caller.require(Right::Terminal)?;
         let (agent, terminal) = self.terminal(id)?;
+        self.require_owner(caller, id)?;
         let contact = self.online(&agent)?;
         if terminal.resumable {
             match contact.client.close_terminal(id).await {
@@ -204,12 +251,9 @@ impl App {
             }
         }
         self.fleet().remove_terminal(&agent, id);
-        let target = format!("{agent}/{}", terminal.vm);
-        let record = Record {
-            detail: Some(format!("session {id}")),
-            ..Record::ok("terminal.close", target)
-        };
-        self.audit(caller, record).await
+        let detail = format!("session {id}");
+        self.audit_terminal(caller, "terminal.close", &agent, &terminal, detail)
+            .await
     }
 
     fn terminal(&self, id: TerminalId) -> Result<(AgentId, Terminal), Error> {
@@ -223,20 +267,34 @@ impl App {
             .ok_or_else(|| Error::NotFound(format!("terminal session `{id}`")))
     }
 
-    /// Opens the agent's end of a session, with the viewer's own handshake key.
+    /// Opens the agent's end of a session, with the viewer's own handshake key. Whoever may write there can ask to
+    /// watch only.
     pub(crate) async fn attach_terminal(
         &self,
         caller: &Caller,
         id: TerminalId,
         from: Option<u64>,
+        wanted: TerminalAccess,
         key: HeaderValue,
     ) -> Result<Attachment, Error> {
-        caller.require(Right::Terminal)?;
         let (agent, terminal) = self.terminal(id)?;
+        let access = self.terminal_access(caller, id)?.min(wanted);
         let contact = self.online(&agent)?;
+        let view = View {
+            terminal: id,
+            viewer: ViewerId::new(),
+            wanted,
+            access,
+        };
+        // An agent that cannot keep a viewer from typing is given none that may only watch.
+        if access == TerminalAccess::Watch && !terminal.shareable {
+            return Err(Error::Refused(format!(
+                "you may only watch this terminal, and {} runs an agent that cannot keep viewers to that: update Batwa there",
+                Self::agent_words(&agent)
+            )));
+        }
         let (path, how) = if terminal.resumable || !self.is_legacy(&agent) {
-            let from = from.map_or_else(String::new, |from| format!("?from={from}"));
-            (format!("/api/v1/terminals/{id}/attach{from}"), How::Copy)
+            (attach_path(view, from, &caller.name), How::Copy)
         } else {
             (
                 old_path(&terminal.vm),
@@ -260,7 +318,10 @@ impl App {
             } else {
                 Outcome::Failed
             },
-            detail: Some(format!("session {id}")),
+            detail: Some(match access {
+                TerminalAccess::Write => format!("session {id}"),
+                TerminalAccess::Watch => format!("session {id}, watching"),
+            }),
             ..Record::ok("terminal.attach", target)
         };
         self.audit(caller, record).await?;
@@ -268,7 +329,7 @@ impl App {
             contact,
             attached: attached?,
             how,
-            session: matches!(how, How::Translate(_)).then_some(id),
+            view: Some(view),
         })
     }
 
@@ -296,7 +357,7 @@ impl App {
                 } else {
                     How::CopyOld
                 },
-                session: None,
+                view: None,
             })
         }
         .await;
@@ -323,9 +384,15 @@ impl App {
             contact,
             attached,
             how,
-            session,
+            view,
         } = attachment;
-        let ending = self.ending(caller, &contact);
+        let shut_out = async {
+            match view {
+                Some(view) => self.until_shut_out(caller, &contact, view).await,
+                None => self.withdrawn(caller, Right::Terminal).await,
+            }
+        };
+        let ending = self.ending_when(shut_out, &contact);
         match how {
             How::Copy => splice::splice(viewer, attached.stream, ending).await,
             How::CopyOld => {
@@ -334,16 +401,27 @@ impl App {
             }
             How::Translate(style) => translate(viewer, attached.stream, style, ending).await,
         }
-        if let Some(session) = session {
-            self.fleet().remove_terminal(&contact.id, session);
+        // An old agent's session ends with its viewer.
+        if let (Some(view), How::Translate(_)) = (view, how) {
+            self.fleet().remove_terminal(&contact.id, view.terminal);
         }
     }
 
-    /// Resolves when a terminal has to end, with the code and reason for its viewer.
+    /// Resolves when what a caller with the terminal right has open has to end, with the code and reason for it.
     pub(super) async fn ending(&self, caller: &Caller, contact: &Contact) -> Ending {
+        self.ending_when(self.withdrawn(caller, Right::Terminal), contact)
+            .await
+    }
+
+    /// Resolves when a viewer is shut out, or there is nothing left to view.
+    async fn ending_when(
+        &self,
+        shut_out: impl Future<Output = Error>,
+        contact: &Contact,
+    ) -> Ending {
         let mut online = contact.online.subscribe();
         tokio::select! {
-            error = self.withdrawn(caller, Right::Terminal) => {
+            error = shut_out => {
                 Ending::new(close_code::POLICY, error.to_string())
             }
             () = self.stopping().cancelled() => {
@@ -366,6 +444,29 @@ impl Attachment {
     }
 }
 
+/// Where the agent lets this viewer in.
+fn attach_path(view: View, from: Option<u64>, user: &str) -> String {
+    let from = from.map_or_else(String::new, |from| format!("&from={from}"));
+    format!(
+        "/api/v1/terminals/{}/attach?viewer={}&user={}&access={}{from}",
+        view.terminal,
+        view.viewer,
+        path_segment(user),
+        view.access.as_str()
+    )
+}
+
+fn check_ttl(ttl_s: u64) -> Result<(), Error> {
+    if ttl_s <= Terminal::MAX_TTL_S {
+        return Ok(());
+    }
+    let message = format!(
+        "at most {} s, which is 30 days: `keep` is for longer",
+        Terminal::MAX_TTL_S
+    );
+    Err(Error::invalid("ttl_s", message))
+}
+
 fn old_path(vm: &VmName) -> String {
     format!("/ws?vm_name={}", path_segment(vm.as_str()))
 }
@@ -374,6 +475,8 @@ fn old_path(vm: &VmName) -> String {
 /// for what is better said by the status.
 pub(crate) fn refusal(error: &Error) -> Option<Ending> {
     let code = match error.code() {
+        // About this one session, and not of the caller's rights.
+        ProblemCode::Forbidden if matches!(error, Error::Refused(_)) => close_code::POLICY,
         ProblemCode::NotFound => close_code::NOT_FOUND,
         ProblemCode::IllegalState => close_code::VM_NOT_RUNNING,
         ProblemCode::AgentOffline

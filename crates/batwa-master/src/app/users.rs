@@ -94,6 +94,7 @@ impl App {
     /// Removes an account with its sessions and tokens.
     pub(crate) async fn delete_user(&self, caller: &Caller, id: UserId) -> Result<(), Error> {
         let name = changed(id, self.store().delete_user(id).await?)?;
+        self.fleet().forget_guest(id);
         self.auth().withdraw();
         self.audit(caller, Record::ok("user.delete", name)).await
     }

@@ -423,7 +423,7 @@ impl Fleet {
                 self.hear_operation(id, operation, Heard::AsChange);
             }
             WatchEvent::Terminal { terminal, .. } => {
-                let terminal = clock.terminal(terminal, now);
+                let terminal = clock.terminal(hygiene::terminal(terminal), now);
                 self.write(|state| state.put_terminal(id, terminal).into_iter().collect());
             }
             WatchEvent::TerminalRemoved { id: terminal, .. } => {

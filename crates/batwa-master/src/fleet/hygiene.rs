@@ -5,7 +5,7 @@
 use batwa_api::{
     agent::AgentInfo,
     operation::Operation,
-    terminal::Terminal,
+    terminal::{Terminal, TerminalViewer},
     vm::{MAX_SNAPSHOTS, Vm, label_is_good},
 };
 
@@ -125,5 +125,14 @@ pub(crate) fn vms(vms: Vec<Vm>) -> Result<Vec<Vm>, String> {
 /// All terminal sessions of a snapshot within bounds.
 pub(crate) fn terminals(mut terminals: Vec<Terminal>) -> Vec<Terminal> {
     terminals.truncate(MAX_TERMINALS);
-    terminals
+    terminals.into_iter().map(terminal).collect()
+}
+
+/// A terminal session within bounds.
+pub(crate) fn terminal(mut terminal: Terminal) -> Terminal {
+    terminal.present.truncate(Terminal::MAX_PRESENT);
+    for viewer in &mut terminal.present {
+        shorten(&mut viewer.user, TerminalViewer::MAX_USER);
+    }
+    terminal
 }

@@ -26,6 +26,7 @@ use batwa_api::{
 use super::{
     entry::{AgentEntry, Standing},
     index::VmIndex,
+    ownership::Ownership,
     record::{AgentRecord, PendingAgent},
     row::{About, Row},
 };
@@ -46,8 +47,8 @@ pub(crate) struct State {
     promised: BTreeMap<(AgentId, VmName), About>,
     /// Rises with every change that the old list shows.
     pub(crate) list_revision: u64,
-    /// Who opened which terminal session, where the master knows.
-    pub(crate) openers: BTreeMap<TerminalId, String>,
+    /// Whose which terminal session is, where the master knows.
+    pub(crate) ownerships: BTreeMap<TerminalId, Ownership>,
     /// VMs whose last known state is not written down yet.
     pub(crate) unsaved: BTreeSet<(AgentId, VmName)>,
     /// Changes of links that are not written down yet, the oldest first.

@@ -113,7 +113,7 @@ fn public() -> OpenApiRouter<App> {
         .routes(routes!(legacy::heartbeat))
 }
 
-/// Every account.
+/// Every account. Who may attach to a terminal depends on which: its guests need no other right to watch.
 fn read() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(session::current, session::sign_out))
@@ -132,6 +132,7 @@ fn read() -> OpenApiRouter<App> {
         .routes(routes!(operations::log))
         .routes(routes!(images::list))
         .routes(routes!(terminals::list))
+        .routes(routes!(terminals::attach))
         .routes(routes!(events::follow))
         .routes(routes!(legacy::agents))
         .routes(routes!(legacy::agent))
@@ -164,8 +165,9 @@ fn manage() -> OpenApiRouter<App> {
 fn terminal() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(terminals::open))
-        .routes(routes!(terminals::close))
-        .routes(routes!(terminals::attach))
+        .routes(routes!(terminals::update, terminals::close))
+        .routes(routes!(terminals::share, terminals::unshare))
+        .routes(routes!(terminals::unshare_all))
         .routes(routes!(inside::exec, inside::run))
         .routes(routes!(inside::connect))
         .routes(routes!(files::download, files::look, files::upload))

@@ -5,7 +5,7 @@ use batwa_api::{
     id::{AgentId, TerminalId},
     list::Items,
     name::VmName,
-    terminal::{ListedTerminal, OpenAgentTerminal},
+    terminal::{ListedTerminal, OpenAgentTerminal, ShareTerminal, TerminalAccess, UpdateTerminal},
 };
 use http::StatusCode;
 use serde::Deserialize;
@@ -64,7 +64,61 @@ pub(crate) async fn open(
     Ok((StatusCode::CREATED, Json(terminal)))
 }
 
-/// End a terminal session and what runs in it.
+/// Name a terminal session, or change how long it lives on. For its owner and admins.
+#[utoipa::path(patch, path = "/api/v1/terminals/{terminal}", tag = "terminals", request_body = UpdateTerminal,
+    params(("terminal" = TerminalId, Path, description = "the session's id")),
+    responses((status = 200, body = ListedTerminal)))]
+pub(crate) async fn update(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<TerminalId>,
+    Body(body): Body<UpdateTerminal>,
+) -> ApiResult<Json<ListedTerminal>> {
+    Ok(Json(app.update_terminal(&caller, id, &body).await?))
+}
+
+/// Invite an account to a terminal session, to watch or to write, or change which. For its owner and admins.
+#[utoipa::path(put, path = "/api/v1/terminals/{terminal}/guests/{user}", tag = "terminals", request_body = ShareTerminal,
+    params(("terminal" = TerminalId, Path, description = "the session's id"),
+        ("user" = String, Path, description = "the account's name")),
+    responses((status = 200, body = ListedTerminal)))]
+pub(crate) async fn share(
+    State(app): State<App>,
+    caller: Caller,
+    Path((id, user)): Path<(TerminalId, String)>,
+    Body(body): Body<ShareTerminal>,
+) -> ApiResult<Json<ListedTerminal>> {
+    let shared = app.share_terminal(&caller, id, &user, body.access).await?;
+    Ok(Json(shared))
+}
+
+/// Take an invitation back: whoever is there by it is turned out at once. For the session's owner and admins.
+#[utoipa::path(delete, path = "/api/v1/terminals/{terminal}/guests/{user}", tag = "terminals",
+    params(("terminal" = TerminalId, Path, description = "the session's id"),
+        ("user" = String, Path, description = "the account's name")),
+    responses((status = 204)))]
+pub(crate) async fn unshare(
+    State(app): State<App>,
+    caller: Caller,
+    Path((id, user)): Path<(TerminalId, String)>,
+) -> ApiResult<StatusCode> {
+    app.unshare_terminal(&caller, id, Some(&user)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Take all invitations to a terminal session back. For its owner and admins.
+#[utoipa::path(delete, path = "/api/v1/terminals/{terminal}/guests", tag = "terminals",
+    params(("terminal" = TerminalId, Path, description = "the session's id")), responses((status = 204)))]
+pub(crate) async fn unshare_all(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<TerminalId>,
+) -> ApiResult<StatusCode> {
+    app.unshare_terminal(&caller, id, None).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// End a terminal session and what runs in it. For its owner and admins.
 #[utoipa::path(delete, path = "/api/v1/terminals/{terminal}", tag = "terminals",
     params(("terminal" = TerminalId, Path, description = "the session's id")), responses((status = 204)))]
 pub(crate) async fn close(
@@ -82,9 +136,12 @@ pub(crate) async fn close(
 pub(crate) struct AttachParams {
     /// Offset of the first byte wanted; the oldest held when absent.
     from: Option<u64>,
+    /// `watch` for a screen on which nothing is typed; what the caller may do at most when absent.
+    access: Option<TerminalAccess>,
 }
 
-/// Attach to a terminal session: a WebSocket (docs/protocol.md).
+/// Attach to a terminal session: a WebSocket (docs/protocol.md). For its owner and admins with the terminal right, and
+/// for its guests.
 #[utoipa::path(get, path = "/api/v1/terminals/{terminal}/attach", tag = "terminals",
     params(("terminal" = TerminalId, Path, description = "the session's id"), AttachParams),
     responses((status = 101, description = "binary frames are bytes, text frames JSON control")))]
@@ -96,7 +153,9 @@ pub(crate) async fn attach(
     upgrade: Upgrade,
 ) -> ApiResult<Response> {
     let key = upgrade.key().clone();
-    match app.attach_terminal(&caller, id, params.from, key).await {
+    let wanted = params.access.unwrap_or_default();
+    let attached = app.attach_terminal(&caller, id, params.from, wanted, key);
+    match attached.await {
         Ok(attachment) => Ok(join(upgrade, &app, caller, attachment)),
         Err(error) => match refusal(&error) {
             Some(ending) => Ok(turn_away(upgrade, &app, ending)),

@@ -99,8 +99,21 @@ const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/events", Read),
     ("GET", "/api/v1/terminals", Read),
     ("POST", "/api/v1/terminals", Terminal),
+    ("PATCH", "/api/v1/terminals/{terminal}", Terminal),
     ("DELETE", "/api/v1/terminals/{terminal}", Terminal),
-    ("GET", "/api/v1/terminals/{terminal}/attach", Terminal),
+    (
+        "PUT",
+        "/api/v1/terminals/{terminal}/guests/{user}",
+        Terminal,
+    ),
+    (
+        "DELETE",
+        "/api/v1/terminals/{terminal}/guests/{user}",
+        Terminal,
+    ),
+    ("DELETE", "/api/v1/terminals/{terminal}/guests", Terminal),
+    // By invitation, and then without the terminal right too.
+    ("GET", "/api/v1/terminals/{terminal}/attach", Read),
     // Before v1.
     ("POST", "/api/auth/login", Public),
     ("POST", "/api/auth/logout", Public),

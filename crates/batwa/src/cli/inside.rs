@@ -60,15 +60,6 @@ pub(crate) struct ShellArgs {
     pub(crate) master: MasterArgs,
 }
 
-/// `batwa attach`
-#[derive(Debug, Args)]
-pub(crate) struct AttachArgs {
-    /// The session's id
-    pub(crate) session: String,
-    #[command(flatten)]
-    pub(crate) master: MasterArgs,
-}
-
 /// `batwa transfer`
 #[derive(Debug, Args)]
 pub(crate) struct TransferArgs {

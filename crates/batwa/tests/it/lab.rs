@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub(crate) use self::{
-    caller::Caller,
+    caller::{Answer, Caller},
     machine::{COPY, Machine, Networks, REPOSITORY},
     member::join_token,
     process::{Process, ProcessBuilder, batwa},

@@ -851,11 +851,12 @@ export interface paths {
         get?: never;
         put?: never;
         post?: never;
-        /** End a terminal session and what runs in it. */
+        /** End a terminal session and what runs in it. For its owner and admins. */
         delete: operations["terminals_close"];
         options?: never;
         head?: never;
-        patch?: never;
+        /** Name a terminal session, or change how long it lives on. For its owner and admins. */
+        patch: operations["terminals_update"];
         trace?: never;
     };
     "/api/v1/terminals/{terminal}/attach": {
@@ -865,11 +866,49 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Attach to a terminal session: a WebSocket (docs/protocol.md). */
+        /**
+         * Attach to a terminal session: a WebSocket (docs/protocol.md). For its owner and admins with the terminal right, and
+         *     for its guests.
+         */
         get: operations["terminals_attach"];
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/terminals/{terminal}/guests": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Take all invitations to a terminal session back. For its owner and admins. */
+        delete: operations["terminals_unshare_all"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/terminals/{terminal}/guests/{user}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Invite an account to a terminal session, to watch or to write, or change which. For its owner and admins. */
+        put: operations["terminals_share"];
+        post?: never;
+        /** Take an invitation back: whoever is there by it is turned out at once. For the session's owner and admins. */
+        delete: operations["terminals_unshare"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1901,7 +1940,9 @@ export interface components {
             items: (components["schemas"]["Terminal"] & {
                 /** @description The agent that holds it. */
                 agent_id: components["schemas"]["AgentId"];
-                /** @description The user who opened it, where the master knows. */
+                /** @description Its guests. */
+                guests?: components["schemas"]["TerminalGuest"][];
+                /** @description The user who opened it and whose it is, where the master knows. Beside this one only admins and guests get in. */
                 opened_by?: string | null;
             })[];
         };
@@ -2137,7 +2178,9 @@ export interface components {
         ListedTerminal: components["schemas"]["Terminal"] & {
             /** @description The agent that holds it. */
             agent_id: components["schemas"]["AgentId"];
-            /** @description The user who opened it, where the master knows. */
+            /** @description Its guests. */
+            guests?: components["schemas"]["TerminalGuest"][];
+            /** @description The user who opened it and whose it is, where the master knows. Beside this one only admins and guests get in. */
             opened_by?: string | null;
         };
         /** @description One VM as the master knows it: the agent's last word and how sure we are of it. */
@@ -2174,6 +2217,11 @@ export interface components {
             agent_id?: components["schemas"]["AgentId"] | null;
             /** @description What to attach to. */
             kind?: components["schemas"]["TerminalKind"];
+            /**
+             * Format: int64
+             * @description Seconds that it lives on once nobody watches: at most 30 days; the agent's setting when absent.
+             */
+            ttl_s?: number | null;
             /** @description The VM. */
             vm: components["schemas"]["VmName"];
         };
@@ -2449,6 +2497,8 @@ export interface components {
             /** @enum {string} */
             type: "error";
         } | {
+            /** @description Who they are, the first ones. */
+            present?: components["schemas"]["TerminalViewer"][];
             /** @enum {string} */
             type: "viewers";
             /**
@@ -2456,6 +2506,11 @@ export interface components {
              * @description Their number.
              */
             viewers: number;
+        } | {
+            /** @description What it may do. */
+            access: components["schemas"]["TerminalAccess"];
+            /** @enum {string} */
+            type: "access";
         };
         /** @description One signed-in browser. */
         Session: {
@@ -2498,6 +2553,11 @@ export interface components {
         SetupState: {
             /** @description Whether there is no admin yet. */
             needed: boolean;
+        };
+        /** @description Body of `PUT /api/v1/terminals/{terminal}/guests/{user}`. */
+        ShareTerminal: {
+            /** @description What the guest may do. */
+            access: components["schemas"]["TerminalAccess"];
         };
         /** @description Body of `POST /api/v1/session` and of the old `POST /api/auth/login`. */
         SignIn: {
@@ -2587,8 +2647,11 @@ export interface components {
             created_at: string;
             /** @description Its id. */
             id: components["schemas"]["TerminalId"];
+            /** @description Whether it lives on however long nobody watches, until its program or somebody ends it. */
+            keep?: boolean;
             /** @description What it is attached to. */
             kind: components["schemas"]["TerminalKind"];
+            name?: components["schemas"]["TerminalName"] | null;
             /**
              * Format: int64
              * @description Bytes of output so far.
@@ -2599,8 +2662,12 @@ export interface components {
              * @description Offset of the oldest byte still held.
              */
             oldest_offset: number;
+            /** @description Who watches it, the first ones: at most [`Self::MAX_PRESENT`]. */
+            present?: components["schemas"]["TerminalViewer"][];
             /** @description Whether it can be attached to again after a cut; old agents' sessions cannot. */
             resumable: boolean;
+            /** @description Whether its agent keeps those who may only watch from typing; agents of before cannot, and are given none. */
+            shareable?: boolean;
             /**
              * Format: int64
              * @description Seconds that it lives on once nobody watches.
@@ -2614,6 +2681,18 @@ export interface components {
             /** @description The VM. */
             vm: components["schemas"]["VmName"];
         };
+        /**
+         * @description What a viewer may do in a session; each includes those before it.
+         * @enum {string}
+         */
+        TerminalAccess: "watch" | "write";
+        /** @description Somebody whom a session is shared with. */
+        TerminalGuest: {
+            /** @description What it may do at most; to type, it needs the terminal right too. */
+            access: components["schemas"]["TerminalAccess"];
+            /** @description The account's name. */
+            user: string;
+        };
         /** Format: uuid */
         TerminalId: string;
         /**
@@ -2621,6 +2700,14 @@ export interface components {
          * @enum {string}
          */
         TerminalKind: "shell" | "console";
+        TerminalName: string;
+        /** @description Somebody who has a session on a screen. */
+        TerminalViewer: {
+            /** @description What this viewer may do. */
+            access: components["schemas"]["TerminalAccess"];
+            /** @description The account's name; empty where the master did not say. */
+            user: string;
+        };
         /** @description One API token, without its secret. */
         Token: {
             /**
@@ -2676,6 +2763,18 @@ export interface components {
             name?: string | null;
             /** @description Anything worth writing down about it, at most 4,000 characters. */
             notes?: string | null;
+        };
+        /** @description Body of `PATCH /api/v1/terminals/{terminal}`; absent fields stay as they are. */
+        UpdateTerminal: {
+            /** @description Whether it lives on however long nobody watches. */
+            keep?: boolean | null;
+            /** @description What people call it: 1 to 64 characters; an empty text takes the name away. */
+            name?: string | null;
+            /**
+             * Format: int64
+             * @description Seconds that it lives on once nobody watches: at most 30 days; 0 ends it when the last viewer leaves.
+             */
+            ttl_s?: number | null;
         };
         /** @description Body of `PATCH /api/v1/users/{user}`; absent fields stay as they are. */
         UpdateUser: {
@@ -5034,11 +5133,48 @@ export interface operations {
             };
         };
     };
+    terminals_update: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's id */
+                terminal: components["schemas"]["TerminalId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateTerminal"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ListedTerminal"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     terminals_attach: {
         parameters: {
             query?: {
                 /** @description Offset of the first byte wanted; the oldest held when absent. */
                 from?: number;
+                /** @description `watch` for a screen on which nothing is typed; what the caller may do at most when absent. */
+                access?: components["schemas"]["TerminalAccess"];
             };
             header?: never;
             path: {
@@ -5051,6 +5187,103 @@ export interface operations {
         responses: {
             /** @description binary frames are bytes, text frames JSON control */
             101: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    terminals_unshare_all: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's id */
+                terminal: components["schemas"]["TerminalId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    terminals_share: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's id */
+                terminal: components["schemas"]["TerminalId"];
+                /** @description the account's name */
+                user: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ShareTerminal"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ListedTerminal"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    terminals_unshare: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's id */
+                terminal: components["schemas"]["TerminalId"];
+                /** @description the account's name */
+                user: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
                 headers: {
                     [name: string]: unknown;
                 };

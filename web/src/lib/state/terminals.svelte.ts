@@ -3,11 +3,14 @@
 import { api, socketUrl, unwrap } from '$lib/api/client';
 import { problemOf, ProblemError } from '$lib/api/problem';
 import type { Terminal, TerminalKind } from '$lib/api/types';
-import { MAX_TYPED_AHEAD, TerminalSocket, type Connection, type Verdict } from '$lib/terminal/socket';
+import { MAX_TYPED_AHEAD, TerminalSocket, type Access, type Connection, type Present, type Verdict } from '$lib/terminal/socket';
+import { owns, sessionTitle } from '$lib/model/terminal';
 import { keyBytes, withControl, type TouchKey } from '$lib/terminal/keys';
 import { TerminalView, type Look } from '$lib/terminal/xterm';
 import { events } from './events.svelte';
 import { settings } from './settings.svelte';
+import { session as signedIn } from './session.svelte';
+import { sessions } from './sessions.svelte';
 import { toasts } from './toasts.svelte';
 
 /** Said once: a program that asks, asks often. */
@@ -30,6 +33,10 @@ export class TerminalTab {
 	/** Typed bytes that wait for the connection. */
 	waiting = $state(0);
 	viewers = $state(1);
+	/** Who watches, as far as they are named; empty when nobody else does. */
+	present = $state.raw<Present[]>([]);
+	/** What may be done here: in a terminal that somebody else shares, perhaps only watching. */
+	access = $state<Access>('write');
 	view = $state.raw<TerminalView | null>(null);
 	searching = $state(false);
 	found = $state<{ index: number; count: number } | null>(null);
@@ -52,7 +59,18 @@ export class TerminalTab {
 	}
 
 	get title(): string {
-		return this.kind === 'console' ? `${this.vm} console` : this.vm;
+		return sessionTitle({ name: this.session?.name, vm: this.vm, kind: this.kind });
+	}
+
+	/** What the master tells of the session. */
+	get session(): Terminal | undefined {
+		return sessions.get(this.id);
+	}
+
+	/** Whether this is somebody else's, which closing the tab leaves alone. */
+	get foreign(): boolean {
+		const session = this.session;
+		return session !== undefined && !owns(session, signedIn.user);
 	}
 
 	/** Makes the picture, opens the session unless there is one, and attaches. */
@@ -106,7 +124,7 @@ export class TerminalTab {
 	/** Closes the tab and ends the session. */
 	async close(): Promise<void> {
 		this.leave();
-		if (this.id && this.status.kind !== 'ended')
+		if (this.id && this.status.kind !== 'ended' && !this.foreign)
 			await unwrap(api.DELETE('/api/v1/terminals/{terminal}', { params: { path: { terminal: this.id } } })).catch(() => undefined);
 	}
 
@@ -131,8 +149,12 @@ export class TerminalTab {
 				this.status = connection;
 				this.waiting = this.#socket?.waiting ?? 0;
 			},
-			viewers: (count) => {
+			crowd: (present, count) => {
+				this.present = present;
 				this.viewers = count;
+			},
+			access: (access) => {
+				this.access = access;
 			},
 			probe: () => this.#probe(id)
 		});
@@ -184,6 +206,7 @@ export class TerminalTab {
 	}
 
 	#typed(typed: string): void {
+		if (this.access === 'watch') return;
 		const text = this.control ? withControl(typed) : typed;
 		this.control = false;
 		// Whoever types while the session is still being opened means it.
@@ -248,6 +271,19 @@ class Terminals {
 			return;
 		}
 		this.another(agent, vm, kind);
+	}
+
+	/** Shows a session that is open already, in another browser perhaps, or somebody else's. */
+	join(session: Terminal): void {
+		const known = this.tabs.find((tab) => tab.id === session.id);
+		if (known) {
+			this.select(known);
+			return;
+		}
+		const tab = new TerminalTab(session.agent_id, session.vm, session.kind, session.id);
+		this.tabs = [...this.tabs, tab];
+		this.select(tab);
+		void tab.start().then(() => tab.view?.focus());
 	}
 
 	/** Opens one more terminal in a VM. */

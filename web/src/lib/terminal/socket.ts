@@ -12,6 +12,10 @@ export type Connection =
 	/** Over; `resumable` is false, a new session has to be opened. */
 	| { kind: 'ended'; reason: string; code: number | null };
 
+export type Access = 'watch' | 'write';
+/** Somebody who has the session on a screen. */
+export type Present = { user: string; access: Access };
+
 /** What a failed attempt was due to, as far as the master says over HTTP. */
 export type Verdict = { kind: 'retry'; reason?: string } | { kind: 'ended'; reason: string };
 
@@ -23,7 +27,10 @@ export type TerminalSocketOptions = {
 	/** Output was lost because the session's memory is limited. */
 	gap?: (bytes: number) => void;
 	changed: (connection: Connection) => void;
-	viewers?: (count: number) => void;
+	/** Who watches; `count` may be above those who are named. */
+	crowd?: (present: Present[], count: number) => void;
+	/** What this viewer may do: told anew for each connection, and each time something typed was dropped. */
+	access?: (access: Access) => void;
 	/** Asks why an attach was refused: a browser is not told the status of a refused upgrade. */
 	probe?: () => Promise<Verdict>;
 	/** Seams for tests. */
@@ -68,6 +75,16 @@ const PROTOCOL = 1002;
 const NOT_FOUND = 4004;
 const VM_NOT_RUNNING = 4009;
 const AGENT_OFFLINE = 4003;
+
+/** Those of a frame's viewers that are what they should be. */
+function present(value: unknown): Present[] {
+	if (!Array.isArray(value)) return [];
+	return value.flatMap((one: unknown) => {
+		if (typeof one !== 'object' || one === null) return [];
+		const { user, access } = one as Record<string, unknown>;
+		return typeof user === 'string' && (access === 'watch' || access === 'write') ? [{ user, access }] : [];
+	});
+}
 
 export class TerminalSocket {
 	#options: TerminalSocketOptions;
@@ -224,7 +241,10 @@ export class TerminalSocket {
 				};
 				return;
 			case 'viewers':
-				if (typeof fields.viewers === 'number') this.#options.viewers?.(fields.viewers);
+				if (typeof fields.viewers === 'number') this.#options.crowd?.(present(fields.present), fields.viewers);
+				return;
+			case 'access':
+				if (fields.access === 'watch' || fields.access === 'write') this.#options.access?.(fields.access);
 		}
 	}
 
@@ -233,6 +253,8 @@ export class TerminalSocket {
 		this.#attached = true;
 		this.#openedAt = this.#now();
 		this.#paused = false;
+		// Those who may only watch are told so after this.
+		this.#options.access?.('write');
 		this.#set({ kind: 'open' });
 		if (this.#size) this.#control({ type: 'resize', ...this.#size });
 		this.#flowControl();

@@ -153,8 +153,21 @@ export class TerminalView {
 		return { cols: this.#term.cols, rows: this.#term.rows };
 	}
 
+	/** Keeps to this size whatever its place, as somebody else's window makes it; `null` for that of its place again. */
+	keepSize(size: { cols: number; rows: number } | null): void {
+		this.#kept = size;
+		this.element.style.overflow = size ? 'auto' : '';
+		this.fit();
+	}
+
+	#kept: { cols: number; rows: number } | null = null;
+
 	/** Takes the size of its place; not while it has none. */
 	fit(): void {
+		if (this.#kept) {
+			this.#term.resize(this.#kept.cols, this.#kept.rows);
+			return;
+		}
 		if (this.element.offsetWidth < 40 || this.element.offsetHeight < 20) return;
 		this.#fit.fit();
 	}

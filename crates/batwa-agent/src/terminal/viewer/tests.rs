@@ -1,7 +1,7 @@
 use batwa_api::{
-    id::{AgentId, TerminalId},
+    id::{AgentId, TerminalId, ViewerId},
     name::VmName,
-    terminal::{TermSize, TerminalKind},
+    terminal::{TermSize, TerminalAccess, TerminalKind},
 };
 use futures_util::stream;
 use tokio::{
@@ -80,9 +80,18 @@ impl Lab {
         self.try_watch(from).unwrap()
     }
 
-    fn try_watch(&mut self, from: Option<u64>) -> Result<Viewer, u64> {
+    fn try_watch(&mut self, from: Option<u64>) -> Result<Viewer, JoinError> {
+        self.admit(from, None)
+    }
+
+    fn admit(
+        &mut self,
+        from: Option<u64>,
+        admission: Option<Admission>,
+    ) -> Result<Viewer, JoinError> {
         let picture = Arc::clone(&self.picture);
-        let seat = Seat::take(Arc::clone(&self.session), from, picture, |_, _| ())?;
+        let session = Arc::clone(&self.session);
+        let seat = Seat::take(session, from, admission, picture, |_, _| ())?;
         let (types, mut typed) = mpsc::channel(1);
         let typed = stream::poll_fn(move |cx| typed.poll_recv(cx));
         let (shows, sees) = mpsc::channel(1);
@@ -201,7 +210,7 @@ async fn an_overrun_shows_as_a_larger_offset_and_the_future_is_refused() {
     assert!(seen == all[5000..]);
     assert_eq!(
         lab.try_watch(Some(all.len() as u64 + 1)).err(),
-        Some(all.len() as u64)
+        Some(JoinError::Beyond(all.len() as u64))
     );
 }
 
@@ -406,4 +415,185 @@ async fn a_frame_that_is_none_closes_with_the_reason() {
         viewer.closed().await,
         Some((close_code::PROTOCOL, "nonsense".into()))
     );
+}
+
+fn admission(user: &str, access: TerminalAccess) -> Admission {
+    Admission {
+        viewer: ViewerId::new(),
+        user: user.to_owned(),
+        access,
+    }
+}
+
+impl Viewer {
+    /// The next frame of which `wanted` makes something.
+    async fn frame<T>(&mut self, wanted: impl Fn(&ServerFrame) -> Option<T>) -> T {
+        loop {
+            if let Outbound::Control(frame) = self.next().await
+                && let Some(found) = wanted(&frame)
+            {
+                return found;
+            }
+        }
+    }
+
+    async fn access(&mut self) -> TerminalAccess {
+        self.frame(|frame| match frame {
+            ServerFrame::Access { access } => Some(*access),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn types(&self, text: &'static str) {
+        let frame = Inbound::Input(Bytes::from_static(text.as_bytes()));
+        timeout(DEADLINE, self.types.send(frame))
+            .await
+            .unwrap()
+            .unwrap();
+    }
+}
+
+/// What the program has read, as far as `end`.
+async fn read_until(program: &mut Program, end: &str) -> String {
+    let mut read = Vec::new();
+    while !read.ends_with(end.as_bytes()) {
+        let byte = timeout(DEADLINE, program.terminal.read_u8()).await;
+        read.push(byte.expect("input in time").unwrap());
+    }
+    String::from_utf8(read).unwrap()
+}
+
+#[tokio::test]
+async fn nothing_that_a_watcher_types_reaches_the_program_and_it_is_told() {
+    let (mut lab, mut program) = Lab::new(DEADLINE);
+    let writer = lab
+        .admit(None, Some(admission("ann", TerminalAccess::Write)))
+        .unwrap();
+    let mut watcher = lab
+        .admit(None, Some(admission("bob", TerminalAccess::Watch)))
+        .unwrap();
+    assert_eq!(watcher.access().await, TerminalAccess::Watch);
+    watcher.types("rm -rf /\n").await;
+    assert_eq!(watcher.access().await, TerminalAccess::Watch, "told again");
+    writer.types("ls\n").await;
+    assert_eq!(read_until(&mut program, "\n").await, "ls\n");
+}
+
+#[tokio::test]
+async fn a_right_to_write_that_is_taken_back_holds_for_what_was_typed_but_not_read_yet() {
+    let (mut lab, mut program) = Lab::new(DEADLINE);
+    let guest = admission("bob", TerminalAccess::Write);
+    let id = guest.viewer;
+    let mut viewer = lab.admit(None, Some(guest)).unwrap();
+    viewer.next().await;
+    // More than the program's terminal holds, so that the rest waits.
+    viewer.send(Inbound::Input(pattern(200_000).into())).await;
+    viewer.send(Inbound::Alive).await;
+    assert!(lab.session.set_access(id, TerminalAccess::Watch));
+    assert_eq!(viewer.access().await, TerminalAccess::Watch);
+    // What waits is gone once a frame after the change was taken in.
+    viewer.types("x").await;
+    assert_eq!(viewer.access().await, TerminalAccess::Watch);
+
+    assert!(lab.session.set_access(id, TerminalAccess::Write));
+    assert_eq!(viewer.access().await, TerminalAccess::Write);
+    viewer.types("end\n").await;
+    let mut read = Vec::new();
+    while !read.ends_with(b"end\n") {
+        let byte = timeout(DEADLINE, program.terminal.read_u8()).await;
+        read.push(byte.expect("input in time").unwrap());
+    }
+    assert!(read.len() < 100_000, "{} bytes arrived", read.len());
+}
+
+#[tokio::test]
+async fn everybody_is_told_who_is_there() {
+    let (mut lab, _program) = Lab::new(DEADLINE);
+    let people = |frame: &ServerFrame| match frame {
+        ServerFrame::Viewers { viewers, present } => {
+            let names = present
+                .iter()
+                .map(|viewer| format!("{} {}", viewer.user, viewer.access.as_str()));
+            Some((*viewers, names.collect::<Vec<_>>().join(", ")))
+        }
+        _ => None,
+    };
+    let mut ann = lab
+        .admit(None, Some(admission("ann", TerminalAccess::Write)))
+        .unwrap();
+    ann.next().await;
+    let guest = admission("bob", TerminalAccess::Watch);
+    let id = guest.viewer;
+    let mut bob = lab.admit(None, Some(guest)).unwrap();
+    for viewer in [&mut ann, &mut bob] {
+        let told = viewer.frame(people).await;
+        assert_eq!(told, (2, "ann write, bob watch".to_owned()));
+    }
+    assert!(lab.session.set_access(id, TerminalAccess::Write));
+    for viewer in [&mut ann, &mut bob] {
+        let told = viewer.frame(people).await;
+        assert_eq!(told, (2, "ann write, bob write".to_owned()));
+    }
+    drop(bob);
+    assert_eq!(ann.frame(people).await, (1, "ann write".to_owned()));
+}
+
+#[tokio::test]
+async fn the_windows_of_those_who_only_watch_do_not_count_for_the_size() {
+    let (mut lab, mut program) = Lab::new(DEADLINE);
+    let resize = |cols, rows| {
+        Inbound::Control(ClientFrame::Resize {
+            size: TermSize { cols, rows },
+        })
+    };
+    let mut writer = lab.watch(None);
+    let guest = admission("bob", TerminalAccess::Watch);
+    let id = guest.viewer;
+    let mut watcher = lab.admit(None, Some(guest)).unwrap();
+    watcher.send(resize(40, 10)).await;
+    writer.send(resize(120, 30)).await;
+    let is = |cols, rows| move |size: &TermSize| *size == TermSize { cols, rows };
+    timeout(DEADLINE, program.size.wait_for(is(120, 30)))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(lab.session.terminal().size.cols, 120);
+    lab.session.set_access(id, TerminalAccess::Write);
+    timeout(DEADLINE, program.size.wait_for(is(40, 10)))
+        .await
+        .unwrap()
+        .unwrap();
+    lab.session.set_access(id, TerminalAccess::Watch);
+    timeout(DEADLINE, program.size.wait_for(is(120, 30)))
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_session_is_not_forgotten_and_one_that_is_given_time_begins_it_then() {
+    let (lab, _program) = Lab::new(Duration::from_secs(60));
+    lab.session.update(None, None, Some(true));
+    tokio::time::advance(Duration::from_secs(10_000)).await;
+    assert!(!lab.session.is_forgotten(Instant::now()));
+    let minute = Some(Duration::from_secs(60));
+    lab.session.update(None, minute, Some(false));
+    assert!(!lab.session.is_forgotten(Instant::now()));
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert!(lab.session.is_forgotten(Instant::now()));
+}
+
+#[tokio::test]
+async fn a_session_takes_no_more_viewers_than_it_can_serve() {
+    let (mut lab, _program) = Lab::new(DEADLINE);
+    let seats: Vec<_> = (0..64).map(|_| lab.watch(None)).collect();
+    assert_eq!(lab.try_watch(None).err(), Some(JoinError::Full(64)));
+    assert_eq!(
+        lab.session.terminal().present.len(),
+        batwa_api::terminal::Terminal::MAX_PRESENT
+    );
+    drop(seats);
+    until(|| lab.session.terminal().viewers == 0).await;
+    assert!(lab.try_watch(None).is_ok());
 }

@@ -1,11 +1,11 @@
-//! Terminal sessions: what agents tell of them, and who opened which.
+//! Terminal sessions: what agents tell of them, and whose they are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use batwa_api::{
     event::Event,
-    id::{AgentId, TerminalId},
-    terminal::{ListedTerminal, Terminal},
+    id::{AgentId, TerminalId, UserId},
+    terminal::{ListedTerminal, Terminal, TerminalGuest},
 };
 
 use super::State;
@@ -45,7 +45,7 @@ impl State {
 
     /// Forgets one terminal session.
     pub(crate) fn remove_terminal(&mut self, id: &AgentId, terminal: TerminalId) -> Option<Event> {
-        self.openers.remove(&terminal);
+        self.ownerships.remove(&terminal);
         self.agents
             .get_mut(id)?
             .terminals
@@ -59,11 +59,29 @@ impl State {
         agents.flat_map(|entry| entry.terminals.keys().copied())
     }
 
+    /// Changes who is invited to a terminal session; `None` where it is not there.
+    pub(crate) fn change_guests(
+        &mut self,
+        agent: &AgentId,
+        id: TerminalId,
+        change: impl FnOnce(&mut BTreeMap<UserId, TerminalGuest>),
+    ) -> Option<Event> {
+        change(&mut self.ownerships.get_mut(&id)?.guests);
+        let terminal = self.agents.get(agent)?.terminals.get(&id)?.clone();
+        Some(Event::Terminal {
+            terminal: self.listed_terminal(agent, terminal),
+        })
+    }
+
     /// A terminal session as readers see it.
     pub(crate) fn listed_terminal(&self, id: &AgentId, terminal: Terminal) -> ListedTerminal {
+        let ownership = self.ownerships.get(&terminal.id);
         ListedTerminal {
             agent_id: id.clone(),
-            opened_by: self.openers.get(&terminal.id).cloned(),
+            opened_by: ownership.map(|ownership| ownership.owner_name.clone()),
+            guests: ownership
+                .map(|ownership| ownership.guests.values().cloned().collect())
+                .unwrap_or_default(),
             terminal,
         }
     }

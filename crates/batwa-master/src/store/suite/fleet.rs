@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use batwa_api::{
     Timestamp,
     agent::{AgentKey, AgentStatus, LinkChange, LinkKind},
-    id::{AgentId, AgentKeyId, OperationId, TerminalId},
+    id::{AgentId, AgentKeyId, OperationId, TerminalId, UserId},
     name::VmName,
     operation::{Operation, OperationRequest, OperationState, StartOperation},
     vm::VmState,
@@ -118,7 +118,7 @@ pub(super) async fn removing_an_agent_removes_what_is_known_of_it_and_nothing_el
             .unwrap();
         store.save_links(&[(id(agent), link(0))]).await.unwrap();
         store
-            .save_opener(TerminalId::new(), &id(agent), "ann", now())
+            .save_opener(TerminalId::new(), &id(agent), UserId::new(), "ann", now())
             .await
             .unwrap();
     }
@@ -134,7 +134,7 @@ pub(super) async fn removing_an_agent_removes_what_is_known_of_it_and_nothing_el
     assert_eq!(store.vms().await.unwrap().len(), 1);
     assert!(store.links(&id("lab")).await.unwrap().is_empty());
     assert_eq!(store.links(&id("office")).await.unwrap().len(), 1);
-    assert_eq!(store.openers().await.unwrap().len(), 1);
+    assert_eq!(store.ownerships().await.unwrap().len(), 1);
 }
 
 pub(super) async fn registrations_wait_one_row_for_each_id_and_key(store: Store) {
@@ -282,7 +282,7 @@ pub(super) async fn openers_of_sessions_that_are_there_are_never_forgotten(store
     let old = now() - Duration::from_secs(3600);
     for (terminal, at) in [(there, old), (gone, old), (young, now())] {
         store
-            .save_opener(terminal, &id("lab"), "ann", at)
+            .save_opener(terminal, &id("lab"), UserId::new(), "ann", at)
             .await
             .unwrap();
     }
@@ -291,11 +291,8 @@ pub(super) async fn openers_of_sessions_that_are_there_are_never_forgotten(store
         .prune_openers(before, &BTreeSet::from([there]))
         .await
         .unwrap();
-    let left: BTreeSet<_> = store.openers().await.unwrap().into_iter().collect();
-    assert_eq!(
-        left,
-        [(there, "ann".to_owned()), (young, "ann".to_owned())].into()
-    );
+    let left: BTreeSet<_> = store.ownerships().await.unwrap().into_keys().collect();
+    assert_eq!(left, [there, young].into());
 }
 
 fn operation(agent: &str, vm: &str) -> Operation {

@@ -5,7 +5,8 @@ use std::{collections::VecDeque, io::Write, time::Duration};
 use batwa_api::{
     id::TerminalId,
     terminal::{
-        ClientFrame, ListedTerminal, OpenAgentTerminal, ServerFrame, TerminalKind, close_code,
+        ClientFrame, ListedTerminal, OpenAgentTerminal, ServerFrame, TerminalAccess, TerminalKind,
+        TerminalViewer, close_code,
     },
 };
 use bytes::Bytes;
@@ -53,6 +54,7 @@ async fn open(args: ShellArgs, kind: TerminalKind) -> Result<u8, Failure> {
         vm: vm.name,
         kind,
         size: size().unwrap_or_default(),
+        ttl_s: None,
     };
     let opened: ListedTerminal = client.read(client.post(&["terminals"], &body).await?)?;
     Session::new(&client, opened.terminal.id).sit().await
@@ -61,11 +63,12 @@ async fn open(args: ShellArgs, kind: TerminalKind) -> Result<u8, Failure> {
 /// `batwa attach`
 pub(crate) async fn attach(args: AttachArgs) -> Result<u8, Failure> {
     let client = Client::new(args.master)?;
-    let id = args.session.parse().map_err(|_| {
-        Failure::usage(format!("`{}` is no terminal session", plain(&args.session)))
-            .hint("the page and `GET /api/v1/terminals` list those there are")
-    })?;
-    Session::new(&client, id).sit().await
+    let id = crate::commands::terminals::find(&client, &args.session).await?;
+    let mut session = Session::new(&client, id);
+    if args.watch {
+        session.access = TerminalAccess::Watch;
+    }
+    session.sit().await
 }
 
 /// A session that somebody sits at.
@@ -77,6 +80,10 @@ struct Session<'a> {
     /// What was typed while the line was cut.
     kept: VecDeque<Bytes>,
     kept_bytes: usize,
+    /// What is wanted: to write, or only to watch.
+    access: TerminalAccess,
+    /// What the session lets us do.
+    may: TerminalAccess,
 }
 
 /// How one connection ended.
@@ -97,6 +104,8 @@ impl<'a> Session<'a> {
             offset: None,
             kept: VecDeque::new(),
             kept_bytes: 0,
+            access: TerminalAccess::Write,
+            may: TerminalAccess::Write,
         }
     }
 
@@ -154,13 +163,10 @@ impl<'a> Session<'a> {
     async fn connect(&self) -> Result<Socket, NoSocket> {
         let id = self.id.to_string();
         let path = ["terminals", &id, "attach"];
-        match self.offset {
-            Some(offset) => {
-                let from = offset.to_string();
-                self.client.socket(&path, &[("from", &from)]).await
-            }
-            None => self.client.socket(&path, &[]).await,
-        }
+        let from = self.offset.map(|offset| offset.to_string());
+        let mut query = vec![("access", self.access.as_str())];
+        query.extend(from.as_deref().map(|from| ("from", from)));
+        self.client.socket(&path, &query).await
     }
 
     /// Waits, and keeps what is typed meanwhile; whether the person leaves.
@@ -204,6 +210,8 @@ impl<'a> Session<'a> {
         }
         let mut open = true;
         let mut exit = None;
+        // A new connection begins with the right to write, until it is told otherwise.
+        self.may = TerminalAccess::Write;
         loop {
             tokio::select! {
                 typed = input.recv(), if open => match typed {
@@ -240,7 +248,16 @@ impl<'a> Session<'a> {
                         Ok(ServerFrame::Error { message }) => {
                             return Ended::Over(Err(Failure::new(Exit::Failed, plain(&message))));
                         }
-                        Ok(ServerFrame::Viewers { .. }) | Err(_) => {}
+                        Ok(ServerFrame::Access { access }) => {
+                            if access != self.may {
+                                tell(access_words(access));
+                            }
+                            self.may = access;
+                        }
+                        Ok(ServerFrame::Viewers { viewers, present }) => {
+                            tell(&present_words(viewers, &present));
+                        }
+                        Err(_) => {}
                     },
                     Some(Ok(Message::Close(frame))) => {
                         let (code, reason) = frame
@@ -260,6 +277,30 @@ impl<'a> Session<'a> {
             }
         }
     }
+}
+
+fn access_words(access: TerminalAccess) -> &'static str {
+    match access {
+        TerminalAccess::Watch => "watching only: what you type is not sent (`~.` leaves)",
+        TerminalAccess::Write => "you may type now",
+    }
+}
+
+/// Who is there, in a line.
+fn present_words(viewers: u32, present: &[TerminalViewer]) -> String {
+    let mut words: Vec<_> = present
+        .iter()
+        .map(|viewer| match (viewer.user.as_str(), viewer.access) {
+            ("", _) => "somebody".to_owned(),
+            (user, TerminalAccess::Write) => plain(user),
+            (user, TerminalAccess::Watch) => format!("{} (watches)", plain(user)),
+        })
+        .collect();
+    let more = (viewers as usize).saturating_sub(words.len());
+    if more > 0 {
+        words.push(format!("{more} more"));
+    }
+    format!("here: {}", words.join(", "))
 }
 
 type ProgramEnd = (Option<i32>, String);
@@ -305,6 +346,22 @@ fn help() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_there_is_one_line_without_tricks() {
+        let viewer = |user: &str, access| TerminalViewer {
+            user: user.to_owned(),
+            access,
+        };
+        let present = [
+            viewer("ann", TerminalAccess::Write),
+            viewer("b\u{1b}[2Job", TerminalAccess::Watch),
+        ];
+        assert_eq!(
+            present_words(4, &present),
+            "here: ann, b\u{fffd}[2Job (watches), 2 more"
+        );
+    }
 
     #[test]
     fn a_close_is_an_end_or_a_cut() {

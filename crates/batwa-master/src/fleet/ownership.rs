@@ -1,0 +1,30 @@
+//! Whose terminal sessions are, and who is invited to them. Agents do not know.
+
+use std::collections::BTreeMap;
+
+use batwa_api::{id::UserId, terminal::TerminalGuest};
+
+/// Most guests of one session.
+pub(crate) const MAX_GUESTS: usize = 32;
+
+/// Whose a session is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ownership {
+    /// The account that opened it; `None` for one of before accounts were noted.
+    pub(crate) owner: Option<UserId>,
+    /// Its name, as it was then.
+    pub(crate) owner_name: String,
+    /// Who is invited.
+    pub(crate) guests: BTreeMap<UserId, TerminalGuest>,
+}
+
+impl Ownership {
+    /// A session that an account just opened.
+    pub(crate) fn new(owner: UserId, owner_name: &str) -> Self {
+        Self {
+            owner: Some(owner),
+            owner_name: owner_name.to_owned(),
+            guests: BTreeMap::new(),
+        }
+    }
+}
