@@ -347,5 +347,4 @@ fn after(time: Timestamp, wait: Duration) -> Timestamp {
 }
 
 #[cfg(test)]
-#[path = "decide/tests.rs"]
 mod tests;
