@@ -42,7 +42,7 @@ test('a VM has a display name, labels and notes, and is found by them', async ({
 	await dialog.getByRole('button', { name: 'Save' }).click();
 	await dialog.waitFor({ state: 'detached' });
 	await settings(page).getByText('belongs to Ann').waitFor();
-	await row(page, VM).getByText('The shop').waitFor();
+	await panel(page).getByText('The shop').first().waitFor();
 	await settings(page).getByRole('link', { name: 'env=prod' }).click();
 	await row(page, VM).waitFor();
 	await eventually('the others are not found', async () => (await page.getByRole('grid', { name: 'VMs' }).getByRole('row').count()) === 2);

@@ -19,7 +19,7 @@ use crate::{
 
 /// `batwa set`
 pub(crate) async fn set(args: SetArgs) -> Result<(), Failure> {
-    let settings = settings(args.settings);
+    let settings = settings(&args.settings);
     let update = about(args.about, settings);
     let size = ResizeOptions {
         cpus: args.size.cpus,
@@ -70,7 +70,7 @@ fn about(args: AboutArgs, settings: SettingsChange) -> UpdateVm {
     }
 }
 
-fn settings(args: SettingsArgs) -> SettingsChange {
+fn settings(args: &SettingsArgs) -> SettingsChange {
     let protected = match (args.protect, args.unprotect) {
         (true, _) => Some(true),
         (_, true) => Some(false),
