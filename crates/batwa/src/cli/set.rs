@@ -8,14 +8,14 @@ use batwa_api::{
 };
 use clap::{ArgGroup, Args};
 
-use super::OffArgs;
+use super::{OffArgs, live};
 
 /// `batwa set`
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).multiple(true))]
 pub(crate) struct SetArgs {
     /// The VM: `agent/name`, or the name alone when only one machine has it
-    #[arg(value_name = "[AGENT/]VM")]
+    #[arg(value_name = "[AGENT/]VM", add = live::vms())]
     pub(crate) vm: String,
     #[command(flatten)]
     pub(crate) size: SizeArgs,

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{MasterArgs, ReadArgs, WaitArgs};
+use super::{ConfirmArgs, DeliveryArgs, MasterArgs, ReadArgs, WaitArgs, live};
 
 /// What these commands have in common.
 #[derive(Debug, Args)]
@@ -10,6 +10,8 @@ pub(crate) struct OffArgs {
     /// Stop the VM for it if it runs, and start it again
     #[arg(long)]
     pub(crate) stop: bool,
+    #[command(flatten)]
+    pub(crate) delivery: DeliveryArgs,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
     #[command(flatten)]
@@ -20,7 +22,7 @@ pub(crate) struct OffArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SnapshotArgs {
     /// The VM: `agent/name`, or the name alone when only one machine has it
-    #[arg(value_name = "[AGENT/]VM")]
+    #[arg(value_name = "[AGENT/]VM", add = live::vms())]
     pub(crate) vm: String,
     /// What to call the snapshot; `snapshotN` when absent
     #[arg(long, short)]
@@ -36,7 +38,7 @@ pub(crate) struct SnapshotArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SnapshotsArgs {
     /// The VM: `agent/name`, or the name alone when only one machine has it
-    #[arg(value_name = "[AGENT/]VM")]
+    #[arg(value_name = "[AGENT/]VM", add = live::vms())]
     pub(crate) vm: String,
     #[command(flatten)]
     pub(crate) read: ReadArgs,
@@ -46,11 +48,13 @@ pub(crate) struct SnapshotsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RestoreArgs {
     /// The VM and its snapshot
-    #[arg(value_name = "[AGENT/]VM.SNAPSHOT")]
+    #[arg(value_name = "[AGENT/]VM.SNAPSHOT", add = live::snapshots())]
     pub(crate) snapshot: String,
     /// Throw the disk as it is now away, instead of keeping it as one more snapshot first
     #[arg(long, short, visible_alias = "destructive")]
     pub(crate) discard: bool,
+    #[command(flatten)]
+    pub(crate) confirm: ConfirmArgs,
     #[command(flatten)]
     pub(crate) off: OffArgs,
 }
@@ -59,8 +63,10 @@ pub(crate) struct RestoreArgs {
 #[derive(Debug, Args)]
 pub(crate) struct DeleteSnapshotArgs {
     /// The VM and its snapshot
-    #[arg(value_name = "[AGENT/]VM.SNAPSHOT")]
+    #[arg(value_name = "[AGENT/]VM.SNAPSHOT", add = live::snapshots())]
     pub(crate) snapshot: String,
+    #[command(flatten)]
+    pub(crate) confirm: ConfirmArgs,
     #[command(flatten)]
     pub(crate) off: OffArgs,
 }
@@ -69,7 +75,7 @@ pub(crate) struct DeleteSnapshotArgs {
 #[derive(Debug, Args)]
 pub(crate) struct CloneArgs {
     /// The VM, or one of its snapshots
-    #[arg(value_name = "[AGENT/]VM[.SNAPSHOT]")]
+    #[arg(value_name = "[AGENT/]VM[.SNAPSHOT]", add = live::vms())]
     pub(crate) source: String,
     /// What to call the new VM; `NAME-cloneN` when absent
     #[arg(long, short)]

@@ -7,9 +7,8 @@ use batwa_api::{
         UpdateVm, Vm,
     },
 };
-use serde::Serialize;
 
-use super::wait;
+use super::snapshots;
 use crate::{
     cli::{AboutArgs, SetArgs, SettingsArgs},
     client::{Client, VmRef},
@@ -34,26 +33,13 @@ pub(crate) async fn set(args: SetArgs) -> Result<(), Failure> {
         say(&format!("VM `{vm}` is changed"));
     }
     if size.cpus.is_some() || size.memory.is_some() || size.disk.is_some() {
-        let accepted = post(&client, &vm, "resize", &size).await?;
-        wait::finish(&client, accepted, &args.off.wait).await?;
+        snapshots::act(&client, &vm, "resize", &size, &args.off).await?;
     }
     Ok(())
 }
 
 fn path(vm: &VmRef) -> [&str; 4] {
     ["agents", vm.agent.as_str(), "vms", vm.name.as_str()]
-}
-
-async fn post(
-    client: &Client,
-    vm: &VmRef,
-    action: &str,
-    options: &impl Serialize,
-) -> Result<serde_json::Value, Failure> {
-    let [agents, agent, vms, name] = path(vm);
-    client
-        .post(&[agents, agent, vms, name, action], options)
-        .await
 }
 
 fn about(args: AboutArgs, settings: SettingsChange) -> UpdateVm {

@@ -120,7 +120,7 @@ async fn a_protected_vm_is_refused_on_every_path_with_one_reason() {
         assert!(why.contains(reason), "{why}");
     }
     let printed = batwa()
-        .args(["delete", "--purge", "web"])
+        .args(["delete", "--purge", "--yes", "web"])
         .env("BATWA_URL", &lab.url)
         .env("BATWA_TOKEN", lab.admin.token())
         .run()

@@ -345,11 +345,7 @@ export interface paths {
         delete: operations["vms_delete"];
         options?: never;
         head?: never;
-        /**
-         * Write something about a VM (display name, notes, labels), or change what its agent does about it by itself: what is
-         *     absent stays as it is.
-         */
-        patch: operations["vms_update"];
+        patch?: never;
         trace?: never;
     };
     "/api/v1/agents/{agent}/vms/{vm}/clone": {
@@ -545,6 +541,26 @@ export interface paths {
         get: operations["audit_list"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/cloud-init/check": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * What is wrong with user-data, line by line: errors, with which no VM is made, and warnings, which cloud-init
+         *     would skip. Nothing is kept.
+         */
+        post: operations["templates_check"];
         delete?: never;
         options?: never;
         head?: never;
@@ -822,6 +838,78 @@ export interface paths {
         /** Make the first admin with the code of the one-time link, and sign it in. */
         post: operations["session_setup"];
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/ssh-keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The caller's SSH keys, which are put into the VMs that they make. */
+        get: operations["ssh_keys_list"];
+        put?: never;
+        /** Add an SSH key of the caller's. */
+        post: operations["ssh_keys_add"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/ssh-keys/{key}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Remove an SSH key of the caller's. VMs that have it keep it. */
+        delete: operations["ssh_keys_delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/templates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All templates by name. The values of secrets are never shown. */
+        get: operations["templates_list"];
+        put?: never;
+        /** Save a template; it is the caller's. */
+        post: operations["templates_create"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/templates/{template}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One template. */
+        get: operations["templates_get"];
+        /** Write a template anew; its owner and admins may. A secret with `has_default` and without `default` stays as it is. */
+        put: operations["templates_update"];
+        post?: never;
+        /** Remove a template; its owner and admins may. VMs that were made with it stay as they are. */
+        delete: operations["templates_delete"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1208,6 +1296,13 @@ export interface components {
         Actions: {
             [key: string]: string | null;
         };
+        /** @description Body of `POST /api/v1/ssh-keys`. */
+        AddSshKey: {
+            /** @description What to call it; the key's comment when absent. */
+            name?: string | null;
+            /** @description The line of the `.pub` file. */
+            public_key: string;
+        };
         /** @description One agent as the master knows it. */
         Agent: {
             /** @description What somebody should look at although everything seems to work. */
@@ -1413,7 +1508,7 @@ export interface components {
             seq: number;
             /** @description To what: `lab-2/web`. */
             target: string;
-            /** @description By what: `session`, `token`, `agent_key`, `settings` (an agent by itself, because of a VM's settings), `none`. */
+            /** @description By what: `session`, `token`, `agent_key`, `none`. */
             via: string;
         };
         /** @description A page of the audit, the newest line first. */
@@ -1429,24 +1524,6 @@ export interface components {
             authenticated: boolean;
             /** @description Whose it is. */
             username?: string | null;
-        };
-        /**
-         * @description When a VM is started after its machine has booted. VMs of a lower order are started first, and have come up, or
-         *     have failed to, before those of a higher one begin.
-         */
-        Autostart: {
-            /**
-             * Format: int64
-             * @description Not before this many seconds after the machine's boot, at most 3600.
-             * @default 0
-             */
-            delay_s: number;
-            /**
-             * Format: int32
-             * @description Its place, 0 to 9999; several VMs may share one.
-             * @default 0
-             */
-            order: number;
         };
         /** @description Bytes on output; bytes or text such as `512M` or `2G` on input. */
         ByteSize: number | string;
@@ -1467,11 +1544,6 @@ export interface components {
              * @default false
              */
             console: boolean;
-            /**
-             * @description Telling a VM that crashed from one that somebody stopped.
-             * @default false
-             */
-            crashes: boolean;
             /**
              * @description Changing CPUs, memory and disk of a VM.
              * @default false
@@ -1505,6 +1577,13 @@ export interface components {
             /** @description The new one, at least 8 characters. */
             new_password: string;
         };
+        /** @description Body of `POST /api/v1/cloud-init/check`. */
+        CheckCloudInit: {
+            /** @description The user-data. */
+            text: string;
+            /** @description The names of the variables that it is a template of; user-data as it is when absent. */
+            variables?: string[] | null;
+        };
         /** @description A text frame from viewer to agent. */
         ClientFrame: (components["schemas"]["TermSize"] & {
             /** @enum {string} */
@@ -1523,6 +1602,15 @@ export interface components {
             snapshot?: components["schemas"]["SnapshotName"] | null;
             /** @description Stop the VM for it if it runs, and start it again. */
             stop?: boolean;
+        };
+        /** @description Answer to `POST /api/v1/cloud-init/check`. */
+        CloudInitCheck: {
+            /** @description What is wrong, in the order of the lines. */
+            findings: components["schemas"]["Finding"][];
+            /** @description Whether a VM can be made with it. */
+            valid: boolean;
+            /** @description The names that are written as `{{name}}` in it. */
+            variables: string[];
         };
         /** @description Body of `POST /api/v1/agent-keys`. */
         CreateAgentKey: {
@@ -1579,23 +1667,13 @@ export interface components {
             /** @description Whether it may open terminals; by default those who may manage VMs. */
             terminal?: boolean | null;
         };
-        /** @description Body of `POST /api/vm/create`. */
-        CreateVm: {
-            /** @description The agent; `null` and `"null"` mean the master's own machine. */
-            agent_id?: string | null;
-            /**
-             * Format: int32
-             * @description Number of virtual CPUs.
-             */
-            cpus?: number;
-            /** @description Disk size. */
-            disk?: components["schemas"]["ByteSize"];
-            /** @description The image. */
-            image?: string;
-            /** @description Memory size. */
-            memory?: components["schemas"]["ByteSize"];
+        /** @description Body of `POST /api/v1/agents/{agent}/vms`. */
+        CreateVm: components["schemas"]["VmSpec"] & {
             /** @description The new VM's name. */
             name: string;
+            /** @description Whether the caller's own SSH keys are added to `ssh_keys`; they are when absent. */
+            own_ssh_keys?: boolean;
+            template?: components["schemas"]["UseTemplate"] | null;
         };
         /** @description Answer to `POST /api/v1/agent-keys`: the only time the key is shown. */
         CreatedAgentKey: {
@@ -1802,6 +1880,18 @@ export interface components {
             /** @description What is wrong with it and what would be right. */
             message: string;
         };
+        /** @description Something that is wrong with user-data. */
+        Finding: {
+            /**
+             * Format: int32
+             * @description In which line, from 1.
+             */
+            line?: number | null;
+            /** @description What is wrong, for people. Quotes names of keys at most, as values may be passwords. */
+            message: string;
+            /** @description How bad it is. */
+            severity: components["schemas"]["Severity"];
+        };
         /** @description How a driver is, and since when. */
         Health: {
             /** @description What is wrong and what helps. */
@@ -1850,23 +1940,6 @@ export interface components {
             memory_available?: components["schemas"]["ByteSize"] | null;
             /** @description Operating system, for people: `Debian GNU/Linux 12 (bookworm)`. */
             os: string;
-        };
-        /**
-         * @description When a VM counts as doing nothing: its processors were below a share the whole time, and nobody had a terminal,
-         *     command, file transfer or forwarded port open in it.
-         */
-        IdleStop: {
-            /**
-             * Format: int64
-             * @description For how many seconds, 300 to 2592000 (30 days).
-             */
-            after_s: number;
-            /**
-             * Format: int32
-             * @description The share of its processors, in per cent, 1 to 100: measured inside the VM once a minute, or taken from its
-             *     load over the last minute where the driver says nothing else.
-             */
-            below_percent?: number;
         };
         /** @description One image of an agent's catalogue. */
         Image: {
@@ -2033,6 +2106,53 @@ export interface components {
             }[];
         };
         /** @description A list that is short enough to come whole. */
+        Items_SshKey: {
+            /** @description All of them. */
+            items: {
+                /**
+                 * Format: date-time
+                 * @description When it was added.
+                 */
+                created_at: string;
+                /** @description `SHA256:…`, as ssh shows it. */
+                fingerprint: string;
+                /** @description Its id. */
+                id: components["schemas"]["SshKeyId"];
+                /** @description What its owner calls it. */
+                name: string;
+                /** @description The key on one line. */
+                public_key: string;
+            }[];
+        };
+        /** @description A list that is short enough to come whole. */
+        Items_Template: {
+            /** @description All of them. */
+            items: {
+                /**
+                 * Format: date-time
+                 * @description When it was made.
+                 */
+                created_at: string;
+                /** @description What it is for. */
+                description: string;
+                /** @description Its id. */
+                id: components["schemas"]["TemplateId"];
+                /** @description What it is called: letters, digits and `._-`, at most 63. */
+                name: string;
+                /** @description Who made it; besides admins only they may change it. */
+                owner: string;
+                /** @description A `#cloud-config` with `{{name}}` where a variable's value is to stand. */
+                text: string;
+                /**
+                 * Format: date-time
+                 * @description When it was last changed.
+                 */
+                updated_at: string;
+                /** @description Its variables, in the order in which people are asked for them. */
+                variables: components["schemas"]["TemplateVariable"][];
+            }[];
+        };
+        /** @description A list that is short enough to come whole. */
         Items_Token: {
             /** @description All of them. */
             items: {
@@ -2177,36 +2297,6 @@ export interface components {
              */
             vm_count: number;
         };
-        /** @description Until when a VM is to run, or to be there. */
-        Lifetime: {
-            /** @description What is done then. */
-            end: components["schemas"]["LifetimeEnd"];
-            /**
-             * Format: date-time
-             * @description When it ends, by the machine's clock.
-             */
-            ends_at: string;
-            /**
-             * Format: date-time
-             * @description From when on people are warned of that.
-             */
-            warns_at: string;
-        };
-        /**
-         * @description What is done when a VM's lifetime ends.
-         * @enum {string}
-         */
-        LifetimeEnd: "stop" | "delete";
-        /** @description How long a VM is to live from now on. */
-        LifetimeWanted: {
-            /**
-             * Format: int64
-             * @description Seconds from now on, 60 to ten years.
-             */
-            after_s: number;
-            /** @description What is done then. */
-            end?: components["schemas"]["LifetimeEnd"];
-        };
         /** @description One change of an agent's link. */
         LinkChange: {
             /**
@@ -2263,13 +2353,7 @@ export interface components {
             agent_id: components["schemas"]["AgentId"];
             /** @description What people call that agent. */
             agent_name: string;
-            /** @description What people call it, where that is not its name. */
-            display_name?: string | null;
-            /** @description The account that set each label last, where that was written down. */
-            label_sources?: {
-                [key: string]: string;
-            };
-            /** @description Its labels. */
+            /** @description Labels given by the caller that created it. */
             labels?: {
                 [key: string]: string;
             };
@@ -2279,8 +2363,6 @@ export interface components {
              *     else is how it was last seen. It stays listed until it is dismissed or comes back.
              */
             missing_since?: string | null;
-            /** @description What people wrote down about it. */
-            notes?: string;
             /** @description Whether the agent or its driver has been silent since, so that this may be out of date. */
             stale: boolean;
         };
@@ -2294,23 +2376,24 @@ export interface components {
             /** @description What the driver or we printed. */
             text: string;
         };
-        /** @description Something that people should know of what an agent does about a VM by itself. */
-        Notice: {
+        /** @description Body of `POST /api/vm/create`. */
+        OldCreateVm: {
+            /** @description The agent; `null` and `"null"` mean the master's own machine. */
+            agent_id?: string | null;
             /**
-             * Format: date-time
-             * @description When it happened, or is going to.
+             * Format: int32
+             * @description Number of virtual CPUs.
              */
-            at: string;
-            /** @description What it is about. */
-            kind: components["schemas"]["NoticeKind"];
-            /** @description What happened or is going to, for people. */
-            text: string;
+            cpus?: number;
+            /** @description Disk size. */
+            disk?: components["schemas"]["ByteSize"];
+            /** @description The image. */
+            image?: string;
+            /** @description Memory size. */
+            memory?: components["schemas"]["ByteSize"];
+            /** @description The new VM's name. */
+            name: string;
         };
-        /**
-         * @description What a notice is about.
-         * @enum {string}
-         */
-        NoticeKind: "lifetime_ends" | "idle" | "crashed" | "given_up" | "purges" | "failed";
         /** @description Body of `POST /api/v1/terminals` at the master. */
         OpenAgentTerminal: components["schemas"]["TermSize"] & {
             agent_id?: components["schemas"]["AgentId"] | null;
@@ -2556,11 +2639,6 @@ export interface components {
              */
             stop: boolean;
         };
-        /**
-         * @description What is done when a VM ends without having been asked to, by itself or by anybody.
-         * @enum {string}
-         */
-        RestartPolicy: "never" | "on_crash";
         /** @description How to go back to a snapshot. */
         RestoreOptions: {
             /** @description Throw the VM's disk as it is away, instead of keeping it as one more snapshot first. */
@@ -2576,6 +2654,17 @@ export interface components {
          * @enum {string}
          */
         Role: "viewer" | "operator" | "admin";
+        /** @description Body of `POST /api/v1/templates` and `PUT /api/v1/templates/{template}`. */
+        SaveTemplate: {
+            /** @description What it is for. */
+            description?: string;
+            /** @description What it is called. */
+            name: string;
+            /** @description The `#cloud-config`. */
+            text: string;
+            /** @description Its variables. */
+            variables?: components["schemas"]["TemplateVariable"][];
+        };
         /** @description A text frame from agent to viewer. */
         ServerFrame: {
             /**
@@ -2644,15 +2733,6 @@ export interface components {
         };
         /** Format: uuid */
         SessionId: string;
-        /** @description A change of [`VmSettings`]: what is absent stays as it is, `null` switches off. */
-        SettingsChange: {
-            autostart?: components["schemas"]["Autostart"] | null;
-            idle_stop?: components["schemas"]["IdleStop"] | null;
-            lifetime?: components["schemas"]["LifetimeWanted"] | null;
-            /** @description Whether it can be neither deleted nor purged. */
-            protected?: boolean | null;
-            restart?: components["schemas"]["RestartPolicy"] | null;
-        };
         /** @description Body of `POST /api/v1/setup`: makes the first admin and signs it in. */
         Setup: {
             /** @description The code of the one-time link. */
@@ -2667,6 +2747,11 @@ export interface components {
             /** @description Whether there is no admin yet. */
             needed: boolean;
         };
+        /**
+         * @description How bad a finding is.
+         * @enum {string}
+         */
+        Severity: "error" | "warning";
         /** @description Body of `PUT /api/v1/terminals/{terminal}/guests/{user}`. */
         ShareTerminal: {
             /** @description What the guest may do. */
@@ -2709,6 +2794,24 @@ export interface components {
              */
             stop: boolean;
         };
+        /** @description A key of one's own that is put into the VMs one makes. */
+        SshKey: {
+            /**
+             * Format: date-time
+             * @description When it was added.
+             */
+            created_at: string;
+            /** @description `SHA256:…`, as ssh shows it. */
+            fingerprint: string;
+            /** @description Its id. */
+            id: components["schemas"]["SshKeyId"];
+            /** @description What its owner calls it. */
+            name: string;
+            /** @description The key on one line. */
+            public_key: string;
+        };
+        /** Format: uuid */
+        SshKeyId: string;
         /**
          * @description What a running operation is at.
          * @enum {string}
@@ -2737,6 +2840,46 @@ export interface components {
              * @default false
              */
             force: boolean;
+        };
+        /** @description Saved user-data in which variables stand for what is given when a VM is made. */
+        Template: {
+            /**
+             * Format: date-time
+             * @description When it was made.
+             */
+            created_at: string;
+            /** @description What it is for. */
+            description: string;
+            /** @description Its id. */
+            id: components["schemas"]["TemplateId"];
+            /** @description What it is called: letters, digits and `._-`, at most 63. */
+            name: string;
+            /** @description Who made it; besides admins only they may change it. */
+            owner: string;
+            /** @description A `#cloud-config` with `{{name}}` where a variable's value is to stand. */
+            text: string;
+            /**
+             * Format: date-time
+             * @description When it was last changed.
+             */
+            updated_at: string;
+            /** @description Its variables, in the order in which people are asked for them. */
+            variables: components["schemas"]["TemplateVariable"][];
+        };
+        /** Format: uuid */
+        TemplateId: string;
+        /** @description A variable of a template. */
+        TemplateVariable: {
+            /** @description Its value when none is given. Never shown of a secret. */
+            default?: string | null;
+            /** @description What is to be given. */
+            description?: string;
+            /** @description Whether it has such a value. When a template is saved: `true` without a `default` keeps the secret that is there. */
+            has_default?: boolean;
+            /** @description Its name: a small letter, then small letters, digits and `_`, at most 63. */
+            name: string;
+            /** @description Whether its value is a secret: kept encrypted, and not shown again. */
+            secret?: boolean;
         };
         /** @description Size of a terminal in character cells. */
         TermSize: {
@@ -2897,20 +3040,14 @@ export interface components {
             /** @description The terminal right. */
             terminal?: boolean | null;
         };
-        /** @description Body of the master's `PATCH /api/v1/agents/{agent}/vms/{vm}`: what is absent stays as it is. */
-        UpdateVm: {
-            /** @description What people call it, at most 100 characters; empty to go back to its name. */
-            display_name?: string | null;
-            /**
-             * @description Labels to set, and with `null` to take away; the others stay, so that people who change different ones do not
-             *     undo each other.
-             */
-            labels?: {
-                [key: string]: string | null;
+        /** @description A template for a new VM, with values for its variables. */
+        UseTemplate: {
+            /** @description Its name. */
+            name: string;
+            /** @description Values by the variables' names; those that are absent have the template's. */
+            variables?: {
+                [key: string]: string;
             };
-            /** @description Anything worth writing down about it, at most 4,000 characters. */
-            notes?: string | null;
-            settings?: components["schemas"]["SettingsChange"] | null;
         };
         /** @description One account. */
         User: {
@@ -2970,8 +3107,6 @@ export interface components {
              *     to be asked with `stop`.
              */
             needs_stop?: boolean;
-            /** @description What people should know of that now. */
-            notices?: components["schemas"]["Notice"][];
             /**
              * Format: date-time
              * @description When the driver last said so.
@@ -2982,8 +3117,6 @@ export interface components {
             readiness?: components["schemas"]["Readiness"] | null;
             /** @description The operating system, for people: `Ubuntu 24.04 LTS`. */
             release?: string | null;
-            /** @description What its agent does about it by itself. */
-            settings?: components["schemas"]["VmSettings"];
             /**
              * Format: date-time
              * @description When it will be stopped, when that was asked for.
@@ -3052,31 +3185,6 @@ export interface components {
             /** @description The VM. */
             name: string;
         };
-        /** @description What people want of one VM by itself. Its agent keeps it, goes by it, and says how far it is in the VM's notices. */
-        VmSettings: {
-            /** @default null */
-            autostart: components["schemas"]["Autostart"] | null;
-            /** @default null */
-            idle_stop: components["schemas"]["IdleStop"] | null;
-            /** @default null */
-            lifetime: components["schemas"]["Lifetime"] | null;
-            /**
-             * @description Whether it can neither be deleted nor purged, nor taken back to a snapshot with its disk thrown away.
-             * @default false
-             */
-            protected: boolean;
-            /**
-             * @description What is done when it ends without having been asked to.
-             * @default never
-             */
-            restart: components["schemas"]["RestartPolicy"];
-            /**
-             * Format: int64
-             * @description Counts the changes of these, so that one can see whether a change has come through.
-             * @default 0
-             */
-            revision: number;
-        };
         /** @description What is asked for when a VM is made. */
         VmSpec: {
             /** @description cloud-init user-data: a `#cloud-config` document or a `#!` script. */
@@ -3097,6 +3205,8 @@ export interface components {
             };
             /** @description Memory size, at least 128M. */
             memory?: components["schemas"]["ByteSize"];
+            /** @description SSH public keys that may sign in to the VM's first account, each on one line; at most 64. */
+            ssh_keys?: string[];
         };
         /**
          * @description What a VM is doing, as its driver last said.
@@ -3939,43 +4049,6 @@ export interface operations {
             };
         };
     };
-    vms_update: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description the agent's id */
-                agent: components["schemas"]["AgentId"];
-                /** @description the VM's name */
-                vm: components["schemas"]["VmName"];
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["UpdateVm"];
-            };
-        };
-        responses: {
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["VmDetails"];
-                };
-            };
-            /** @description what went wrong */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
     vms_clone: {
         parameters: {
             query?: {
@@ -4588,6 +4661,38 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["AuditList"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_check: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CheckCloudInit"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CloudInitCheck"];
                 };
             };
             /** @description what went wrong */
@@ -5233,6 +5338,250 @@ export interface operations {
             };
         };
     };
+    ssh_keys_list: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Items_SshKey"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    ssh_keys_add: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AddSshKey"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SshKey"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    ssh_keys_delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the key's id */
+                key: components["schemas"]["SshKeyId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_list: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Items_Template"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_create: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SaveTemplate"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Template"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the template's id */
+                template: components["schemas"]["TemplateId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Template"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_update: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the template's id */
+                template: components["schemas"]["TemplateId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SaveTemplate"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Template"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the template's id */
+                template: components["schemas"]["TemplateId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     terminals_list: {
         parameters: {
             query?: {
@@ -5790,7 +6139,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["CreateVm"];
+                "application/json": components["schemas"]["OldCreateVm"];
             };
         };
         responses: {
