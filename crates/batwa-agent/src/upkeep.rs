@@ -25,7 +25,7 @@ use batwa_api::{
     name::VmName,
     operation::{OperationKind, OperationRequest},
     problem::{FieldError, Problem, ProblemCode},
-    vm::{AgentReason, RestartPolicy, SettingsChange, Vm},
+    vm::{AgentReason, RestartPolicy, SettingsChange, ShownVm},
 };
 use tokio::sync::Notify;
 use tracing::warn;
@@ -83,7 +83,7 @@ impl Upkeep {
         &self,
         name: &VmName,
         change: &SettingsChange,
-    ) -> Result<Vm, Problem> {
+    ) -> Result<ShownVm, Problem> {
         let no_such_vm =
             || Problem::new(ProblemCode::NotFound, format!("VM `{name}` does not exist"));
         let vm = self.picture.vm(name).ok_or_else(no_such_vm)?;
@@ -119,7 +119,7 @@ impl Upkeep {
             )
         })?;
         self.wake.notify_one();
-        self.picture.vm(name).ok_or_else(no_such_vm)
+        self.picture.shown_vm(name).ok_or_else(no_such_vm)
     }
 
     /// Takes that an operation on a VM begins for the first time.

@@ -17,7 +17,7 @@ use batwa_api::{
     name::VmName,
     operation::Operation,
     terminal::Terminal,
-    vm::{Vm, VmState},
+    vm::{ShownVm, Vm, VmState},
 };
 use jiff::ToSpan;
 use tokio::sync::broadcast;
@@ -43,6 +43,16 @@ struct State {
     vms: BTreeMap<VmName, Vm>,
     operations: BTreeMap<OperationId, Operation>,
     terminals: BTreeMap<TerminalId, Terminal>,
+}
+
+impl State {
+    /// A VM with what its driver can do with it now.
+    fn shown(&self, vm: &Vm) -> ShownVm {
+        let drivers = &self.agent.drivers;
+        let driver = drivers.iter().find(|driver| driver.kind == vm.driver);
+        let capabilities = driver.map(|driver| driver.capabilities);
+        ShownVm::new(vm.clone(), &capabilities.unwrap_or_default())
+    }
 }
 
 /// One follower of the picture.
@@ -127,6 +137,20 @@ impl Picture {
     pub(crate) fn has_terminal(&self, vm: &VmName) -> bool {
         let state = self.state();
         state.terminals.values().any(|terminal| terminal.vm == *vm)
+    }
+
+    /// All VMs by name, with what can be done with each.
+    #[must_use]
+    pub(crate) fn shown_vms(&self) -> Vec<ShownVm> {
+        let state = self.state();
+        state.vms.values().map(|vm| state.shown(vm)).collect()
+    }
+
+    /// One VM, with what can be done with it.
+    #[must_use]
+    pub(crate) fn shown_vm(&self, name: &VmName) -> Option<ShownVm> {
+        let state = self.state();
+        state.vms.get(name).map(|vm| state.shown(vm))
     }
 
     /// Number of VMs.
@@ -325,7 +349,7 @@ mod tests {
     use batwa_api::{
         agent::{DriverKind, HostFacts},
         id::AgentId,
-        vm::{Actions, VmSettings},
+        vm::VmSettings,
     };
     use futures_util::FutureExt;
     use proptest::prelude::*;
@@ -376,8 +400,6 @@ mod tests {
             location: None,
             observed_at: now,
             snapshots: Vec::new(),
-            needs_stop: false,
-            actions: Actions::default(),
             settings: VmSettings::default(),
             notices: Vec::new(),
             operations: Vec::new(),

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use batwa_api::{
     Timestamp,
-    agent::{Capabilities, DriverKind},
+    agent::DriverKind,
     id::OperationId,
     name::VmName,
     operation::OperationKind,
-    vm::{Actions, Notice, Vm, VmSettings, VmState},
+    vm::{Notice, Vm, VmSettings, VmState},
 };
 use tracing::warn;
 
@@ -17,7 +17,6 @@ use super::{Busy, Running, Seen};
 /// One driver's VMs.
 pub(super) struct Source<'a> {
     pub(super) kind: DriverKind,
-    pub(super) capabilities: Capabilities,
     pub(super) vms: &'a BTreeMap<VmName, Seen>,
 }
 
@@ -98,11 +97,7 @@ pub(super) fn row(
             if running.kind != OperationKind::Create {
                 return None;
             }
-            let capabilities = sources
-                .iter()
-                .find(|source| source.kind == running.driver)
-                .map_or(Capabilities::default(), |source| source.capabilities);
-            to_be(name, running, ours, &capabilities, Timestamp::now())
+            to_be(name, running, ours, Timestamp::now())
         }
     };
     if let Some(before) = before
@@ -144,8 +139,6 @@ fn shown(seen: &Seen, source: &Source<'_>, ours: Ours<'_>) -> Vm {
         location: observed.location.clone(),
         snapshots: observed.snapshots.clone(),
         observed_at: at,
-        needs_stop: Actions::need_stop(state),
-        actions: Actions::of(state, &source.capabilities, &ours.settings()),
         settings: ours.settings(),
         notices: ours.notices(),
         operations: operations(ours),
@@ -153,13 +146,7 @@ fn shown(seen: &Seen, source: &Source<'_>, ours: Ours<'_>) -> Vm {
 }
 
 /// A VM of which the driver knows nothing yet: what was asked for is what is known.
-fn to_be(
-    name: &VmName,
-    running: &Running,
-    ours: Ours<'_>,
-    capabilities: &Capabilities,
-    now: Timestamp,
-) -> Vm {
+fn to_be(name: &VmName, running: &Running, ours: Ours<'_>, now: Timestamp) -> Vm {
     let spec = running.spec.as_ref();
     Vm {
         name: name.clone(),
@@ -182,8 +169,6 @@ fn to_be(
         location: None,
         observed_at: now,
         snapshots: Vec::new(),
-        needs_stop: false,
-        actions: Actions::of(VmState::Creating, capabilities, &ours.settings()),
         settings: ours.settings(),
         notices: ours.notices(),
         operations: operations(ours),
@@ -234,11 +219,7 @@ mod tests {
     }
 
     fn source(kind: DriverKind, vms: &BTreeMap<VmName, Seen>) -> Source<'_> {
-        Source {
-            kind,
-            capabilities: Capabilities::all(),
-            vms,
-        }
+        Source { kind, vms }
     }
 
     fn running(kind: OperationKind, driver: DriverKind) -> Busy {

@@ -369,8 +369,9 @@ impl State {
             missing_since: Some(whole_ms(now)),
             ..(**row).clone()
         };
-        row.vm.usage = None;
-        row.vm.operations.clear();
+        let vm = Arc::make_mut(&mut row.vm);
+        vm.usage = None;
+        vm.operations.clear();
         self.put_row(row)
     }
 
@@ -464,11 +465,9 @@ impl State {
             notes: row.about.notes.clone(),
             labels: row.about.labels.clone(),
             label_sources: row.about.label_sources.clone(),
-            vm: Vm {
-                needs_stop: Actions::need_stop(row.vm.state),
-                actions,
-                ..row.vm.clone()
-            },
+            actions,
+            needs_stop: Actions::need_stop(row.vm.state),
+            vm: row.vm.clone(),
         }
     }
 }

@@ -32,11 +32,8 @@ async fn at_a_terminal(
     let mut answers = answers.iter().peekable();
     let mut bytes = [0; 4096];
     let talk = async {
-        loop {
-            // At the end Linux reports an error rather than nothing.
-            let Ok(count @ 1..) = terminal.read(&mut bytes).await else {
-                break;
-            };
+        // At the end Linux reports an error rather than nothing.
+        while let Ok(count @ 1..) = terminal.read(&mut bytes).await {
             seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
             if let Some((_, answer)) = answers.next_if(|(question, _)| seen.ends_with(question)) {
                 terminal
