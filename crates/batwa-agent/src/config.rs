@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use crate::{
     driver::{fake::FakeSettings, multipass, qemu::QemuOptions},
     tunnel::TunnelConfig,
+    upkeep::Clock,
 };
 
 /// The settings of one agent. The binary fills it from flags, environment and file.
@@ -54,6 +55,10 @@ pub struct AgentConfig {
     pub tunnel: Option<TunnelConfig>,
     /// Time between heartbeats to the master.
     pub heartbeat_interval: Duration,
+    /// How long VMs stay in the trash before they are removed for good; until somebody does that when absent.
+    pub trash_kept: Option<Duration>,
+    /// What time it is, for what is done about VMs by itself.
+    pub clock: Clock,
     /// Bounds on what it does at once.
     pub limits: Limits,
 }
@@ -81,6 +86,8 @@ impl AgentConfig {
             host: None,
             tunnel: None,
             heartbeat_interval: Duration::from_secs(30),
+            trash_kept: None,
+            clock: Clock::of_the_machine(),
             limits: Limits::default(),
         }
     }

@@ -295,6 +295,9 @@ pub struct ObservedVm {
     pub location: Option<String>,
     /// What it can go back to, the oldest first.
     pub snapshots: Vec<Snapshot>,
+    /// Whether it is off because it ended without having been asked to, by anybody or from inside; until it is started
+    /// again. Never where the driver cannot tell, see [`Capabilities::crashes`].
+    pub crashed: bool,
 }
 
 impl ObservedVm {
@@ -319,6 +322,7 @@ impl ObservedVm {
             shutdown_at: None,
             location: None,
             snapshots: Vec::new(),
+            crashed: false,
         }
     }
 }

@@ -100,9 +100,63 @@ pub(crate) fn check(args: &[String]) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// What a command would end for good or move to the trash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ends<'a> {
+    /// Every VM.
+    All,
+    /// What is in the trash.
+    Trash,
+    /// These; what has a dot is a snapshot.
+    Named(Vec<&'a str>),
+}
+
+/// What a command would end, when it is one that does: where every command is allowed, protection still holds.
+pub(crate) fn ends(args: &[String]) -> Option<Ends<'_>> {
+    let mut words = args.iter().map(String::as_str);
+    let command = words.by_ref().find(|word| !word.starts_with('-'))?;
+    let is_all = |word: &str| {
+        word == "--all" || (word.starts_with('-') && !word.starts_with("--") && word.contains('a'))
+    };
+    match command {
+        "purge" => Some(Ends::Trash),
+        "delete" if words.clone().any(is_all) => Some(Ends::All),
+        "delete" => Some(Ends::Named(
+            words.filter(|word| !word.starts_with('-')).collect(),
+        )),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_command_would_end_is_known() {
+        let ends_of = |words: &str| {
+            let args: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+            match ends(&args) {
+                None => "nothing".to_owned(),
+                Some(Ends::All) => "all".to_owned(),
+                Some(Ends::Trash) => "trash".to_owned(),
+                Some(Ends::Named(names)) => names.join(" "),
+            }
+        };
+        for (words, expected) in [
+            ("delete web", "web"),
+            ("-v delete --purge web db.one", "web db.one"),
+            ("delete --all", "all"),
+            ("delete -a", "all"),
+            ("delete -pa", "all"),
+            ("purge", "trash"),
+            ("stop --all", "nothing"),
+            ("list", "nothing"),
+            ("", "nothing"),
+        ] {
+            assert_eq!(ends_of(words), expected, "{words}");
+        }
+    }
 
     fn check_words(words: &str) -> Result<(), Refusal> {
         let args: Vec<String> = words.split_whitespace().map(str::to_owned).collect();

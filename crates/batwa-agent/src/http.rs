@@ -41,7 +41,7 @@ use self::error::ApiError;
 pub(crate) use self::key::HEADER as KEY_HEADER;
 use crate::{
     config::AgentConfig, inside::Inside, operations::Operations, terminal::Terminals,
-    vms::Inventory, watch::Picture,
+    upkeep::Upkeep, vms::Inventory, watch::Picture,
 };
 
 /// Largest body that any call takes: a spec with the largest user-data is far below it.
@@ -61,6 +61,7 @@ pub(crate) struct Inner {
     pub(crate) picture: Arc<Picture>,
     pub(crate) inventory: Arc<Inventory>,
     pub(crate) operations: Arc<Operations>,
+    pub(crate) upkeep: Arc<Upkeep>,
     pub(crate) terminals: Arc<Terminals>,
     pub(crate) inside: Arc<Inside>,
     pub(crate) stop: CancellationToken,
@@ -97,6 +98,10 @@ impl App {
 
     pub(crate) fn operations(&self) -> &Arc<Operations> {
         &self.0.operations
+    }
+
+    pub(crate) fn upkeep(&self) -> &Arc<Upkeep> {
+        &self.0.upkeep
     }
 
     pub(crate) fn inside(&self) -> &Arc<Inside> {
@@ -136,7 +141,7 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(agent::watch))
         .routes(routes!(identity::rotate_key))
         .routes(routes!(vms::list_vms))
-        .routes(routes!(vms::get_vm))
+        .routes(routes!(vms::get_vm, vms::change_settings))
         .routes(routes!(images::list_images, images::add_image))
         .routes(routes!(images::upload_image))
         .routes(routes!(images::remove_image))

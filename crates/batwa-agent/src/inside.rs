@@ -48,6 +48,7 @@ pub(crate) struct Inside {
     inventory: Arc<Inventory>,
     places: Arc<Semaphore>,
     uploads: Mutex<HashMap<(VmName, UploadId), Weak<UploadLock>>>,
+    visits: Mutex<HashMap<VmName, Weak<()>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -55,8 +56,12 @@ pub(crate) struct Inside {
 /// Held while something writes to an upload.
 type UploadLock = tokio::sync::Mutex<()>;
 
-/// The right to be inside, while it is held.
-pub(crate) type Place = OwnedSemaphorePermit;
+/// The right to be inside a VM, while it is held.
+#[derive(Debug)]
+pub(crate) struct Place {
+    _permit: OwnedSemaphorePermit,
+    _visit: Arc<()>,
+}
 
 impl Inside {
     pub(crate) fn new(
@@ -70,6 +75,7 @@ impl Inside {
             inventory,
             places: Arc::new(Semaphore::new(limits.inside)),
             uploads: Mutex::default(),
+            visits: Mutex::default(),
             tasks: TaskTracker::new(),
             stop,
         }
@@ -112,6 +118,23 @@ impl Inside {
         Ok((connection, place))
     }
 
+    /// Whether somebody is inside a VM by these ways.
+    pub(crate) fn is_visited(&self, vm: &VmName) -> bool {
+        let visits = self.visits.lock().unwrap_or_else(PoisonError::into_inner);
+        visits.get(vm).is_some_and(|visit| visit.strong_count() > 0)
+    }
+
+    fn visit(&self, vm: &VmName) -> Arc<()> {
+        let mut visits = self.visits.lock().unwrap_or_else(PoisonError::into_inner);
+        visits.retain(|_, visit| visit.strong_count() > 0);
+        let there = visits.get(vm).and_then(Weak::upgrade);
+        there.unwrap_or_else(|| {
+            let visit = Arc::new(());
+            visits.insert(vm.clone(), Arc::downgrade(&visit));
+            visit
+        })
+    }
+
     fn upload_lock(&self, vm: &VmName, upload: &UploadId) -> Arc<UploadLock> {
         let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
         uploads.retain(|_, lock| lock.strong_count() > 0);
@@ -138,12 +161,16 @@ impl Inside {
             .inventory
             .driver(known.vm.driver)
             .map_err(|error| error_of(&error).to_problem())?;
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+        let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             Problem::new(
                 ProblemCode::TooManyRequests,
                 "too many commands, transfers and connections into VMs are open on this machine: try again when some have ended",
             )
         })?;
+        let place = Place {
+            _permit: permit,
+            _visit: self.visit(vm),
+        };
         Ok((driver, place))
     }
 }

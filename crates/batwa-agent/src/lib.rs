@@ -14,6 +14,7 @@ mod registration;
 mod state_dir;
 mod terminal;
 pub mod tunnel;
+mod upkeep;
 mod vms;
 mod watch;
 
@@ -44,6 +45,7 @@ pub use self::{
     driver::{DriverError, fake::FakeSettings},
     http::openapi,
     state_dir::StateDirError,
+    upkeep::Clock,
 };
 use self::{
     driver::Driver,
@@ -52,6 +54,7 @@ use self::{
     operations::Operations,
     state_dir::StateDir,
     terminal::Terminals,
+    upkeep::Upkeep,
     vms::Inventory,
     watch::Picture,
 };
@@ -70,6 +73,9 @@ pub enum AgentError {
     /// The operations of before cannot be read.
     #[error("cannot read the operations in the state folder")]
     Journal(#[source] io::Error),
+    /// The settings of VMs cannot be read.
+    #[error("cannot read the settings of VMs in the state folder")]
+    Settings(#[source] io::Error),
     /// The certificate cannot be served.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -115,7 +121,7 @@ impl Agent {
     ///
     /// # Errors
     /// [`AgentError::OpenToAll`], [`AgentError::Bind`], [`AgentError::StateDir`], [`AgentError::Tls`],
-    /// [`AgentError::Journal`], [`AgentError::Driver`].
+    /// [`AgentError::Journal`], [`AgentError::Settings`], [`AgentError::Driver`].
     pub fn new(config: AgentConfig) -> Result<Self, AgentError> {
         if let Some(address) = config.listen
             && !address.ip().is_loopback()
@@ -170,12 +176,22 @@ impl Agent {
         };
         let stop = CancellationToken::new();
         let inventory = Arc::new(Inventory::new(Arc::clone(&picture), config.limits, drivers));
+        let upkeep = Upkeep::open(
+            &config.state_dir,
+            Arc::clone(&picture),
+            Arc::clone(&inventory),
+            config.clock.clone(),
+            config.trash_kept,
+        )
+        .map_err(AgentError::Settings)?;
+        let upkeep = Arc::new(upkeep);
         let operations = Operations::open(
             config.agent_id.clone(),
             config.limits,
             &config.state_dir,
             Arc::clone(&picture),
             Arc::clone(&inventory),
+            Arc::clone(&upkeep),
             stop.clone(),
         )
         .map_err(AgentError::Journal)?;
@@ -198,6 +214,7 @@ impl Agent {
                 picture,
                 inventory,
                 operations,
+                upkeep,
                 terminals,
                 inside,
                 stop,
@@ -359,6 +376,14 @@ async fn run_drivers(app: App) -> Result<(), AgentError> {
         tasks.spawn(async move { of.inspect(index, stop).await });
     }
     app.operations().go_on();
+    let of = app.clone();
+    tasks.spawn(async move {
+        let upkeep = Arc::clone(of.upkeep());
+        let operations = Arc::clone(of.operations());
+        let inside = Arc::clone(of.inside());
+        let state_dir = &of.config().state_dir;
+        upkeep::run(upkeep, operations, inside, state_dir, of.stop().clone()).await;
+    });
     app.stop().cancelled().await;
     // A driver's call under way may hang for minutes; dropping it is what drivers are made for.
     tasks.shutdown().await;

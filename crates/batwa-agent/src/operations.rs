@@ -34,6 +34,7 @@ use batwa_api::{
         StartOperation, Subject,
     },
     problem::{Problem, ProblemCode},
+    vm::AgentReason,
 };
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -45,7 +46,7 @@ use self::{
     record::Record,
     settle::Pause,
 };
-use crate::{config::Limits, driver::DriverError, vms::Inventory, watch::Picture};
+use crate::{config::Limits, driver::DriverError, upkeep::Upkeep, vms::Inventory, watch::Picture};
 
 /// All operations of this agent.
 #[derive(Debug)]
@@ -54,6 +55,7 @@ pub(crate) struct Operations {
     limits: Limits,
     picture: Arc<Picture>,
     inventory: Arc<Inventory>,
+    upkeep: Arc<Upkeep>,
     journal: Journal,
     book: Mutex<Book>,
     tasks: TaskTracker,
@@ -96,6 +98,7 @@ impl Operations {
         state_dir: &Path,
         picture: Arc<Picture>,
         inventory: Arc<Inventory>,
+        upkeep: Arc<Upkeep>,
         stop: CancellationToken,
     ) -> io::Result<Arc<Self>> {
         let journal = Journal::open(state_dir)?;
@@ -104,6 +107,7 @@ impl Operations {
             limits,
             picture,
             inventory,
+            upkeep,
             journal,
             book: Mutex::new(Book::default()),
             tasks: TaskTracker::new(),
@@ -153,6 +157,28 @@ impl Operations {
         id: OperationId,
         start: StartOperation,
     ) -> Result<Started, Problem> {
+        self.start_for(None, id, start).await
+    }
+
+    /// Starts an operation that nobody asked for at this moment, for `reason`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub(crate) async fn start_by(
+        self: &Arc<Self>,
+        reason: AgentReason,
+        id: OperationId,
+        start: StartOperation,
+    ) -> Result<Started, Problem> {
+        self.start_for(Some(reason), id, start).await
+    }
+
+    async fn start_for(
+        self: &Arc<Self>,
+        reason: Option<AgentReason>,
+        id: OperationId,
+        start: StartOperation,
+    ) -> Result<Started, Problem> {
         if let Some(operation) = self.get(id) {
             return Ok(Started::Known(operation));
         }
@@ -168,13 +194,14 @@ impl Operations {
         }
         let StartOperation { subject, request } = start;
         match subject {
-            Subject::Vm(vm) => self.start_for_vm(id, vm, request).await,
+            Subject::Vm(vm) => self.start_for_vm(reason, id, vm, request).await,
             Subject::Image(image) => self.start_pull(id, image, request).await,
         }
     }
 
     async fn start_for_vm(
         self: &Arc<Self>,
+        reason: Option<AgentReason>,
         id: OperationId,
         vm: VmName,
         request: OperationRequest,
@@ -194,6 +221,7 @@ impl Operations {
                 ask,
                 observed,
                 &capabilities,
+                &self.inventory.settings(&vm),
                 self.limits.queue_per_vm,
             );
             let preempts = match verdict {
@@ -202,7 +230,9 @@ impl Operations {
                 Verdict::Accept { preempts } => Some(preempts),
             };
             let request = self.named(&book, &vm, request)?;
-            let record = Arc::new(Record::new(self.entry(id, &subject, request, driver)));
+            let mut entry = self.entry(id, &subject, request, driver);
+            entry.operation.requested_by = reason.map(|reason| reason.requested_by().to_owned());
+            let record = Arc::new(Record::new(entry));
             book.records.insert(id, Arc::clone(&record));
             let mut replaced = Vec::new();
             if let Some(preempts) = &preempts {

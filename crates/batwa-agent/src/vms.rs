@@ -21,7 +21,7 @@ use batwa_api::{
     id::OperationId,
     name::VmName,
     operation::OperationKind,
-    vm::{VmSpec, VmState},
+    vm::{Notice, VmSettings, VmSpec, VmState, VmUsage},
 };
 use tokio::{
     sync::{Notify, watch},
@@ -30,7 +30,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::{health::HealthTrack, merge::Source};
+use self::{
+    health::HealthTrack,
+    merge::{Shown, Source},
+};
 use crate::{
     config::Limits,
     driver::{Driver, DriverError, ObservedVm, Probe},
@@ -71,6 +74,8 @@ struct Slot {
 struct State {
     slots: Vec<SlotState>,
     busy: BTreeMap<VmName, Busy>,
+    /// What is said of VMs beside what their drivers see.
+    shown: BTreeMap<VmName, Shown>,
 }
 
 struct SlotState {
@@ -135,6 +140,7 @@ impl Inventory {
                 })
                 .collect(),
             busy: BTreeMap::new(),
+            shown: BTreeMap::new(),
         };
         let slots = drivers
             .into_iter()
@@ -382,7 +388,11 @@ impl Inventory {
     }
 
     /// One closer look now; the list holds its result afterwards.
-    async fn look_at(&self, index: usize, name: &VmName) -> Result<Option<VmState>, DriverError> {
+    async fn look_at(
+        &self,
+        index: usize,
+        name: &VmName,
+    ) -> Result<Option<ObservedVm>, DriverError> {
         let asked = Instant::now();
         let driver = &self.slots[index].driver;
         let result = timeout(INSPECT_DEADLINE, driver.inspect(name))
@@ -392,7 +402,7 @@ impl Inventory {
         let slot = &mut state.slots[index];
         let found = match result {
             Ok(vm) => {
-                let found = vm.state;
+                let found = vm.clone();
                 let seen = Seen {
                     vm,
                     asked,
@@ -429,7 +439,15 @@ impl Inventory {
         kind: DriverKind,
         name: &VmName,
     ) -> Result<Option<VmState>, DriverError> {
-        self.look_at(self.index(kind)?, name).await
+        let seen = self.look_at(self.index(kind)?, name).await?;
+        Ok(seen.map(|vm| vm.state))
+    }
+
+    /// What a VM uses now; `None` where it does not say, or does not answer.
+    pub(crate) async fn measure(&self, kind: DriverKind, name: &VmName) -> Option<VmUsage> {
+        let index = self.index(kind).ok()?;
+        let seen = self.look_at(index, name).await.ok()??;
+        seen.usage
     }
 
     /// Somebody looks at this VM: brings its details up to date, waiting for that at most `at_most`.
@@ -563,6 +581,70 @@ impl Inventory {
         self.publish_vm(&state, name);
     }
 
+    /// The settings of a VM, which decide what can be done with it.
+    pub(crate) fn settings(&self, name: &VmName) -> VmSettings {
+        let state = self.state();
+        state
+            .shown
+            .get(name)
+            .map_or(VmSettings::default(), |shown| shown.settings)
+    }
+
+    /// Shows a VM with these settings from now on.
+    pub(crate) fn show_settings(&self, name: &VmName, settings: VmSettings) {
+        self.show(name, |shown| shown.settings = settings);
+    }
+
+    /// Shows a VM with these notices from now on.
+    pub(crate) fn show_notices(&self, name: &VmName, notices: Vec<Notice>) {
+        self.show(name, |shown| shown.notices = notices);
+    }
+
+    /// Takes the notices of all VMs but these away.
+    pub(crate) fn keep_notices_of(&self, names: &BTreeSet<VmName>) {
+        let others: Vec<VmName> = {
+            let state = self.state();
+            let told = state.shown.iter();
+            told.filter(|(name, shown)| !shown.notices.is_empty() && !names.contains(*name))
+                .map(|(name, _)| name.clone())
+                .collect()
+        };
+        for name in others {
+            self.show_notices(&name, Vec::new());
+        }
+    }
+
+    fn show(&self, name: &VmName, change: impl FnOnce(&mut Shown)) {
+        let mut state = self.state();
+        let before = state.shown.get(name).cloned().unwrap_or_default();
+        let mut after = before.clone();
+        change(&mut after);
+        if after == before {
+            return;
+        }
+        match after == Shown::default() {
+            true => state.shown.remove(name),
+            false => state.shown.insert(name.clone(), after),
+        };
+        self.publish_vm(&state, name);
+    }
+
+    /// Whether a VM's driver says that it ended without having been asked to.
+    pub(crate) fn has_crashed(&self, name: &VmName) -> bool {
+        let state = self.state();
+        let mut slots = state.slots.iter().filter(|slot| slot.active);
+        slots
+            .find_map(|slot| slot.vms.get(name))
+            .is_some_and(|seen| seen.vm.crashed)
+    }
+
+    /// Whether every driver in use answers, so that a VM that none of them knows is not there.
+    pub(crate) fn all_answer(&self) -> bool {
+        let state = self.state();
+        let mut slots = state.slots.iter().filter(|slot| slot.active);
+        slots.all(|slot| slot.listed && slot.health.status() == HealthStatus::Ok)
+    }
+
     /// Asks for an observation of a driver soon.
     pub(crate) fn poke(&self, kind: DriverKind) {
         if let Ok(index) = self.index(kind) {
@@ -586,9 +668,12 @@ impl Inventory {
     /// Computes one VM's row anew; the lock is held, so that the last one wins.
     fn publish_vm(&self, state: &State, name: &VmName) {
         let sources = self.sources(state);
-        let busy = state.busy.get(name);
+        let ours = merge::Ours {
+            busy: state.busy.get(name),
+            shown: state.shown.get(name),
+        };
         self.picture
-            .update_vm(name, |before| merge::row(name, &sources, busy, before));
+            .update_vm(name, |before| merge::row(name, &sources, ours, before));
     }
 
     /// Computes the list and the drivers' status anew; the lock is held, so that the last one wins.
@@ -615,7 +700,7 @@ impl Inventory {
             .collect();
         self.picture.update_agent(|agent| agent.drivers = drivers);
         self.picture
-            .update_vms(|before| merge::list(&sources, &state.busy, before));
+            .update_vms(|before| merge::list(&sources, &state.busy, &state.shown, before));
     }
 
     fn note_first_word(&self) {

@@ -17,7 +17,7 @@ use batwa_api::{
     name::VmName,
     operation::Operation,
     terminal::Terminal,
-    vm::{ShownVm, Vm},
+    vm::{ShownVm, Vm, VmState},
 };
 use jiff::ToSpan;
 use tokio::sync::broadcast;
@@ -122,6 +122,21 @@ impl Picture {
     #[must_use]
     pub(crate) fn vm(&self, name: &VmName) -> Option<Vm> {
         self.state().vms.get(name).cloned()
+    }
+
+    /// The names of the VMs in a state.
+    #[must_use]
+    pub(crate) fn names_in(&self, wanted: VmState) -> Vec<VmName> {
+        let state = self.state();
+        let vms = state.vms.values().filter(|vm| vm.state == wanted);
+        vms.map(|vm| vm.name.clone()).collect()
+    }
+
+    /// Whether a terminal of a VM is open.
+    #[must_use]
+    pub(crate) fn has_terminal(&self, vm: &VmName) -> bool {
+        let state = self.state();
+        state.terminals.values().any(|terminal| terminal.vm == *vm)
     }
 
     /// All VMs by name, with what can be done with each.
@@ -334,7 +349,7 @@ mod tests {
     use batwa_api::{
         agent::{DriverKind, HostFacts},
         id::AgentId,
-        vm::VmState,
+        vm::VmSettings,
     };
     use futures_util::FutureExt;
     use proptest::prelude::*;
@@ -385,6 +400,8 @@ mod tests {
             location: None,
             observed_at: now,
             snapshots: Vec::new(),
+            settings: VmSettings::default(),
+            notices: Vec::new(),
             operations: Vec::new(),
         }
     }

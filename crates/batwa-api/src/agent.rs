@@ -66,6 +66,8 @@ pub struct Capabilities {
     pub resize: bool,
     /// Pulling images ahead, removing them, adding one's own.
     pub images: bool,
+    /// Telling a VM that crashed from one that somebody stopped.
+    pub crashes: bool,
 }
 
 impl Capabilities {
@@ -82,6 +84,7 @@ impl Capabilities {
             clone: true,
             resize: true,
             images: true,
+            crashes: true,
         }
     }
 }

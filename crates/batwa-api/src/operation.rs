@@ -137,6 +137,16 @@ impl OperationRequest {
         }
     }
 
+    /// Whether it takes something away that nothing brings back: a protected VM refuses it.
+    #[must_use]
+    pub fn destroys(&self) -> bool {
+        match self {
+            Self::Delete | Self::Purge => true,
+            Self::Restore(options) => options.discard,
+            _ => false,
+        }
+    }
+
     /// The snapshot that it takes, goes back to, removes or begins from.
     #[must_use]
     pub fn snapshot(&self) -> Option<&SnapshotName> {

@@ -205,7 +205,7 @@ pub struct AuditEntry {
     pub at: Timestamp,
     /// Who did it: an account's name, `agent:ID`, or `anonymous`.
     pub actor: String,
-    /// By what: `session`, `token`, `agent_key`, `none`.
+    /// By what: `session`, `token`, `agent_key`, `settings` (an agent by itself, because of a VM's settings), `none`.
     pub via: String,
     /// Where the request came from.
     pub address: String,

@@ -2,8 +2,10 @@
 
 mod action;
 mod resize;
+mod settings;
 mod snapshot;
 mod spec;
+mod update;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -13,10 +15,15 @@ use utoipa::ToSchema;
 pub use self::{
     action::{Actions, Reason, VmAction},
     resize::ResizeOptions,
+    settings::{
+        AgentReason, Autostart, IdleStop, Lifetime, LifetimeEnd, LifetimeWanted, Notice,
+        NoticeKind, RestartPolicy, SettingsChange, VmSettings,
+    },
     snapshot::{
         CloneOptions, MAX_SNAPSHOTS, RestoreOptions, Snapshot, SnapshotOptions, next_snapshot_name,
     },
-    spec::{CreateVm, VmSpec, label_is_good},
+    spec::{CreateVm, LABELS_ARE, VmSpec, label_is_good},
+    update::UpdateVm,
 };
 use crate::{
     Timestamp,
@@ -183,9 +190,20 @@ pub struct Vm {
     pub snapshots: Vec<Snapshot>,
     /// When the driver last said so.
     pub observed_at: Timestamp,
+    /// What its agent does about it by itself.
+    #[serde(default, skip_serializing_if = "VmSettings::is_default")]
+    pub settings: VmSettings,
+    /// What people should know of that now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<Notice>,
     /// The operation that runs or waits for it, the oldest first.
     #[serde(default)]
     pub operations: Vec<OperationId>,
+}
+
+impl Vm {
+    /// Most notices of one VM.
+    pub const MAX_NOTICES: usize = 8;
 }
 
 /// One VM as its agent shows it: what is observed, and what can be done with it now.
@@ -206,7 +224,7 @@ impl ShownVm {
     #[must_use]
     pub fn new(vm: Vm, capabilities: &Capabilities) -> Self {
         Self {
-            actions: Actions::of(vm.state, capabilities),
+            actions: Actions::of(vm.state, capabilities, &vm.settings),
             needs_stop: Actions::need_stop(vm.state),
             vm,
         }
@@ -226,9 +244,18 @@ pub struct ListedVm {
     /// else is how it was last seen. It stays listed until it is dismissed or comes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing_since: Option<Timestamp>,
-    /// Labels given by the caller that created it.
+    /// What people call it, where that is not its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// What people wrote down about it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub notes: String,
+    /// Its labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// The account that set each label last, where that was written down.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub label_sources: BTreeMap<String, String>,
     /// What can be done with it now.
     #[serde(default)]
     pub actions: Actions,

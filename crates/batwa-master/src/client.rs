@@ -18,10 +18,12 @@ use batwa_api::{
     id::{OperationId, TerminalId, ViewerId},
     image::{AddImage, Image, ImageCatalogue, ImageName},
     list::Items,
+    name::VmName,
     operation::{LogLine, Operation, StartOperation},
     problem::{Problem, ProblemCode},
     terminal::{OpenTerminal, SetViewer, Terminal, TerminalAccess, UpdateTerminal},
     tunnel::RotatedKey,
+    vm::{SettingsChange, Vm},
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -199,6 +201,20 @@ impl AgentClient {
     ) -> Result<Operation, ClientError> {
         let path = format!("/api/v1/operations/{id}");
         self.json(Method::PUT, &path, Some(start), SLOW_CALL_DEADLINE)
+            .await
+    }
+
+    /// Changes what the agent does about a VM by itself; the VM from then on.
+    ///
+    /// # Errors
+    /// Any [`ClientError`]; [`ClientError::Refused`] when the agent does not take it.
+    pub(crate) async fn change_settings(
+        &self,
+        vm: &VmName,
+        change: &SettingsChange,
+    ) -> Result<Vm, ClientError> {
+        let path = format!("/api/v1/vms/{}", legacy::path_segment(vm.as_str()));
+        self.json(Method::PATCH, &path, Some(change), CALL_DEADLINE)
             .await
     }
 

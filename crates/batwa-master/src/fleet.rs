@@ -57,7 +57,7 @@ use old_list::OldListCache;
 use operations::Live;
 use ownership::Ownership;
 use record::{AgentRecord, PendingAgent};
-use row::{Labels, Row};
+use row::{About, Row};
 use searching::Searches;
 use state::State;
 use tunnels::Tunnels;
@@ -245,6 +245,11 @@ impl Fleet {
         self.read(|state| self.old_list.get(state))
     }
 
+    /// One VM with what the store keeps of it.
+    pub(crate) fn row(&self, agent: &AgentId, name: &VmName) -> Option<Arc<Row>> {
+        self.read(|state| state.vms.get(agent, name).cloned())
+    }
+
     /// Takes a VM's last known state from the store, before its agent is reached.
     pub(crate) fn load_vm(&self, row: Row) {
         let mut state = self.state.write().expect("no writer panics");
@@ -286,9 +291,29 @@ impl Fleet {
             .retain(|id, _| there.contains(id) || stored.contains(id));
     }
 
-    /// Sets the labels of a VM that is there or about to be made.
-    pub(crate) fn put_labels(&self, agent: &AgentId, name: &VmName, labels: Labels) {
-        self.write(|state| state.put_labels(agent, name, labels).into_iter().collect());
+    /// Takes what people wrote about a VM that is there or about to be made.
+    pub(crate) fn put_about(&self, agent: &AgentId, name: &VmName, about: About) {
+        self.write(|state| state.put_about(agent, name, about).into_iter().collect());
+    }
+
+    /// Takes back what was promised to a VM that was not made after all.
+    pub(crate) fn break_promise(&self, agent: &AgentId, name: &VmName) {
+        if self.vm(agent, name).is_none() {
+            self.put_about(agent, name, About::default());
+        }
+    }
+
+    /// Changes what people wrote about a VM that is listed.
+    pub(crate) fn change_about(
+        &self,
+        agent: &AgentId,
+        name: &VmName,
+        change: impl FnOnce(&mut About),
+    ) {
+        self.write(|state| {
+            let event = state.change_about(agent, name, change);
+            event.into_iter().collect()
+        });
     }
 
     /// Takes an agent's record, new or changed, and reaches for the agent.

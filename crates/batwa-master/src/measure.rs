@@ -8,7 +8,7 @@ use batwa_api::{
     id::AgentId,
     name::VmName,
     size::ByteSize,
-    vm::{Vm, VmState},
+    vm::{Vm, VmSettings, VmState},
 };
 
 use crate::fleet::{
@@ -53,7 +53,7 @@ impl PretendedFleet {
             fleet.agents.push(id.clone());
             for vm in 0..vms_each {
                 let (name, labels) = (name(vm), labels(number * vms_each + vm));
-                fleet.state.put_labels(&id, &name, labels);
+                fleet.state.put_about(&id, &name, labels.into());
                 let vm = fleet.vm(number, vm, VmState::Running, now);
                 fleet.state.put_vm(&id, vm);
             }
@@ -96,6 +96,8 @@ impl PretendedFleet {
             location: Some(format!("/var/lib/batwa/vms/{}", name(vm))),
             observed_at: now,
             snapshots: Vec::new(),
+            settings: VmSettings::default(),
+            notices: Vec::new(),
             operations: vec![],
         }
     }

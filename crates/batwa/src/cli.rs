@@ -11,6 +11,7 @@ mod login;
 mod machines;
 mod operations;
 mod roles;
+mod set;
 mod simulate;
 mod snapshots;
 mod templates;
@@ -24,7 +25,7 @@ pub(crate) use self::{
     admin::{AdminTask, FilesArgs},
     client::{ConfirmArgs, DeliveryArgs, Format, MasterArgs, ReadArgs, WaitArgs},
     doctor::{DoctorArgs, DoctorMasterArgs, HealthArgs},
-    images::{AboutArgs, ImagesArgs, ImagesTask, PlaceArgs},
+    images::{ImagesArgs, ImagesTask, NewImageArgs, PlaceArgs},
     inside::{
         ExecArgs, ForwardArgs, ForwardedPort, ProxyArgs, ShellArgs, SshConfigArgs, TransferArgs,
     },
@@ -33,10 +34,9 @@ pub(crate) use self::{
     machines::{AgentsArgs, MachineTask},
     operations::{OperationsArgs, OperationsTask},
     roles::{AgentArgs, AgentTask, JoinArgs},
+    set::{AboutArgs, SetArgs, SettingsArgs},
     simulate::SimulateArgs,
-    snapshots::{
-        CloneArgs, DeleteSnapshotArgs, OffArgs, RestoreArgs, SetArgs, SnapshotArgs, SnapshotsArgs,
-    },
+    snapshots::{CloneArgs, DeleteSnapshotArgs, OffArgs, RestoreArgs, SnapshotArgs, SnapshotsArgs},
     templates::{SaveTemplateArgs, SshKeysArgs, SshKeysTask, TemplatesArgs, TemplatesTask},
     terminals::{AttachArgs, TerminalsArgs, TerminalsTask},
     vms::{ActArgs, DeleteArgs, DismissArgs, InfoArgs, LaunchArgs, LsArgs, PurgeArgs, StopArgs},
@@ -128,7 +128,7 @@ pub(crate) enum Task {
     DeleteSnapshot(DeleteSnapshotArgs),
     /// Make another VM of one, with an identity of its own
     Clone(CloneArgs),
-    /// Change a VM's CPUs, memory or disk
+    /// Change a VM's size, what is written about it, or what is done about it by itself
     Set(SetArgs),
     /// Take missing VMs off the list
     Dismiss(DismissArgs),

@@ -13,6 +13,7 @@ mod machines;
 mod membership;
 mod operations;
 mod roles;
+mod set;
 mod simulate;
 mod snapshots;
 mod ssh_keys;
@@ -67,7 +68,7 @@ pub(crate) async fn run(task: Task) -> Result<u8, Failure> {
         Task::Restore(args) => snapshots::restore(args).await,
         Task::DeleteSnapshot(args) => snapshots::delete(args).await,
         Task::Clone(args) => snapshots::clone(args).await,
-        Task::Set(args) => snapshots::set(args).await,
+        Task::Set(args) => set::set(args).await,
         Task::Dismiss(args) => vms::dismiss(args).await,
         Task::Terminals(args) => terminals::run(args).await,
         Task::Agents(args) => machines::agents(args).await,

@@ -283,6 +283,7 @@ fn machine(settings: &Settings, config: &mut AgentConfig) -> Result<(), SettingE
         }
     }
     config.labels = settings.parse_all("label", label)?.into_iter().collect();
+    config.trash_kept = settings.parse("trash-kept", duration)?;
     if let Some(command) = settings.text("multipass-restart") {
         let words = command.split_whitespace().map(OsString::from).collect();
         let after = settings

@@ -12,6 +12,7 @@ mod snapshots;
 mod store;
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -49,6 +50,8 @@ pub struct FakeDriver {
     store: Store,
     vms: Mutex<FakeVms>,
     images: Mutex<Vec<FakeImage>>,
+    /// What VMs' processors are said to be busy with, in per cent.
+    busy: Mutex<BTreeMap<VmName, f64>>,
     changes: watch::Sender<u64>,
     steps: Semaphore,
     hangs: watch::Sender<bool>,
@@ -95,6 +98,7 @@ impl FakeDriver {
             store,
             vms: Mutex::new(vms),
             images: Mutex::new(images),
+            busy: Mutex::new(BTreeMap::new()),
             changes: watch::Sender::new(0),
             steps: Semaphore::new(0),
             hangs: watch::Sender::new(false),
@@ -135,6 +139,25 @@ impl FakeDriver {
         self.vms().get(vm).map(|fake| fake.state)
     }
 
+    /// Ends a VM that runs as if its process had been killed.
+    ///
+    /// # Errors
+    /// [`DriverError::Failed`] when the change cannot be written.
+    pub fn crash(&self, vm: &VmName) -> Result<(), DriverError> {
+        self.change(|vms| {
+            if let Some(fake) = vms.get_mut(vm) {
+                fake.state = VmState::Stopped;
+                fake.crashed = true;
+            }
+        })
+    }
+
+    /// Says what a VM's processors are busy with from now on, in per cent.
+    pub fn work(&self, vm: &VmName, percent: f64) {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.insert(vm.clone(), percent);
+    }
+
     /// Changes a VM behind the agent's back, as somebody with another tool would; `None` removes it.
     ///
     /// # Errors
@@ -142,14 +165,21 @@ impl FakeDriver {
     pub fn change_behind(&self, vm: &VmName, state: Option<VmState>) -> Result<(), DriverError> {
         self.change(|vms| match state {
             Some(state) => {
-                vms.entry(vm.clone())
-                    .or_insert_with(|| new_vm(&VmSpec::default(), 200))
-                    .state = state;
+                let fake = vms
+                    .entry(vm.clone())
+                    .or_insert_with(|| new_vm(&VmSpec::default(), 200));
+                fake.state = state;
+                fake.crashed = false;
             }
             None => {
                 vms.remove(vm);
             }
         })
+    }
+
+    fn cpu_percent(&self, vm: &VmName) -> f64 {
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.get(vm).copied().unwrap_or(1.5)
     }
 
     fn vms(&self) -> MutexGuard<'_, FakeVms> {
@@ -175,6 +205,7 @@ impl FakeDriver {
                     fake.started_at = Some(Timestamp::now());
                 }
                 fake.state = state;
+                fake.crashed = false;
                 Ok(())
             }
             None => Err(DriverError::NotFound(vm.clone())),
@@ -264,6 +295,7 @@ impl FakeDriver {
             location: Some(self.home(name).display().to_string()),
             started_at: fake.started_at.filter(|_| runs),
             snapshots: fake.told_snapshots(),
+            crashed: fake.crashed,
             ..ObservedVm::new(name.clone(), fake.state)
         }
     }
@@ -282,6 +314,7 @@ fn new_vm(spec: &VmSpec, host: u16) -> FakeVm {
         before_trash: None,
         snapshots: Vec::new(),
         came_from: None,
+        crashed: false,
     }
 }
 
@@ -339,7 +372,7 @@ impl Driver for FakeDriver {
         let mut observed = self.observed(vm, &fake);
         if fake.state == VmState::Running {
             observed.usage = Some(VmUsage {
-                cpu_percent: Some(1.5),
+                cpu_percent: Some(self.cpu_percent(vm)),
                 memory_used: Some(ByteSize::bytes(fake.memory.as_u64() / 4)),
                 disk_used: Some(ByteSize::bytes(fake.disk.as_u64() / 5)),
                 load: Some([0.01, 0.05, 0.02]),

@@ -212,7 +212,11 @@ impl Driver for QemuDriver {
         let (_, acceleration) = self.acceleration().await?;
         Ok(Probe {
             version: Some(version),
-            capabilities: Capabilities::all(),
+            capabilities: Capabilities {
+                // A process that is gone may have gone down with the whole machine.
+                crashes: crate::host::boot_id().is_some(),
+                ..Capabilities::all()
+            },
             acceleration: Some(acceleration.clone()),
         })
     }

@@ -12,13 +12,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use batwa_api::{
+    agent::DriverKind,
     id::OperationId,
     legacy::{CreateVm, Done, Execute, Executed, VmRequest, state_name},
     name::VmName,
     operation::{Operation, OperationError, OperationRequest, StartOperation, StopOptions},
     problem::{FieldError, Problem, ProblemCode},
     size::ByteSize,
-    vm::{Vm, VmSpec},
+    vm::{Vm, VmAction, VmSpec},
 };
 use serde_json::{Map, Value, json};
 
@@ -30,7 +31,7 @@ use super::{
 use crate::{
     config::Allow,
     driver::command::{Command, CommandError},
-    execute,
+    execute::{self, Ends},
     operations::Started,
 };
 
@@ -250,6 +251,12 @@ pub(crate) async fn execute(
         execute::check(&body.args)
             .map_err(|refusal| ApiError::new(ProblemCode::Forbidden, refusal.to_string()))?;
     }
+    if let Some(vm) = execute::ends(&body.args).and_then(|ends| protected(&app, &ends)) {
+        return Err(ApiError::new(
+            ProblemCode::IllegalState,
+            format!("cannot delete VM `{vm}`: {}", VmAction::PROTECTED),
+        ));
+    }
     let seconds = if body.timeout.is_finite() {
         body.timeout
     } else {
@@ -284,6 +291,19 @@ pub(crate) async fn execute(
         },
     };
     Ok((StatusCode::OK, Json(executed)).into_response())
+}
+
+/// A protected VM among those that a command would end.
+fn protected(app: &App, ends: &Ends<'_>) -> Option<VmName> {
+    let of_multipass = app
+        .picture()
+        .vms()
+        .into_iter()
+        .filter(|vm| vm.driver == DriverKind::Multipass && vm.settings.protected);
+    of_multipass.map(|vm| vm.name).find(|name| match ends {
+        Ends::All | Ends::Trash => true,
+        Ends::Named(named) => named.contains(&name.as_str()),
+    })
 }
 
 /// One VM as `multipass list` shows it.

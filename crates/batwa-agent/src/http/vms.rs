@@ -7,10 +7,14 @@ use batwa_api::{
     list::Items,
     name::VmName,
     problem::{Problem, ProblemCode},
-    vm::{ShownVm, Vm},
+    vm::{SettingsChange, ShownVm, Vm},
 };
 
-use super::{App, error::ApiResult, extract::PathOf};
+use super::{
+    App,
+    error::ApiResult,
+    extract::{JsonBody, PathOf},
+};
 
 /// All VMs of this machine, by name, as last observed.
 #[utoipa::path(get, path = "/api/v1/vms", tag = "vms", responses((status = 200, body = Items<ShownVm>)))]
@@ -36,6 +40,21 @@ pub(crate) async fn get_vm(
             .shown_vm(&name)
             .ok_or_else(|| no_such_vm(&name))?,
     ))
+}
+
+/// Change what is done about a VM by itself: what is absent stays as it is, `null` switches off. Answers with the VM as
+/// it is shown from then on, also to those who watch.
+#[utoipa::path(
+    patch, path = "/api/v1/vms/{vm}", tag = "vms", params(("vm" = VmName, Path)), request_body = SettingsChange,
+    responses((status = 200, body = ShownVm), (status = 404, body = Problem), (status = 422, body = Problem))
+)]
+pub(crate) async fn change_settings(
+    State(app): State<App>,
+    PathOf(name): PathOf<VmName>,
+    JsonBody(change): JsonBody<SettingsChange>,
+) -> ApiResult<Json<ShownVm>> {
+    app.wait_for_first_word().await;
+    Ok(Json(app.upkeep().change(&name, &change).await?))
 }
 
 impl App {

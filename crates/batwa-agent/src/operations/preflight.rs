@@ -7,7 +7,9 @@ use batwa_api::{
     name::{SnapshotName, VmName},
     operation::{OperationRequest, Subject},
     problem::{FieldError, Problem, ProblemCode},
-    vm::{CloneOptions, MAX_SNAPSHOTS, SnapshotOptions, VmSpec, VmState, next_snapshot_name},
+    vm::{
+        CloneOptions, MAX_SNAPSHOTS, SnapshotOptions, VmAction, VmSpec, VmState, next_snapshot_name,
+    },
 };
 use tokio::time::timeout;
 
@@ -35,12 +37,33 @@ impl Operations {
             Some((driver, _)) => driver,
             None => self.driver_to_be(vm)?,
         };
+        if let Some(refused) = self.refused_by_protection(vm, request) {
+            return Err(refused);
+        }
         let errors = self.wrong_fields(vm, request);
         if errors.is_empty() {
             Ok(driver)
         } else {
             Err(Problem::invalid_fields(errors))
         }
+    }
+
+    /// Why a protected VM does not let this be done, if it is one.
+    pub(super) fn refused_by_protection(
+        &self,
+        vm: &VmName,
+        request: &OperationRequest,
+    ) -> Option<Problem> {
+        (request.destroys() && self.inventory.settings(vm).protected).then(|| {
+            Problem::new(
+                ProblemCode::IllegalState,
+                format!(
+                    "cannot {} VM `{vm}`: {}",
+                    request.kind(),
+                    VmAction::PROTECTED
+                ),
+            )
+        })
     }
 
     /// The driver of a VM that is not made yet, but is about to be.

@@ -12,7 +12,7 @@ use batwa_api::{
     name::VmName,
     operation::{OperationKind, OperationRequest},
     problem::{FieldError, Problem, ProblemCode},
-    vm::{VmAction, VmState},
+    vm::{VmAction, VmSettings, VmState},
 };
 
 /// What a command is, as far as the queue cares.
@@ -165,6 +165,7 @@ impl Queue {
         ask: Ask,
         observed: Option<VmState>,
         capabilities: &Capabilities,
+        settings: &VmSettings,
         limit: usize,
     ) -> Verdict {
         let kind = ask.kind();
@@ -194,7 +195,7 @@ impl Queue {
                 }),
             };
         };
-        if action == VmAction::Purge {
+        if action == VmAction::Purge && !settings.protected {
             return if self.entries.is_empty() && observed.is_none() {
                 Verdict::Refuse(Refusal::NotFound)
             } else {
@@ -227,14 +228,11 @@ impl Queue {
                 accept(Vec::new())
             };
         }
-        match action.refusal(expected, capabilities) {
+        match action.refusal(expected, capabilities, settings) {
             Some(reason) => Verdict::Refuse(Refusal::Illegal {
                 action,
                 reason,
-                // What no state allows, the driver does not allow.
-                unsupported: VmState::ALL
-                    .into_iter()
-                    .all(|state| action.refusal(state, capabilities).is_some()),
+                unsupported: action.is_unsupported(capabilities),
             }),
             None if action.needs_stop(expected) && !matches!(ask, Ask::DoStopped(_)) => {
                 Verdict::Refuse(Refusal::Illegal {
@@ -316,8 +314,17 @@ mod tests {
 
     const LIMIT: usize = 3;
 
+    const FREE: VmSettings = VmSettings {
+        protected: false,
+        autostart: None,
+        restart: batwa_api::vm::RestartPolicy::Never,
+        lifetime: None,
+        idle_stop: None,
+        revision: 0,
+    };
+
     fn judge(queue: &Queue, kind: OperationKind, observed: Option<VmState>) -> Verdict {
-        queue.judge(Ask::Do(kind), observed, &Capabilities::all(), LIMIT)
+        queue.judge(Ask::Do(kind), observed, &Capabilities::all(), &FREE, LIMIT)
     }
 
     fn accepted() -> Verdict {
@@ -373,7 +380,7 @@ mod tests {
         };
         let caps = Capabilities::all();
         assert_eq!(
-            queue.judge(Ask::ForceStop, Some(VmState::Starting), &caps, LIMIT),
+            queue.judge(Ask::ForceStop, Some(VmState::Starting), &caps, &FREE, LIMIT),
             preempting
         );
         assert_eq!(
@@ -401,6 +408,7 @@ mod tests {
             Ask::Do(OperationKind::Suspend),
             Some(VmState::Running),
             &Capabilities::default(),
+            &FREE,
             LIMIT,
         );
         let Verdict::Refuse(refusal) = suspend else {
@@ -412,6 +420,33 @@ mod tests {
             problem.detail,
             "cannot suspend VM `web`: this machine's driver cannot do this"
         );
+    }
+
+    #[test]
+    fn a_protected_vm_is_neither_deleted_nor_purged_whatever_it_does() {
+        let protected = VmSettings {
+            protected: true,
+            ..FREE
+        };
+        let mut queue = Queue::default();
+        for _ in 0..2 {
+            for kind in [OperationKind::Delete, OperationKind::Purge] {
+                for state in VmState::ALL {
+                    let can = Capabilities::all();
+                    let asked = Ask::Do(kind);
+                    match queue.judge(asked, Some(state), &can, &protected, LIMIT) {
+                        Verdict::Refuse(Refusal::Illegal { unsupported, .. }) => {
+                            assert!(!unsupported, "{kind} {state}");
+                        }
+                        Verdict::AlreadyDone => assert_eq!(state, VmState::Deleted, "{kind}"),
+                        verdict => panic!("{kind} {state}: {verdict:?}"),
+                    }
+                }
+            }
+            // Nor while something else is under way.
+            queue.push(OperationId::new(), Ask::Do(OperationKind::Start));
+            queue.next();
+        }
     }
 
     fn of_vms() -> Vec<OperationKind> {
@@ -437,7 +472,7 @@ mod tests {
             let mut running: Option<OperationId> = None;
             for (ask, turn) in steps {
                 let before = queue.all();
-                match queue.judge(ask, observed, &Capabilities::all(), LIMIT) {
+                match queue.judge(ask, observed, &Capabilities::all(), &FREE, LIMIT) {
                     Verdict::Accept { preempts } => {
                         // Only what is there can be pushed aside.
                         prop_assert!(preempts.iter().all(|id| before.contains(id)));

@@ -47,6 +47,9 @@ impl Operations {
         if matches!(end, End::Interrupted) {
             return false;
         }
+        if matches!(end, End::Succeeded { .. }) {
+            self.upkeep.done(&vm, &record.request).await;
+        }
         // The VM first: whoever hears of the operation's end finds its effect in the list.
         if !matches!(end, End::Cancelled) || record.operation().started_at.is_some() {
             for vm in [vm].into_iter().chain(record.request.target()) {
@@ -86,6 +89,9 @@ impl Operations {
         });
         if let Err(error) = record.persist(&self.journal).await {
             return End::Failed(cannot_journal(&error));
+        }
+        if !record.interrupted {
+            self.upkeep.begins(vm, kind).await;
         }
         let now = Running {
             kind,
@@ -165,6 +171,12 @@ impl Operations {
         progress: &Progress,
     ) -> Result<(), DriverError> {
         let kind = record.request.kind();
+        // It may have been protected while this waited.
+        if !record.interrupted
+            && let Some(refused) = self.refused_by_protection(vm, &record.request)
+        {
+            return Err(DriverError::IllegalState(refused.detail));
+        }
         let decision = if record.interrupted {
             self.wait_until_listed(record).await;
             let seen = self.evidence(vm, record, driver).await?;

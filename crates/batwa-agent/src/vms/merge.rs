@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use batwa_api::{
     Timestamp,
     agent::DriverKind,
+    id::OperationId,
     name::VmName,
     operation::OperationKind,
-    vm::{Vm, VmState},
+    vm::{Notice, Vm, VmSettings, VmState},
 };
 use tracing::warn;
 
@@ -19,10 +20,37 @@ pub(super) struct Source<'a> {
     pub(super) vms: &'a BTreeMap<VmName, Seen>,
 }
 
+/// What is said of a VM beside what its driver sees.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Shown {
+    pub(super) settings: VmSettings,
+    pub(super) notices: Vec<Notice>,
+}
+
+/// What is ours of one VM.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Ours<'a> {
+    pub(super) busy: Option<&'a Busy>,
+    pub(super) shown: Option<&'a Shown>,
+}
+
+impl Ours<'_> {
+    fn settings(&self) -> VmSettings {
+        self.shown
+            .map_or(VmSettings::default(), |shown| shown.settings)
+    }
+
+    fn notices(&self) -> Vec<Notice> {
+        self.shown
+            .map_or_else(Vec::new, |shown| shown.notices.clone())
+    }
+}
+
 /// The list that is shown; `before` is the one until now.
 pub(super) fn list(
     sources: &[Source<'_>],
     busy: &BTreeMap<VmName, Busy>,
+    shown: &BTreeMap<VmName, Shown>,
     before: &BTreeMap<VmName, Vm>,
 ) -> BTreeMap<VmName, Vm> {
     let seen = sources.iter().flat_map(|source| source.vms.keys());
@@ -30,7 +58,11 @@ pub(super) fn list(
     names
         .into_iter()
         .filter_map(|name| {
-            let vm = row(name, sources, busy.get(name), before.get(name))?;
+            let ours = Ours {
+                busy: busy.get(name),
+                shown: shown.get(name),
+            };
+            let vm = row(name, sources, ours, before.get(name))?;
             Some((name.clone(), vm))
         })
         .collect()
@@ -40,7 +72,7 @@ pub(super) fn list(
 pub(super) fn row(
     name: &VmName,
     sources: &[Source<'_>],
-    busy: Option<&Busy>,
+    ours: Ours<'_>,
     before: Option<&Vm>,
 ) -> Option<Vm> {
     let mut holders = sources
@@ -57,15 +89,15 @@ pub(super) fn row(
                     source.kind, second.kind
                 );
             }
-            shown(seen, source, busy)
+            shown(seen, source, ours)
         }
         None => {
-            let busy = busy?;
+            let busy = ours.busy?;
             let running = busy.running.as_ref()?;
             if running.kind != OperationKind::Create {
                 return None;
             }
-            to_be(name, running, busy, Timestamp::now())
+            to_be(name, running, ours, Timestamp::now())
         }
     };
     if let Some(before) = before
@@ -76,9 +108,9 @@ pub(super) fn row(
     Some(vm)
 }
 
-fn shown(seen: &Seen, source: &Source<'_>, busy: Option<&Busy>) -> Vm {
+fn shown(seen: &Seen, source: &Source<'_>, ours: Ours<'_>) -> Vm {
     let (observed, at) = (&seen.vm, seen.at);
-    let running = busy.and_then(|busy| busy.running.as_ref());
+    let running = ours.busy.and_then(|busy| busy.running.as_ref());
     let state = running
         .filter(|running| running.shutdown_at.is_none())
         .map_or(observed.state, |running| {
@@ -107,12 +139,14 @@ fn shown(seen: &Seen, source: &Source<'_>, busy: Option<&Busy>) -> Vm {
         location: observed.location.clone(),
         snapshots: observed.snapshots.clone(),
         observed_at: at,
-        operations: busy.map_or_else(Vec::new, |busy| busy.operations.clone()),
+        settings: ours.settings(),
+        notices: ours.notices(),
+        operations: operations(ours),
     }
 }
 
 /// A VM of which the driver knows nothing yet: what was asked for is what is known.
-fn to_be(name: &VmName, running: &Running, busy: &Busy, now: Timestamp) -> Vm {
+fn to_be(name: &VmName, running: &Running, ours: Ours<'_>, now: Timestamp) -> Vm {
     let spec = running.spec.as_ref();
     Vm {
         name: name.clone(),
@@ -135,8 +169,15 @@ fn to_be(name: &VmName, running: &Running, busy: &Busy, now: Timestamp) -> Vm {
         location: None,
         observed_at: now,
         snapshots: Vec::new(),
-        operations: busy.operations.clone(),
+        settings: ours.settings(),
+        notices: ours.notices(),
+        operations: operations(ours),
     }
+}
+
+fn operations(ours: Ours<'_>) -> Vec<OperationId> {
+    ours.busy
+        .map_or_else(Vec::new, |busy| busy.operations.clone())
 }
 
 /// The state shown while one of our operations runs: drivers have no word for some of what it does.
@@ -157,7 +198,7 @@ pub(super) fn shown_state(observed: VmState, running: OperationKind) -> VmState 
 
 #[cfg(test)]
 mod tests {
-    use batwa_api::{id::OperationId, vm::VmSpec};
+    use batwa_api::vm::VmSpec;
     use tokio::time::Instant;
 
     use super::*;
@@ -208,6 +249,7 @@ mod tests {
             ],
             &BTreeMap::new(),
             &BTreeMap::new(),
+            &BTreeMap::new(),
         );
         let shown: Vec<_> = list
             .values()
@@ -232,6 +274,7 @@ mod tests {
             &[source(DriverKind::Fake, &BTreeMap::new())],
             &busy,
             &BTreeMap::new(),
+            &BTreeMap::new(),
         );
         let vm = &list[&name("new")];
         assert_eq!(vm.state, VmState::Creating);
@@ -247,6 +290,7 @@ mod tests {
             list(
                 &[source(DriverKind::Fake, &nothing)],
                 &busy,
+                &BTreeMap::new(),
                 &BTreeMap::new()
             )
             .is_empty()
@@ -259,7 +303,13 @@ mod tests {
         let late = Timestamp::now();
         let vms = [ObservedVm::new(name("a"), VmState::Running)];
         let show = |at, busy: &BTreeMap<VmName, Busy>, before: &BTreeMap<VmName, Vm>| {
-            list(&[source(DriverKind::Fake, &seen(&vms, at))], busy, before)
+            let vms = seen(&vms, at);
+            list(
+                &[source(DriverKind::Fake, &vms)],
+                busy,
+                &BTreeMap::new(),
+                before,
+            )
         };
         let first = show(early, &BTreeMap::new(), &BTreeMap::new());
         let second = show(late, &BTreeMap::new(), &first);

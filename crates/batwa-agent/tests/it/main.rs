@@ -29,3 +29,4 @@ mod operations;
 mod registration;
 mod stand_in;
 mod terminals;
+mod upkeep;

@@ -185,6 +185,38 @@ impl AgentProcess {
             .await
     }
 
+    /// Changes a VM's settings.
+    pub(crate) async fn set(&self, vm: &str, change: Value) -> Value {
+        let url = format!("{}/api/v1/vms/{vm}", self.url);
+        let answer = self.http.patch(url).json(&change).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{change}");
+        answer.json().await.unwrap()
+    }
+
+    /// The operations that it began by itself for a reason.
+    pub(crate) async fn by_itself(&self, reason: &str) -> Vec<Operation> {
+        let mut body: Value = until("the operations", async || {
+            self.get("/api/v1/operations").await
+        })
+        .await;
+        let all: Vec<Operation> = serde_json::from_value(body["items"].take()).unwrap();
+        let mine = |operation: &Operation| operation.requested_by.as_deref() == Some(reason);
+        all.into_iter().filter(mine).collect()
+    }
+
+    /// Waits until one of those is as wanted.
+    pub(crate) async fn until_by_itself(
+        &self,
+        reason: &str,
+        wanted: impl Fn(&Operation) -> bool,
+    ) -> Operation {
+        until(reason, async || {
+            let mut begun = self.by_itself(reason).await.into_iter();
+            begun.find(|operation| wanted(operation))
+        })
+        .await
+    }
+
     /// The VMs by name, with what is known of them.
     pub(crate) async fn vms(&self) -> Vec<Value> {
         let mut body: Value =

@@ -24,3 +24,4 @@ mod lab;
 mod lifecycle;
 mod snapshots;
 mod terminal;
+mod upkeep;

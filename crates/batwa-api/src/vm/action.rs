@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
-use super::VmState;
+use super::{VmSettings, VmState};
 use crate::agent::Capabilities;
 
 /// Something that can be done with an existing VM.
@@ -93,7 +93,31 @@ impl VmAction {
     /// This is the one table of legal actions: agents and the master answer from it, page and command line
     /// show what they answer.
     #[must_use]
-    pub fn refusal(self, state: VmState, capabilities: &Capabilities) -> Option<&'static str> {
+    pub fn refusal(
+        self,
+        state: VmState,
+        capabilities: &Capabilities,
+        settings: &VmSettings,
+    ) -> Option<&'static str> {
+        self.refusal_of_state(state, capabilities).or_else(|| {
+            let ends_it = matches!(self, Self::Delete | Self::Purge);
+            (ends_it && settings.protected).then_some(Self::PROTECTED)
+        })
+    }
+
+    /// Why a VM that is protected is not deleted.
+    pub const PROTECTED: &'static str =
+        "VM is protected from deletion: take the protection away in its settings first";
+
+    /// Whether a VM's driver can never do this.
+    #[must_use]
+    pub fn is_unsupported(self, capabilities: &Capabilities) -> bool {
+        VmState::ALL
+            .into_iter()
+            .all(|state| self.refusal_of_state(state, capabilities).is_some())
+    }
+
+    fn refusal_of_state(self, state: VmState, capabilities: &Capabilities) -> Option<&'static str> {
         use VmState::{
             Creating, Deleted, Error, Restarting, Running, Starting, Stopped, Stopping, Suspended,
             Suspending, Unknown,
@@ -192,8 +216,12 @@ pub type Reason = Cow<'static, str>;
 impl Actions {
     /// The table of legal actions for one VM.
     #[must_use]
-    pub fn of(state: VmState, capabilities: &Capabilities) -> Self {
-        Self(VmAction::ALL.map(|action| action.refusal(state, capabilities).map(Cow::Borrowed)))
+    pub fn of(state: VmState, capabilities: &Capabilities, settings: &VmSettings) -> Self {
+        Self(VmAction::ALL.map(|action| {
+            action
+                .refusal(state, capabilities, settings)
+                .map(Cow::Borrowed)
+        }))
     }
 
     /// No action is possible, for one reason.
@@ -240,14 +268,15 @@ mod tests {
     #[test]
     fn every_state_can_be_left_and_every_refusal_has_a_reason() {
         let capabilities = Capabilities::all();
+        let settings = VmSettings::default();
         for state in VmState::ALL {
             assert_eq!(
-                VmAction::Purge.refusal(state, &capabilities),
+                VmAction::Purge.refusal(state, &capabilities, &settings),
                 None,
                 "{state}"
             );
             for action in VmAction::ALL {
-                if let Some(reason) = action.refusal(state, &capabilities) {
+                if let Some(reason) = action.refusal(state, &capabilities, &settings) {
                     assert!(!reason.is_empty(), "{action} {state}");
                 }
             }
@@ -255,11 +284,41 @@ mod tests {
     }
 
     #[test]
+    fn protection_refuses_what_ends_a_vm_and_nothing_else() {
+        let capabilities = Capabilities::all();
+        let free = VmSettings::default();
+        let protected = VmSettings {
+            protected: true,
+            ..free
+        };
+        for state in VmState::ALL {
+            for action in VmAction::ALL {
+                let before = action.refusal(state, &capabilities, &free);
+                let after = action.refusal(state, &capabilities, &protected);
+                let ends_it = matches!(action, VmAction::Delete | VmAction::Purge);
+                let expected = before.or(ends_it.then_some(VmAction::PROTECTED));
+                assert_eq!(after, expected, "{action} {state}");
+            }
+        }
+        assert!(
+            VmAction::ALL
+                .into_iter()
+                .all(|action| !action.is_unsupported(&capabilities))
+        );
+        let bare = Capabilities::default();
+        assert!(VmAction::Delete.is_unsupported(&bare) && !VmAction::Purge.is_unsupported(&bare));
+    }
+
+    #[test]
     fn actions_are_found_by_their_name_and_come_back_as_they_went() {
         for (place, action) in VmAction::ALL.into_iter().enumerate() {
             assert_eq!(action as usize, place, "{action}");
         }
-        let actions = Actions::of(VmState::Stopped, &Capabilities::all());
+        let actions = Actions::of(
+            VmState::Stopped,
+            &Capabilities::all(),
+            &VmSettings::default(),
+        );
         let json = serde_json::to_value(&actions).unwrap();
         assert_eq!(json["stop"], "VM is stopped");
         assert_eq!(json["start"], serde_json::Value::Null);
@@ -274,12 +333,13 @@ mod tests {
     #[test]
     fn the_table_of_legal_actions() {
         let capabilities = Capabilities::all();
+        let settings = VmSettings::default();
         let table: Vec<String> = VmState::ALL
             .into_iter()
             .map(|state| {
                 let legal: Vec<_> = VmAction::ALL
                     .into_iter()
-                    .filter(|action| action.refusal(state, &capabilities).is_none())
+                    .filter(|action| action.refusal(state, &capabilities, &settings).is_none())
                     .map(VmAction::as_str)
                     .collect();
                 format!("{state}: {}", legal.join(" "))

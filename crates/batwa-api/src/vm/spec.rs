@@ -162,7 +162,7 @@ impl VmSpec {
                 .iter()
                 .any(|(key, value)| !label_is_good(key, value))
         {
-            refuse("labels", "at most 64 labels; keys of 1 to 63 letters, digits and `._-/`, values of at most 255 printable characters".to_owned());
+            refuse("labels", LABELS_ARE.to_owned());
         }
         errors
     }
@@ -208,6 +208,9 @@ pub(super) fn check_disk(disk: ByteSize, host: Option<&HostFacts>) -> Option<Fie
     };
     Some(FieldError::new("disk", message))
 }
+
+/// What labels there may be.
+pub const LABELS_ARE: &str = "at most 64 labels; keys of 1 to 63 letters, digits and `._-/`, values of at most 255 printable characters";
 
 /// Whether a label can be kept: a short plain key, a printable value.
 #[must_use]

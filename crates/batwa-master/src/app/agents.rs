@@ -8,7 +8,7 @@ use batwa_api::{
     agent::{Agent, UpdateAgent},
     id::AgentId,
     problem::FieldError,
-    vm::label_is_good,
+    vm::{LABELS_ARE, label_is_good},
 };
 
 pub(crate) use self::registration::RegisterAgent;
@@ -52,10 +52,7 @@ impl App {
         if let Some(labels) = &update.labels
             && (labels.len() > 64 || !labels.iter().all(|(key, value)| label_is_good(key, value)))
         {
-            errors.push(FieldError::new(
-                "labels",
-                "at most 64 labels; keys of 1 to 63 letters, digits and `._-/`, values of at most 255 printable characters",
-            ));
+            errors.push(FieldError::new("labels", LABELS_ARE));
         }
         if let Some(notes) = &update.notes
             && (notes.chars().count() > MAX_NOTES

@@ -5,12 +5,12 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::{Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
-use batwa_api::{Timestamp, id::AgentId, tunnel::Refused, user::AuditEntry};
+use batwa_api::{Timestamp, id::AgentId, operation::Operation, tunnel::Refused, user::AuditEntry};
 use tokio::time::Instant;
 
 use super::{
@@ -28,6 +28,8 @@ pub(crate) enum Actor<'a> {
     User(&'a str),
     /// An agent, by its key or by none.
     Agent(&'a AgentId),
+    /// An agent, of itself, by what people have it do.
+    Upkeep(&'a AgentId),
     /// Somebody at the master's own machine, with access to its state folder.
     Console,
     /// Nobody that is known.
@@ -39,7 +41,7 @@ impl Actor<'_> {
         match self {
             Self::Caller(caller) => caller.name.to_string(),
             Self::User(name) => (*name).to_owned(),
-            Self::Agent(id) => format!("agent:{id}"),
+            Self::Agent(id) | Self::Upkeep(id) => format!("agent:{id}"),
             Self::Console => "console".to_owned(),
             Self::Anonymous => "anonymous".to_owned(),
         }
@@ -53,6 +55,7 @@ impl Actor<'_> {
             },
             Self::User(_) => "password",
             Self::Agent(_) => "agent_key",
+            Self::Upkeep(_) => "settings",
             Self::Console => "console",
             Self::Anonymous => "none",
         }
@@ -173,6 +176,21 @@ impl App {
             ..Record::ok(action, agent.as_str())
         };
         self.audit_by(Actor::Anonymous, source, record).await
+    }
+
+    /// Writes a line for what an agent did about a VM by itself, because of the VM's settings.
+    pub(crate) async fn audit_by_itself(&self, operation: &Operation) -> Result<(), Error> {
+        let source = Source::new(Ipv4Addr::LOCALHOST.into(), "".into());
+        let reason = operation.requested_by.as_deref().unwrap_or_default();
+        let record = Record {
+            detail: Some(format!("{reason}; operation {}", operation.id)),
+            ..Record::ok(
+                format!("vm.{}", operation.kind),
+                format!("{}/{}", operation.agent_id, operation.subject.name()),
+            )
+        };
+        self.audit_by(Actor::Upkeep(&operation.agent_id), &source, record)
+            .await
     }
 
     /// Lines of the audit, the newest first: those before line `before`.

@@ -7,7 +7,7 @@ use batwa_api::{
     id::JoinTokenId,
     problem::FieldError,
     tunnel::{CreateJoinToken, JoinToken, JoinTokenInfo, JoinTokenStatus},
-    vm::label_is_good,
+    vm::{LABELS_ARE, label_is_good},
 };
 use batwa_tunnel::{JoinSecret, keys};
 
@@ -58,10 +58,7 @@ impl App {
                 .iter()
                 .all(|(key, value)| label_is_good(key, value))
         {
-            errors.push(FieldError::new(
-                "labels",
-                "at most 64 labels; keys of 1 to 63 letters, digits and `._-/`, values of at most 255 printable characters",
-            ));
+            errors.push(FieldError::new("labels", LABELS_ARE));
         }
         if !errors.is_empty() {
             return Err(Error::Invalid(errors));

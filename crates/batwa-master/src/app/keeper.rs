@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use batwa_api::{Timestamp, id::AgentId};
+use batwa_api::{Timestamp, id::AgentId, operation::Operation, vm::AgentReason};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 use tokio_util::sync::CancellationToken;
 
@@ -125,7 +125,7 @@ async fn load(app: &App) -> Result<(), StoreError> {
 async fn save(app: &App) -> Result<(), StoreError> {
     let fleet = app.fleet();
     let operations = fleet.unsaved_operations();
-    if let Err(error) = app.store().save_operations(&operations).await {
+    if let Err(error) = save_operations(app, &operations).await {
         let ids: Vec<_> = operations.iter().map(|operation| operation.id).collect();
         fleet.still_unsaved(&ids);
         return Err(error);
@@ -145,6 +145,20 @@ async fn save(app: &App) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Writes operations down; those that agents began by themselves have a line of the audit first.
+async fn save_operations(app: &App, operations: &[Operation]) -> Result<(), StoreError> {
+    for operation in operations {
+        let reason = operation.requested_by.as_deref();
+        if reason.and_then(AgentReason::parse).is_some()
+            && app.store().operation(operation.id).await?.is_none()
+            && let Err(Error::Store(error)) = app.audit_by_itself(operation).await
+        {
+            return Err(error);
+        }
+    }
+    app.store().save_operations(operations).await
 }
 
 async fn save_sightings(app: &App) -> Result<(), StoreError> {

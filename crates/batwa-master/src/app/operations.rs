@@ -37,6 +37,7 @@ use crate::{
         contact::Contact,
         operations::{Heard, Sending},
         query::MAX_LIMIT,
+        row::About,
     },
     store::operations::{Accepted, Idempotency, NewOperation, OperationQuery},
 };
@@ -149,9 +150,7 @@ impl App {
             accepted => return self.accepted_before(accepted).await,
         }
         self.fleet().add_operation(operation.clone());
-        if let (OperationRequest::Create { spec }, Some(vm)) = (&ask.request, ask.subject.vm()) {
-            self.fleet().put_labels(&ask.agent, vm, spec.labels.clone());
-        }
+        self.promise_about(caller, &ask);
         let id = operation.id;
         let record = Record {
             detail: Some(format!("operation {id}")),
@@ -189,6 +188,29 @@ impl App {
         }
         self.audit(caller, record).await?;
         self.operation(id).await
+    }
+
+    /// What is written about a VM that is to be made, for when its agent tells of it.
+    fn promise_about(&self, caller: &Caller, ask: &Ask) {
+        match &ask.request {
+            OperationRequest::Create { spec } => {
+                if let Some(vm) = ask.subject.vm() {
+                    let about = About::labelled(spec.labels.clone(), &caller.name);
+                    self.fleet().put_about(&ask.agent, vm, about);
+                }
+            }
+            OperationRequest::Clone(options) => {
+                let row = ask
+                    .subject
+                    .vm()
+                    .and_then(|vm| self.fleet().row(&ask.agent, vm));
+                if let Some(row) = row {
+                    let about = row.about.for_clone();
+                    self.fleet().put_about(&ask.agent, &options.name, about);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// The contact of an agent that is online.
@@ -282,11 +304,12 @@ impl App {
             }
             Err(error) => {
                 self.fleet().drop_operation(id);
-                if let (OperationRequest::Create { .. }, Some(vm)) =
-                    (&request.request, request.subject.vm())
-                    && self.fleet().vm(&contact.id, vm).is_none()
-                {
-                    self.fleet().put_labels(&contact.id, vm, Default::default());
+                let made = match &request.request {
+                    OperationRequest::Create { .. } => request.subject.vm(),
+                    other => other.target(),
+                };
+                if let Some(made) = made {
+                    self.fleet().break_promise(&contact.id, made);
                 }
                 self.store().delete_operation(id).await?;
                 Err(agent_error(&contact.id, error))

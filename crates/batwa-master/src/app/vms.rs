@@ -1,5 +1,7 @@
 //! VMs: lists from the fleet, and what can be done with them, checked before it is asked of an agent.
 
+mod update;
+
 use batwa_api::{
     agent::HealthStatus,
     id::AgentId,
@@ -314,7 +316,10 @@ impl App {
                     ),
                 ))))
             }
-            None => self.check_change(ask, &found),
+            None => {
+                Self::check_protection(&ask.request, &found)?;
+                self.check_change(ask, &found)
+            }
             Some(reason) => {
                 let code = if stale {
                     ProblemCode::DriverStuck

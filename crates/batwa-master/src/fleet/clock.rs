@@ -65,6 +65,13 @@ impl Clock {
         vm.created_at = vm.created_at.map(|time| self.past(time, now));
         vm.started_at = vm.started_at.map(|time| self.past(time, now));
         vm.shutdown_at = vm.shutdown_at.map(|time| self.shifted(time));
+        if let Some(lifetime) = &mut vm.settings.lifetime {
+            lifetime.ends_at = self.shifted(lifetime.ends_at);
+            lifetime.warns_at = self.shifted(lifetime.warns_at);
+        }
+        for notice in &mut vm.notices {
+            notice.at = self.shifted(notice.at);
+        }
         if let Some(usage) = &mut vm.usage {
             usage.measured_at = self.past(usage.measured_at, now);
         }

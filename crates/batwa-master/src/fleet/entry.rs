@@ -76,6 +76,7 @@ pub(crate) const OLD_CAPABILITIES: Capabilities = Capabilities {
     clone: false,
     resize: false,
     images: false,
+    crashes: false,
 };
 
 impl AgentEntry {

@@ -56,6 +56,10 @@ pub(crate) fn vm(mut vm: Vm) -> Vm {
     for address in &mut vm.ipv4 {
         shorten(address, MAX_LIST);
     }
+    vm.notices.truncate(Vm::MAX_NOTICES);
+    for notice in &mut vm.notices {
+        shorten(&mut notice.text, MAX_MESSAGE);
+    }
     vm.operations.truncate(MAX_LIST);
     vm.snapshots.truncate(MAX_SNAPSHOTS);
     for snapshot in &mut vm.snapshots {

@@ -102,9 +102,20 @@ pub(crate) enum TextOf {
     Address,
     /// Its labels, as `key=value`.
     Label,
+    /// What people call it and wrote down about it.
+    About,
 }
 
-const TEXTS: [TextOf; 4] = [TextOf::Name, TextOf::Image, TextOf::Address, TextOf::Label];
+impl TextOf {
+    /// All of them.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Name,
+        Self::Image,
+        Self::Address,
+        Self::Label,
+        Self::About,
+    ];
+}
 
 impl TextOf {
     fn of(self, row: &Row) -> Vec<String> {
@@ -113,6 +124,7 @@ impl TextOf {
             Self::Image => row.image_texts(),
             Self::Address => row.address_texts(),
             Self::Label => row.label_texts(),
+            Self::About => row.about_texts(),
         };
         texts.sort_unstable();
         texts.dedup();
@@ -125,7 +137,10 @@ impl TextOf {
             Self::Name => a.vm.name != b.vm.name,
             Self::Image => a.vm.image != b.vm.image || a.vm.release != b.vm.release,
             Self::Address => a.vm.ipv4 != b.vm.ipv4,
-            Self::Label => a.labels != b.labels,
+            Self::Label => a.about.labels != b.about.labels,
+            Self::About => {
+                a.about.display_name != b.about.display_name || a.about.notes != b.about.notes
+            }
         }
     }
 }
@@ -142,13 +157,15 @@ pub(crate) struct VmIndex {
     by_agent: BTreeMap<AgentId, BTreeMap<VmName, Slot>>,
     by_name: BTreeMap<NameKey, Slot>,
     groups: [Groups; GROUPS.len()],
-    texts: [Texts; TEXTS.len()],
+    texts: [Texts; TextOf::ALL.len()],
     labels: BTreeMap<Label, Postings>,
     /// The labels with how many VMs have each, the rarest first.
     labels_by_count: BTreeSet<(u64, Label)>,
     missing: RoaringBitmap,
     missing_of: BTreeMap<AgentId, u64>,
     busy: RoaringBitmap,
+    protected: RoaringBitmap,
+    expiring: RoaringBitmap,
 }
 
 impl VmIndex {
@@ -228,6 +245,16 @@ impl VmIndex {
         &self.busy
     }
 
+    /// VMs that can neither be deleted nor purged.
+    pub(crate) fn protected(&self) -> &RoaringBitmap {
+        &self.protected
+    }
+
+    /// VMs whose lifetime ends some day.
+    pub(crate) fn expiring(&self) -> &RoaringBitmap {
+        &self.expiring
+    }
+
     /// VMs with a text like `pattern`.
     pub(crate) fn find(
         &self,
@@ -300,7 +327,7 @@ impl VmIndex {
             let of = |row: Option<&Row>| row.and_then(|row| group.of(row));
             self.groups[group as usize].put(slot, of(before), of(now));
         }
-        for kind in TEXTS {
+        for kind in TextOf::ALL {
             if let (Some(before), Some(now)) = (before, now)
                 && !kind.differs(before, now)
             {
@@ -314,11 +341,11 @@ impl VmIndex {
                 texts.insert(&text, slot);
             }
         }
-        if before.map(|row| &row.labels) != now.map(|row| &row.labels) {
-            for (key, value) in before.iter().flat_map(|row| &row.labels) {
+        if before.map(|row| &row.about.labels) != now.map(|row| &row.about.labels) {
+            for (key, value) in before.iter().flat_map(|row| &row.about.labels) {
                 self.label((key.clone(), value.clone()), slot, Change::Gone);
             }
-            for (key, value) in now.iter().flat_map(|row| &row.labels) {
+            for (key, value) in now.iter().flat_map(|row| &row.about.labels) {
                 self.label((key.clone(), value.clone()), slot, Change::Come);
             }
         }
@@ -329,6 +356,14 @@ impl VmIndex {
         put(
             &mut self.busy,
             now.is_some_and(|row| !row.vm.operations.is_empty()),
+        );
+        put(
+            &mut self.protected,
+            now.is_some_and(|row| row.vm.settings.protected),
+        );
+        put(
+            &mut self.expiring,
+            now.is_some_and(|row| row.vm.settings.lifetime.is_some()),
         );
         let is_missing = |row: Option<&Row>| row.is_some_and(|row| row.missing_since.is_some());
         if put(&mut self.missing, is_missing(now))
@@ -400,6 +435,11 @@ impl VmIndex {
             assert_eq!(self.by_agent[&row.agent][&row.vm.name], *slot);
             assert_eq!(self.missing.contains(*slot), row.missing_since.is_some());
             assert_eq!(self.busy.contains(*slot), !row.vm.operations.is_empty());
+            assert_eq!(self.protected.contains(*slot), row.vm.settings.protected);
+            assert_eq!(
+                self.expiring.contains(*slot),
+                row.vm.settings.lifetime.is_some()
+            );
         }
         let of = |wanted: &dyn Fn(&Row) -> bool| -> RoaringBitmap {
             rows.iter()
@@ -421,7 +461,7 @@ impl VmIndex {
         for ((key, value), slots) in &self.labels {
             assert_eq!(
                 slots.within(None),
-                of(&|row| row.labels.get(key) == Some(value))
+                of(&|row| row.about.labels.get(key) == Some(value))
             );
             let counted = (slots.count_in(None), (key.clone(), value.clone()));
             assert!(self.labels_by_count.contains(&counted));
@@ -431,7 +471,7 @@ impl VmIndex {
             for text in row.texts() {
                 let pattern = super::search::pattern::Pattern::Whole(text);
                 assert!(
-                    TEXTS
+                    TextOf::ALL
                         .iter()
                         .any(|kind| self.find(*kind, &pattern).contains(*slot))
                 );

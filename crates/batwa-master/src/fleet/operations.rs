@@ -10,6 +10,7 @@ use batwa_api::{
     id::{AgentId, OperationId},
     name::VmName,
     operation::{Operation, OperationKind, OperationState},
+    vm::AgentReason,
 };
 use tokio::{sync::watch, time::timeout};
 
@@ -66,13 +67,7 @@ impl Fleet {
 
     /// Whether a VM with this name is being made.
     pub(crate) fn is_being_created(&self, agent: &AgentId, vm: &VmName) -> bool {
-        self.any_unfinished(|operation| {
-            let makes = match operation.kind {
-                OperationKind::Create => operation.vm(),
-                _ => operation.target.as_ref(),
-            };
-            operation.agent_id == *agent && makes == Some(vm)
-        })
+        self.any_unfinished(|operation| operation.agent_id == *agent && made(operation) == Some(vm))
     }
 
     /// The VMs of an agent whose end an operation explains: one that is under way, or of those that the agent tells of.
@@ -175,8 +170,13 @@ impl Fleet {
                 live.operation.send_replace(operation.clone());
             }
             None => {
+                // Nobody here asked for it, so that this is the first that is heard of it.
+                let by_itself = operation
+                    .requested_by
+                    .as_deref()
+                    .and_then(AgentReason::parse);
                 let finished = operation.state.is_finished();
-                if finished && heard == Heard::InSnapshot {
+                if finished && heard == Heard::InSnapshot && by_itself.is_none() {
                     return;
                 }
                 let of_agent = operations
@@ -186,7 +186,7 @@ impl Fleet {
                 if of_agent >= MAX_PER_AGENT {
                     return;
                 }
-                operation.requested_by = None;
+                operation.requested_by = by_itself.map(|reason| reason.requested_by().to_owned());
                 operation.requested_from = None;
                 operation.waits_until = None;
                 operations.insert(
@@ -204,15 +204,12 @@ impl Fleet {
         });
         drop(operations);
         self.unsaved.notify_one();
-        let failed_create = operation.kind == OperationKind::Create
-            && matches!(
-                operation.state,
-                OperationState::Failed | OperationState::Cancelled
-            );
-        if let Some(vm) = operation.vm().filter(|_| failed_create)
-            && self.vm(agent, vm).is_none()
-        {
-            self.put_labels(agent, vm, super::row::Labels::new());
+        let failed = matches!(
+            operation.state,
+            OperationState::Failed | OperationState::Cancelled
+        );
+        if failed && let Some(made) = made(&operation) {
+            self.break_promise(agent, made);
         }
     }
 
@@ -271,6 +268,14 @@ impl Fleet {
         for id in finished.into_iter().take(too_many) {
             operations.remove(&id);
         }
+    }
+}
+
+/// The VM that an operation makes.
+fn made(operation: &Operation) -> Option<&VmName> {
+    match operation.kind {
+        OperationKind::Create => operation.vm(),
+        _ => operation.target.as_ref(),
     }
 }
 

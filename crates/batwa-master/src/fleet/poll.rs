@@ -10,7 +10,7 @@ use batwa_api::{
     agent::{AgentStatus, DriverKind},
     legacy::state_from_name,
     name::VmName,
-    vm::{Vm, VmState},
+    vm::{Vm, VmSettings, VmState},
 };
 
 use super::{
@@ -151,6 +151,8 @@ fn new_vm(name: VmName, state: VmState, listed: ListedByOld, now: Timestamp) -> 
         location: None,
         observed_at: now,
         snapshots: Vec::new(),
+        settings: VmSettings::default(),
+        notices: Vec::new(),
         operations: Vec::new(),
     }
 }

@@ -7,6 +7,54 @@ use batwa_api::{Timestamp, id::AgentId, name::VmName, vm::Vm};
 /// Labels of a VM or an agent.
 pub(crate) type Labels = BTreeMap<String, String>;
 
+/// What people wrote about a VM. The master keeps it, so that it is there for every kind of agent and while the
+/// machine is offline; what an agent has to go by, it keeps itself (`Vm::settings`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct About {
+    /// What they call it, where that is not its name.
+    pub(crate) display_name: Option<String>,
+    /// What they wrote down about it.
+    pub(crate) notes: String,
+    /// Its labels.
+    pub(crate) labels: Labels,
+    /// The account that set each label last, where that is known.
+    pub(crate) label_sources: Labels,
+}
+
+impl From<Labels> for About {
+    /// Labels of which it is not known who set them.
+    fn from(labels: Labels) -> Self {
+        Self {
+            labels,
+            ..Self::default()
+        }
+    }
+}
+
+impl About {
+    /// A VM with labels that `account` gave it.
+    pub(crate) fn labelled(labels: Labels, account: &str) -> Self {
+        let label_sources = labels
+            .keys()
+            .map(|key| (key.clone(), account.to_owned()))
+            .collect();
+        Self {
+            labels,
+            label_sources,
+            ..Self::default()
+        }
+    }
+
+    /// What a clone begins with: what is true of its kind, not of itself.
+    pub(crate) fn for_clone(&self) -> Self {
+        Self {
+            labels: self.labels.clone(),
+            label_sources: self.label_sources.clone(),
+            ..Self::default()
+        }
+    }
+}
+
 /// One VM of the fleet.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Row {
@@ -14,19 +62,19 @@ pub(crate) struct Row {
     pub(crate) agent: AgentId,
     /// The agent's last word.
     pub(crate) vm: Arc<Vm>,
-    /// Its labels.
-    pub(crate) labels: Labels,
+    /// What people wrote about it.
+    pub(crate) about: About,
     /// Since when, by the master's clock, its agent does not know it any more although nobody asked for its end.
     pub(crate) missing_since: Option<Timestamp>,
 }
 
 impl Row {
     /// A VM that its agent just told of.
-    pub(crate) fn new(agent: AgentId, vm: Vm, labels: Labels) -> Self {
+    pub(crate) fn new(agent: AgentId, vm: Vm, about: About) -> Self {
         Self {
             agent,
             vm: Arc::new(vm),
-            labels,
+            about,
             missing_since: None,
         }
     }
@@ -39,7 +87,7 @@ impl Row {
             operations: Vec::new(),
             ..Vm::clone(&row.vm)
         };
-        self.labels != other.labels
+        self.about != other.about
             || self.missing_since != other.missing_since
             || lasting(self) != lasting(other)
     }
@@ -68,10 +116,18 @@ impl Row {
 
     /// Labels as `key=value`, in lower case.
     pub(crate) fn label_texts(&self) -> Vec<String> {
-        self.labels
+        self.about
+            .labels
             .iter()
             .map(|(key, value)| format!("{key}={value}").to_lowercase())
             .collect()
+    }
+
+    /// What people call it and wrote down about it, in lower case.
+    pub(crate) fn about_texts(&self) -> Vec<String> {
+        let name = self.about.display_name.iter();
+        let notes = Some(&self.about.notes).filter(|notes| !notes.is_empty());
+        name.chain(notes).map(|text| text.to_lowercase()).collect()
     }
 
     /// Everything of its own that words are looked for in, in lower case.
@@ -81,6 +137,7 @@ impl Row {
         texts.extend(self.image_texts());
         texts.extend(self.address_texts());
         texts.extend(self.label_texts());
+        texts.extend(self.about_texts());
         texts
     }
 

@@ -28,7 +28,7 @@ use super::{
     index::VmIndex,
     ownership::Ownership,
     record::{AgentRecord, PendingAgent},
-    row::{Labels, Row},
+    row::{About, Row},
 };
 
 /// Most VMs of one agent that are kept as missing: one that lies cannot fill the memory with names.
@@ -43,8 +43,8 @@ pub(crate) struct State {
     pub(crate) agents: BTreeMap<AgentId, AgentEntry>,
     /// All VMs.
     pub(crate) vms: VmIndex,
-    /// Labels of VMs that are being made and that no agent has told of yet.
-    promised: BTreeMap<(AgentId, VmName), Labels>,
+    /// What people wrote about VMs that are being made and that no agent has told of yet.
+    promised: BTreeMap<(AgentId, VmName), About>,
     /// Rises with every change that the old list shows.
     pub(crate) list_revision: u64,
     /// Whose which terminal session is, where the master knows.
@@ -314,17 +314,17 @@ impl State {
     /// Takes one VM, new or changed.
     pub(crate) fn put_vm(&mut self, id: &AgentId, vm: Vm) -> Option<Event> {
         self.agents.get(id)?.record.as_ref()?;
-        let labels = match self.vms.get(id, &vm.name) {
-            Some(before) if before.missing_since.is_none() => before.labels.clone(),
+        let about = match self.vms.get(id, &vm.name) {
+            Some(before) if before.missing_since.is_none() => before.about.clone(),
             // One that was missing may be another one made anew, with labels of its own.
             before => {
                 let promised = self.promised.remove(&(id.clone(), vm.name.clone()));
                 promised
-                    .or_else(|| before.map(|before| before.labels.clone()))
+                    .or_else(|| before.map(|before| before.about.clone()))
                     .unwrap_or_default()
             }
         };
-        self.put_row(Row::new(id.clone(), vm, labels))
+        self.put_row(Row::new(id.clone(), vm, about))
     }
 
     fn put_row(&mut self, row: Row) -> Option<Event> {
@@ -400,30 +400,37 @@ impl State {
         })
     }
 
-    /// Sets the labels of a VM that is there, or promises them to one that is about to be made.
-    pub(crate) fn put_labels(
-        &mut self,
-        id: &AgentId,
-        name: &VmName,
-        labels: Labels,
-    ) -> Option<Event> {
+    /// Takes what people wrote about a VM that is there, or promises it to one that is about to be made.
+    pub(crate) fn put_about(&mut self, id: &AgentId, name: &VmName, about: About) -> Option<Event> {
         match self.vms.get(id, name) {
             Some(row) if row.missing_since.is_none() => {
                 let row = Row {
-                    labels,
+                    about,
                     ..(**row).clone()
                 };
                 self.put_row(row)
             }
             _ => {
                 let key = (id.clone(), name.clone());
-                match labels.is_empty() {
+                match about == About::default() {
                     true => self.promised.remove(&key),
-                    false => self.promised.insert(key, labels),
+                    false => self.promised.insert(key, about),
                 };
                 None
             }
         }
+    }
+
+    /// Changes what people wrote about a VM that is listed, be it missing or not; `None` when it is not.
+    pub(crate) fn change_about(
+        &mut self,
+        id: &AgentId,
+        name: &VmName,
+        change: impl FnOnce(&mut About),
+    ) -> Option<Event> {
+        let mut row = (**self.vms.get(id, name)?).clone();
+        change(&mut row.about);
+        self.put_row(row)
     }
 
     /// An agent as readers see it.
@@ -444,7 +451,9 @@ impl State {
             Some(entry) => entry.why_stale(&row.vm),
         };
         let actions = match (stale, entry) {
-            (None, Some(entry)) => Actions::of(row.vm.state, &entry.capabilities(&row.vm)),
+            (None, Some(entry)) => {
+                Actions::of(row.vm.state, &entry.capabilities(&row.vm), &row.vm.settings)
+            }
             (reason, _) => Actions::none_because(reason.unwrap_or("the machine is gone")),
         };
         ListedVm {
@@ -452,7 +461,10 @@ impl State {
             agent_name: entry.map_or_else(String::new, |entry| entry.name().to_owned()),
             stale: stale.is_some(),
             missing_since: row.missing_since,
-            labels: row.labels.clone(),
+            display_name: row.about.display_name.clone(),
+            notes: row.about.notes.clone(),
+            labels: row.about.labels.clone(),
+            label_sources: row.about.label_sources.clone(),
             actions,
             needs_stop: Actions::need_stop(row.vm.state),
             vm: row.vm.clone(),

@@ -144,6 +144,7 @@ fn read() -> OpenApiRouter<App> {
 fn manage() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(vms::create))
+        .routes(routes!(vms::update))
         .routes(routes!(vms::delete))
         .routes(routes!(vms::dismiss))
         .routes(routes!(vms::act))

@@ -10,7 +10,7 @@ use batwa_api::{
     list::VmList,
     name::VmName,
     operation::{Operation, OperationRequest, StopOptions},
-    vm::{CreateVm, VmAction, VmDetails},
+    vm::{CreateVm, UpdateVm, VmAction, VmDetails},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 use serde::Deserialize;
@@ -144,6 +144,20 @@ pub(crate) async fn get(
     Path((agent, name)): Path<(AgentId, VmName)>,
 ) -> ApiResult<Json<VmDetails>> {
     Ok(Json(app.vm(&VmRef { agent, name })?))
+}
+
+/// Write something about a VM (display name, notes, labels), or change what its agent does about it by itself: what is
+/// absent stays as it is.
+#[utoipa::path(patch, path = "/api/v1/agents/{agent}/vms/{vm}", tag = "vms", request_body = UpdateVm, responses((status = 200, body = VmDetails)),
+    params(("agent" = AgentId, Path, description = "the agent's id"), ("vm" = VmName, Path, description = "the VM's name")))]
+pub(crate) async fn update(
+    State(app): State<App>,
+    caller: Caller,
+    Path((agent, name)): Path<(AgentId, VmName)>,
+    Body(body): Body<UpdateVm>,
+) -> ApiResult<Json<VmDetails>> {
+    let vm = VmRef { agent, name };
+    Ok(Json(app.update_vm(&caller, &vm, body).await?))
 }
 
 /// Take a missing VM off the list. Nothing is done on its machine; should the VM come back there, it is listed again.

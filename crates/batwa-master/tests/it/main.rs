@@ -14,6 +14,7 @@ mod fake_agent;
 mod fleet;
 mod harness;
 mod inventory;
+mod legal_actions;
 mod old_agent;
 mod openapi;
 mod rights;

@@ -67,6 +67,7 @@ const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/vms", Read),
     ("POST", "/api/v1/agents/{agent}/vms", Manage),
     ("GET", "/api/v1/agents/{agent}/vms/{vm}", Read),
+    ("PATCH", "/api/v1/agents/{agent}/vms/{vm}", Manage),
     ("DELETE", "/api/v1/agents/{agent}/vms/{vm}", Manage),
     ("POST", "/api/v1/agents/{agent}/vms/{vm}/{action}", Manage),
     ("POST", "/api/v1/agents/{agent}/vms/{vm}/dismiss", Manage),

@@ -50,7 +50,7 @@ pub(crate) enum ImagesTask {
     /// Add an image to a machine by its address, or by a file of that machine
     Add {
         #[command(flatten)]
-        about: AboutArgs,
+        about: NewImageArgs,
         /// Where to download it from when it is pulled or launched, `https://…`; or the path of a file of that machine, in
         /// a folder that its settings allow (`--image-dir`)
         source: String,
@@ -65,7 +65,7 @@ pub(crate) enum ImagesTask {
     /// Upload an image from here to a machine: a disk image, qcow2 or raw
     Upload {
         #[command(flatten)]
-        about: AboutArgs,
+        about: NewImageArgs,
         /// The disk image
         #[arg(value_hint = ValueHint::FilePath)]
         source: PathBuf,
@@ -89,7 +89,7 @@ pub(crate) struct PlaceArgs {
 
 /// What is said of an image that is added.
 #[derive(Debug, Args)]
-pub(crate) struct AboutArgs {
+pub(crate) struct NewImageArgs {
     /// What to launch it by
     pub(crate) name: String,
     /// Another name for it; may be given again

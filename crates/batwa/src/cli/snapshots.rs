@@ -1,6 +1,5 @@
-//! `snapshot`, `snapshots`, `restore`, `delete-snapshot`, `clone`, `set`: what is done to a VM's disk while it is off.
+//! `snapshot`, `snapshots`, `restore`, `delete-snapshot`, `clone`: what is done to a VM's disk while it is off.
 
-use batwa_api::size::ByteSize;
 use clap::Args;
 
 use super::{ConfirmArgs, DeliveryArgs, MasterArgs, ReadArgs, WaitArgs, live};
@@ -81,25 +80,6 @@ pub(crate) struct CloneArgs {
     /// What to call the new VM; `NAME-cloneN` when absent
     #[arg(long, short)]
     pub(crate) name: Option<String>,
-    #[command(flatten)]
-    pub(crate) off: OffArgs,
-}
-
-/// `batwa set`
-#[derive(Debug, Args)]
-pub(crate) struct SetArgs {
-    /// The VM: `agent/name`, or the name alone when only one machine has it
-    #[arg(value_name = "[AGENT/]VM", add = live::vms())]
-    pub(crate) vm: String,
-    /// Number of virtual CPUs
-    #[arg(long, short, value_name = "N", required_unless_present_any = ["memory", "disk"])]
-    pub(crate) cpus: Option<u32>,
-    /// Memory, such as `512M` or `2G`
-    #[arg(long, short, value_name = "SIZE")]
-    pub(crate) memory: Option<ByteSize>,
-    /// Disk, such as `10G`; it only grows
-    #[arg(long, short, value_name = "SIZE")]
-    pub(crate) disk: Option<ByteSize>,
     #[command(flatten)]
     pub(crate) off: OffArgs,
 }

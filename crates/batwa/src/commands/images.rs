@@ -26,7 +26,7 @@ use tokio::{fs::File, io::AsyncReadExt, time::interval};
 
 use super::wait;
 use crate::{
-    cli::{AboutArgs, ImagesArgs, ImagesTask, PlaceArgs},
+    cli::{NewImageArgs, ImagesArgs, ImagesTask, PlaceArgs},
     client::Client,
     failure::{Exit, Failure},
     output::{self, Cell, Progress, ProgressLine, Table, plain, say},
@@ -169,7 +169,7 @@ fn image_name(text: &str) -> Result<ImageName, Failure> {
     ImageName::parse(text).map_err(Failure::usage)
 }
 
-fn describe(about: AboutArgs, place: &PlaceArgs) -> Result<AddImage, Failure> {
+fn describe(about: NewImageArgs, place: &PlaceArgs) -> Result<AddImage, Failure> {
     Ok(AddImage {
         name: image_name(&about.name)?,
         aliases: about

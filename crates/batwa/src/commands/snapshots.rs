@@ -1,9 +1,9 @@
-//! `snapshot`, `snapshots`, `restore`, `delete-snapshot`, `clone`, `set`.
+//! `snapshot`, `snapshots`, `restore`, `delete-snapshot`, `clone`.
 
 use batwa_api::{
     Timestamp,
     name::{SnapshotName, VmName},
-    vm::{CloneOptions, ListedVm, ResizeOptions, RestoreOptions, SnapshotOptions, VmDetails},
+    vm::{CloneOptions, ListedVm, RestoreOptions, SnapshotOptions, VmDetails},
 };
 use serde::Serialize;
 use serde_json::json;
@@ -11,9 +11,7 @@ use serde_json::json;
 use super::{vms::path, wait};
 use crate::{
     ask,
-    cli::{
-        CloneArgs, DeleteSnapshotArgs, OffArgs, RestoreArgs, SetArgs, SnapshotArgs, SnapshotsArgs,
-    },
+    cli::{CloneArgs, DeleteSnapshotArgs, OffArgs, RestoreArgs, SnapshotArgs, SnapshotsArgs},
     client::{Client, VmRef},
     failure::Failure,
     output::{self, Cell, Table},
@@ -123,20 +121,8 @@ pub(crate) async fn clone(args: CloneArgs) -> Result<(), Failure> {
     act(&client, &vm, "clone", &options, &args.off).await
 }
 
-/// `batwa set`
-pub(crate) async fn set(args: SetArgs) -> Result<(), Failure> {
-    let client = Client::new(args.off.master.clone())?;
-    let vm = client.find(&args.vm).await?;
-    let size = ResizeOptions {
-        cpus: args.cpus,
-        memory: args.memory,
-        disk: args.disk,
-        stop: args.off.stop,
-    };
-    act(&client, &vm, "resize", &size, &args.off).await
-}
-
-async fn act(
+/// Asks for what is done while a VM is off, and waits for it.
+pub(super) async fn act(
     client: &Client,
     vm: &VmRef,
     action: &str,

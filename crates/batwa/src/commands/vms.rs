@@ -11,7 +11,7 @@ use batwa_api::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{templates, wait};
+use super::{set, templates, wait};
 use crate::{
     ask,
     cli::{ActArgs, DeleteArgs, DismissArgs, InfoArgs, LaunchArgs, LsArgs, PurgeArgs, WaitArgs},
@@ -133,6 +133,7 @@ fn describe(details: &VmDetails, now: Timestamp) -> Table {
         ),
     );
     table.maybe("", vm.message.clone());
+    table.maybe("Called", listed.display_name.clone());
     if let Some(since) = listed.missing_since {
         table.fact(
             "Missing",
@@ -199,7 +200,15 @@ fn describe(details: &VmDetails, now: Timestamp) -> Table {
     table.maybe("Started", vm.started_at.map(|at| Cell::ago(at, now)));
     table.maybe("Stops", vm.shutdown_at.map(|at| Cell::ends(at, now)));
     for (key, value) in &listed.labels {
-        table.fact("Label", format!("{key}={value}"));
+        let by = listed.label_sources.get(key);
+        let by = by.map_or_else(String::new, |account| format!(" (set by {account})"));
+        table.fact("Label", format!("{key}={value}{by}"));
+    }
+    for (name, value) in set::settings_facts(vm, now) {
+        table.fact(name, value);
+    }
+    for (n, line) in listed.notes.lines().enumerate() {
+        table.fact(if n == 0 { "Notes" } else { "" }, line.to_owned());
     }
     table
 }

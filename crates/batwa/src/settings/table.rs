@@ -232,6 +232,15 @@ pub(crate) const SETTINGS: &[Setting] = &[
         help: "How long operations that have ended are kept.",
     },
     Setting {
+        name: "trash-kept",
+        roles: AGENTS,
+        kind: Kind::One,
+        value: "DURATION",
+        env: &["BATWA_TRASH_KEPT"],
+        default: None,
+        help: "How long VMs of this machine stay in the trash before they are removed for good, such as `168h`; until somebody does that where it is not set. Protected VMs stay.",
+    },
+    Setting {
         name: "admin-user",
         roles: MASTERS,
         kind: Kind::One,

@@ -30,4 +30,5 @@ mod storm;
 mod stuck_multipass;
 mod systemd;
 mod tls;
+mod vm_settings;
 mod wrong_inputs;

@@ -61,6 +61,9 @@ export function vmMenu(vm: Vm): MenuItem[] {
 		action('clone'),
 		action('resize'),
 		'line',
+		{ title: 'Name and notes…', icon: 'edit', refusal: session.operateRefusal, run: () => (dialogs.about = { kind: 'edit', vm }) },
+		{ title: 'Settings…', icon: 'settings', refusal: session.operateRefusal, run: () => (dialogs.about = { kind: 'settings', vm }) },
+		'line',
 		...(able('delete') ? [action('delete')] : []),
 		action('purge')
 	];

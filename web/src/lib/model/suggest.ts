@@ -21,7 +21,7 @@ const FIELDS: [string, string][] = [
 	['name:', 'a part of its name'],
 	['image:', 'what it was made from'],
 	['ip:', 'one of its addresses'],
-	['is:', 'missing, stale or busy'],
+	['is:', 'missing, stale, busy, protected or expiring'],
 	['driver:', 'what runs it'],
 	['readiness:', 'how far it has booted'],
 	['cpus>', 'how many CPUs; also = < >= <='],
@@ -33,7 +33,9 @@ const WORDS: Record<string, [string, string][]> = {
 	is: [
 		['missing', 'was there, and is gone although nobody asked for it'],
 		['stale', 'not heard of lately'],
-		['busy', 'an operation runs or waits for it']
+		['busy', 'an operation runs or waits for it'],
+		['protected', 'can neither be deleted nor purged'],
+		['expiring', 'has a lifetime that ends']
 	],
 	driver: [['qemu', ''], ['multipass', ''], ['fake', '']],
 	readiness: [['ready', ''], ['booting', ''], ['cloud_init', 'sets itself up'], ['unreachable', 'runs, but does not answer']]

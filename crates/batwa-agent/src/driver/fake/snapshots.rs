@@ -165,6 +165,7 @@ impl FakeDriver {
                     before_trash: None,
                     snapshots: Vec::new(),
                     came_from: None,
+                    crashed: false,
                     ..source.clone()
                 };
                 vms.insert(target.clone(), made);

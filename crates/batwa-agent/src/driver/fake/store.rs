@@ -32,6 +32,9 @@ pub(super) struct FakeVm {
     /// The snapshot that its disk goes on from.
     #[serde(default)]
     pub(super) came_from: Option<SnapshotName>,
+    /// Whether it ended without having been asked to, and was not started since.
+    #[serde(default)]
+    pub(super) crashed: bool,
 }
 
 pub(super) type FakeVms = BTreeMap<VmName, FakeVm>;

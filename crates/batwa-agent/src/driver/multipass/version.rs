@@ -21,6 +21,8 @@ pub(super) fn capabilities(version: &str) -> Capabilities {
         // Older than any that has JSON for all that is read here.
         resize: true,
         images: false,
+        // A VM that somebody stopped and one whose process died are both `Stopped` to it.
+        crashes: false,
     }
 }
 

@@ -78,6 +78,7 @@ impl Vms {
                 record.started_at = Some(Timestamp::now());
                 record.acceleration = Some(accelerator.as_str().to_owned());
                 record.ended = None;
+                record.boot = crate::host::boot_id();
             })?;
             let record = vm.record();
             let image_dir = self.images().dir_of(&record.manifest.id);
@@ -221,12 +222,10 @@ impl Vms {
         let vm = self.get(name)?;
         progress.stage(Stage::Stopping);
         match mode {
-            StopMode::Forced => {
-                self.force_off(&vm).await;
-                Ok(())
-            }
-            StopMode::Graceful => shut_down(&vm).await,
+            StopMode::Forced => self.force_off(&vm).await,
+            StopMode::Graceful => shut_down(&vm).await?,
         }
+        vm.ended_as_asked()
     }
 
     /// Reboots and waits until it is ready again.
@@ -239,6 +238,7 @@ impl Vms {
         let vm = self.get(name)?;
         progress.stage(Stage::Restarting);
         shut_down(&vm).await?;
+        vm.ended_as_asked()?;
         self.start(name, accelerator, progress).await
     }
 
@@ -265,7 +265,7 @@ impl Vms {
             }
             vm.update(|record| record.phase = Phase::Suspended)?;
             quit(&vm, process).await;
-            Ok(())
+            vm.ended_as_asked()
         })
         .await
     }
@@ -306,6 +306,7 @@ impl Vms {
         let vm = self.get(name)?;
         progress.stage(Stage::Recovering);
         if vm.record().phase == Phase::Trashed {
+            vm.ended_as_asked()?;
             vm.update(|record| record.phase = Phase::Made)?;
             self.changed();
         }

@@ -54,6 +54,9 @@ pub(super) struct Record {
     pub(super) kvm_failed: bool,
     /// How its process last ended, when not as asked.
     pub(super) ended: Option<String>,
+    /// The boot of this machine in which it was last powered on, where the machine says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) boot: Option<String>,
     /// What it can go back to.
     #[serde(default, skip_serializing_if = "History::is_empty")]
     pub(super) history: History,
@@ -102,6 +105,7 @@ impl Record {
             acceleration: None,
             kvm_failed: false,
             ended: None,
+            boot: None,
             history: History::default(),
             unsettled: None,
         }

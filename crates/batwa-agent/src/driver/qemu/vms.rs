@@ -125,6 +125,23 @@ impl Vm {
     pub(super) fn process(&self) -> Option<Process> {
         Process::of(&self.dir, lock(&self.record).instance)
     }
+
+    /// Whether it is off because its process was killed or broke down. QEMU takes its pid file away whenever it ends in
+    /// order, at whoever's request: by ours, by a signal that asks for it, by the VM's own system. One that is still
+    /// there tells of another end, unless the whole machine went down.
+    pub(super) fn has_crashed(&self) -> bool {
+        let record = self.record();
+        record.phase == Phase::Made
+            && self.process().is_none()
+            && self.dir.file(file::PID).exists()
+            && record.boot.is_some()
+            && record.boot == crate::host::boot_id()
+    }
+
+    /// Takes that its end was asked for, however it came.
+    pub(super) fn ended_as_asked(&self) -> Result<(), DriverError> {
+        files::remove(&self.dir.file(file::PID))
+    }
 }
 
 impl Vms {

@@ -128,7 +128,7 @@ impl State {
     fn find_word(&self, pattern: &Pattern) -> RoaringBitmap {
         let mut found =
             self.of_agents(|entry| entry.names().iter().any(|name| pattern.matches(name)));
-        for texts in [TextOf::Name, TextOf::Image, TextOf::Address, TextOf::Label] {
+        for texts in TextOf::ALL {
             found |= &*self.vms.find(texts, pattern);
         }
         if let Some((agent, name)) = pattern.of_agent_and_name() {
@@ -169,6 +169,8 @@ impl State {
         match is {
             Trait::Missing => self.vms.missing().clone(),
             Trait::Busy => self.vms.busy().clone(),
+            Trait::Protected => self.vms.protected().clone(),
+            Trait::Expiring => self.vms.expiring().clone(),
             Trait::Stale => {
                 let mut found = Gathered::default();
                 found.add_all(self.vms.missing());

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fleet::{
+    row::Labels,
     search,
     state::tests::{id, name, now, state_with, vm},
 };
@@ -67,7 +68,7 @@ fn lab() -> State {
         let labels = labels
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        state.put_labels(&id(agent), &name(text), labels.collect());
+        state.put_about(&id(agent), &name(text), labels.collect::<Labels>().into());
     };
     label(&mut state, "lab-1", "web", &[("env", "prod"), ("old", "")]);
     label(&mut state, "lab-2", "web", &[("env", "prod")]);
@@ -220,6 +221,7 @@ fn word() -> impl Strategy<Value = String> {
         "memory>=1G",
         "is:stale",
         "is:missing",
+        "is:protected",
         "driver:fake",
         "10.0.0.1",
         "b",
@@ -249,10 +251,11 @@ prop_compose! {
             vm.image = Some(format!("image{s}"));
             vm.ipv4 = vec![format!("10.0.0.{n}")];
             vm.created_at = (n % 2 == 0).then(now);
+            vm.settings.protected = n % 3 == 0;
             let (agent, name) = (id(agents[a]), vm.name.clone());
             state.put_vm(&agent, vm);
             let labels = (0..s).map(|l| (format!("k{l}"), format!("v{n}")));
-            state.put_labels(&agent, &name, labels.collect());
+            state.put_about(&agent, &name, labels.collect::<Labels>().into());
             if missing {
                 state.vm_gone(&agent, &name, crate::fleet::state::Gone::Unexplained, now());
             }

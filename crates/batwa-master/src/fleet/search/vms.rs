@@ -36,7 +36,7 @@ const FIELDS: [&str; 12] = [
 /// One thing that a search among VMs asks for; of several values one is enough.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum VmTest {
-    /// A word in `agent/name`, the machine's name, image, addresses or labels.
+    /// A word in `agent/name`, the machine's name, image, addresses, labels, or what people call it and wrote about it.
     Word(Pattern),
     /// The name.
     Name(Vec<Pattern>),
@@ -71,6 +71,10 @@ pub(crate) enum Trait {
     Missing,
     /// An operation runs or waits for it.
     Busy,
+    /// It can neither be deleted nor purged.
+    Protected,
+    /// Its lifetime ends some day.
+    Expiring,
 }
 
 /// A number of a VM.
@@ -120,9 +124,13 @@ fn bind(raw: &RawTerm) -> Result<VmTest, SearchError> {
                     "stale" => Ok(Trait::Stale),
                     "missing" => Ok(Trait::Missing),
                     "busy" => Ok(Trait::Busy),
+                    "protected" => Ok(Trait::Protected),
+                    "expiring" => Ok(Trait::Expiring),
                     other => Err(SearchError::new(
                         value.at,
-                        format!("a VM is never `{other}`; one of stale, missing, busy"),
+                        format!(
+                            "a VM is never `{other}`; one of stale, missing, busy, protected, expiring"
+                        ),
                     )),
                 })
                 .collect::<Result<_, _>>()?,
@@ -141,6 +149,8 @@ impl Trait {
             Self::Stale => row.missing_since.is_some() || entry.why_stale(&row.vm).is_some(),
             Self::Missing => row.missing_since.is_some(),
             Self::Busy => !row.vm.operations.is_empty(),
+            Self::Protected => row.vm.settings.protected,
+            Self::Expiring => row.vm.settings.lifetime.is_some(),
         }
     }
 
@@ -158,7 +168,7 @@ impl Trait {
                         })
                     })
             }
-            Self::Missing | Self::Busy => true,
+            Self::Missing | Self::Busy | Self::Protected | Self::Expiring => true,
         }
     }
 }
@@ -191,7 +201,11 @@ mod tests {
             ("cpus:many", 6, "a number"),
             ("name>a", 6, "cannot be compared"),
             ("label:a=b label:ü", 17, "can be no label"),
-            ("is:happy", 4, "one of stale, missing, busy"),
+            (
+                "is:happy",
+                4,
+                "one of stale, missing, busy, protected, expiring",
+            ),
         ] {
             let error = parse(text).unwrap_err();
             assert_eq!(error.at, at, "{text}: {error}");

@@ -1,7 +1,11 @@
-use batwa_api::{agent::DriverKind, vm::VmAction};
+use batwa_api::{
+    agent::DriverKind,
+    vm::{VmAction, VmSettings},
+};
 use proptest::prelude::*;
 
 use super::*;
+use crate::fleet::row::Labels;
 
 pub(crate) fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
@@ -37,8 +41,14 @@ pub(crate) fn vm(text: &str, state: VmState) -> Vm {
         location: None,
         observed_at: now(),
         snapshots: Vec::new(),
+        settings: VmSettings::default(),
+        notices: Vec::new(),
         operations: vec![],
     }
+}
+
+fn labelled(key: &str, value: &str) -> About {
+    Labels::from([(key.to_owned(), value.to_owned())]).into()
 }
 
 fn record(agent: &str) -> AgentRecord {
@@ -115,8 +125,8 @@ proptest! {
                     state.put_vm(&id(agents[a]), vm);
                 }
                 Step::Label(a, n, l) => {
-                    let labels = (0..l).map(|l| (format!("k{l}"), format!("v{n}"))).collect();
-                    state.put_labels(&id(agents[a]), &named(n, 0).name, labels);
+                    let labels: Labels = (0..l).map(|l| (format!("k{l}"), format!("v{n}"))).collect();
+                    state.put_about(&id(agents[a]), &named(n, 0).name, About::from(labels));
                 }
                 Step::Gone(a, n, asked) => {
                     let why = if asked { Gone::Asked } else { Gone::Unexplained };
@@ -180,7 +190,7 @@ fn a_vm_that_vanishes_is_kept_as_missing_and_one_that_was_asked_to_go_is_not() {
     ] {
         state.put_vm(&id("a"), vm(text, vm_state));
     }
-    state.put_labels(&id("a"), &name("web"), [("k".into(), "v".into())].into());
+    state.put_about(&id("a"), &name("web"), labelled("k", "v"));
     state.unsaved.clear();
     let explained = [name("purged")].into();
     let events = state.put_vms(&id("a"), vec![], &explained, now());
@@ -205,19 +215,22 @@ fn a_vm_that_vanishes_is_kept_as_missing_and_one_that_was_asked_to_go_is_not() {
     state.put_vm(&id("a"), vm("web", VmState::Stopped));
     let row = state.vms.get(&id("a"), &name("web")).unwrap();
     assert_eq!(row.missing_since, None);
-    assert_eq!(row.labels["k"], "v");
+    assert_eq!(row.about.labels["k"], "v");
 }
 
 #[test]
 fn a_vm_made_under_the_name_of_a_missing_one_has_the_labels_it_was_made_with() {
     let mut state = state_with(&["a"]);
-    state.put_labels(&id("a"), &name("web"), [("old".into(), "1".into())].into());
+    state.put_about(&id("a"), &name("web"), labelled("old", "1"));
     state.put_vm(&id("a"), vm("web", VmState::Running));
     state.vm_gone(&id("a"), &name("web"), Gone::Unexplained, now());
-    state.put_labels(&id("a"), &name("web"), [("new".into(), "2".into())].into());
+    state.put_about(&id("a"), &name("web"), labelled("new", "2"));
     state.put_vm(&id("a"), vm("web", VmState::Creating));
     let row = state.vms.get(&id("a"), &name("web")).unwrap();
-    assert_eq!(row.labels, [("new".to_owned(), "2".to_owned())].into());
+    assert_eq!(
+        row.about.labels,
+        [("new".to_owned(), "2".to_owned())].into()
+    );
 }
 
 #[test]

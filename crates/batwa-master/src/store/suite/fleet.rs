@@ -16,7 +16,7 @@ use super::now;
 use crate::{
     fleet::{
         record::{AgentRecord, AgentSecret, PendingAgent},
-        row::Row,
+        row::{About, Row},
         state::tests::{id, info, name, vm},
     },
     store::{
@@ -223,7 +223,12 @@ pub(super) async fn an_agents_key_belongs_to_the_first_that_uses_it(store: Store
 
 pub(super) async fn vms_come_back_with_labels_and_since_when_they_are_missing(store: Store) {
     let labels = [("env".to_owned(), "prod ü".to_owned())].into();
-    let mut missing = Row::new(id("lab"), vm("web", VmState::Running), labels);
+    let about = About {
+        display_name: Some("The web".to_owned()),
+        notes: "two\nlines".to_owned(),
+        ..About::labelled(labels, "ann")
+    };
+    let mut missing = Row::new(id("lab"), vm("web", VmState::Running), about);
     Arc::make_mut(&mut missing.vm).location = Some("/srv/vms/web".to_owned());
     missing.missing_since = Some(now());
     let there = Row::new(id("lab"), vm("db", VmState::Stopped), Default::default());

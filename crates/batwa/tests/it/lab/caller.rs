@@ -209,6 +209,12 @@ impl Caller {
             .await
     }
 
+    /// `PATCH` with JSON
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.send(self.request(Method::PATCH, path).json(&body))
+            .await
+    }
+
     /// `DELETE`
     pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.send(self.request(Method::DELETE, path)).await

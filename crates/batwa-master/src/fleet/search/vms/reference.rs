@@ -43,7 +43,8 @@ impl VmTest {
             Self::AgentId(patterns) => patterns.iter().any(|pattern| pattern.matches(&row.agent)),
             Self::State(states) => states.contains(&row.vm.state),
             Self::Label(patterns) => patterns.iter().any(|pattern| {
-                row.labels
+                row.about
+                    .labels
                     .get(&pattern.key)
                     .is_some_and(|value| pattern.matches_value(value))
             }),
