@@ -12,6 +12,7 @@ use secrecy::SecretString;
 
 use crate::{
     driver::{fake::FakeSettings, multipass, qemu::QemuOptions},
+    recording::RecordingLimits,
     tunnel::TunnelConfig,
 };
 
@@ -56,6 +57,8 @@ pub struct AgentConfig {
     pub heartbeat_interval: Duration,
     /// Bounds on what it does at once.
     pub limits: Limits,
+    /// How much of recordings of terminals it keeps.
+    pub recordings: RecordingLimits,
 }
 
 impl AgentConfig {
@@ -82,6 +85,7 @@ impl AgentConfig {
             tunnel: None,
             heartbeat_interval: Duration::from_secs(30),
             limits: Limits::default(),
+            recordings: RecordingLimits::default(),
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod name;
 pub mod operation;
 pub mod port;
 pub mod problem;
+pub mod recording;
 pub mod size;
 pub mod terminal;
 pub mod tunnel;

@@ -16,6 +16,7 @@ pub(crate) mod operations;
 #[cfg(test)]
 mod postgres;
 pub(crate) mod sessions;
+mod settings;
 #[cfg(test)]
 mod suite;
 pub(crate) mod tokens;

@@ -8,6 +8,7 @@ mod inside;
 mod join_tokens;
 mod machines;
 mod operations;
+mod recordings;
 mod roles;
 mod simulate;
 mod snapshots;
@@ -28,6 +29,7 @@ pub(crate) use self::{
     join_tokens::{CreateJoinTokenArgs, JoinTokenTask},
     machines::{AgentsArgs, MachineTask},
     operations::{OperationsArgs, OperationsTask},
+    recordings::{RecordingsArgs, RecordingsTask},
     roles::{AgentArgs, AgentTask, JoinArgs},
     simulate::SimulateArgs,
     snapshots::{
@@ -133,6 +135,8 @@ pub(crate) enum Task {
     Attach(AttachArgs),
     /// List terminal sessions; name, keep, share or end one
     Terminals(TerminalsArgs),
+    /// List and search recordings of terminals, download or delete one; record a terminal
+    Recordings(RecordingsArgs),
     /// Copy files and folders into a VM or out of it
     ///
     /// A path in a VM is `VM:PATH` or `AGENT/VM:PATH`; one without `/` first begins at the account's home. `-` is

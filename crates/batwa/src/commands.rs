@@ -10,6 +10,7 @@ mod join_tokens;
 mod machines;
 mod membership;
 mod operations;
+mod recordings;
 mod roles;
 mod simulate;
 mod snapshots;
@@ -61,6 +62,7 @@ pub(crate) async fn run(task: Task) -> Result<u8, Failure> {
         Task::Clone(args) => snapshots::clone(args).await,
         Task::Set(args) => snapshots::set(args).await,
         Task::Dismiss(args) => vms::dismiss(args).await,
+        Task::Recordings(args) => recordings::run(args).await,
         Task::Terminals(args) => terminals::run(args).await,
         Task::Agents(args) => machines::agents(args).await,
         Task::JoinToken(task) => join_tokens::run(task).await,
