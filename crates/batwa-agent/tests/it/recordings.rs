@@ -199,7 +199,7 @@ async fn a_full_recording_ends_with_a_mark_and_its_shell_goes_on() {
     let lab = Lab::with(two(), |config| {
         config.recordings = RecordingLimits {
             each: 20_000,
-            all: 60_000,
+            all: 30_000,
             ..RecordingLimits::default()
         };
     })
@@ -228,7 +228,7 @@ async fn a_full_recording_ends_with_a_mark_and_its_shell_goes_on() {
         let id = open(&lab, "demo-01", recorded(json!({}))).await;
         let mut client = Client::connect(&lab, &attach(id)).await;
         client
-            .type_text("seq 2500; echo all-$((1+1)); exit\n")
+            .type_text("seq 1500; echo all-$((1+1)); exit\n")
             .await;
         client.until_closed().await;
         recording_when(&lab, |one| {
@@ -239,7 +239,7 @@ async fn a_full_recording_ends_with_a_mark_and_its_shell_goes_on() {
     let list = lab.get("/api/v1/recordings").await.body;
     let all = list["items"].as_array().unwrap();
     let bytes: u64 = all.iter().map(|one| one["bytes"].as_u64().unwrap()).sum();
-    assert!(bytes <= 60_000, "{bytes}");
+    assert!(bytes <= 30_000, "{bytes}");
     assert!(
         all.iter().all(|one| one["id"] != first),
         "the oldest is still there"

@@ -262,6 +262,41 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/agents/{agent}/recordings/{recording}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One recording. */
+        get: operations["recordings_get"];
+        put?: never;
+        post?: never;
+        /** Delete a recording that has ended. */
+        delete: operations["recordings_delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/agents/{agent}/recordings/{recording}/cast": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A recording's file: asciicast v2, as far as it is written. */
+        get: operations["recordings_file"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/agents/{agent}/revoke": {
         parameters: {
             query?: never;
@@ -735,6 +770,44 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/recording-policy": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Which sessions have to be recorded. */
+        get: operations["recordings_policy"];
+        /** Decide which sessions have to be recorded, from the next that is opened on. */
+        put: operations["recordings_set_policy"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/recordings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Recordings of terminal sessions, the newest first: of one's own, or of all for admins. The machines are asked, so
+         *     those that are offline are named instead.
+         */
+        get: operations["recordings_list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/session": {
         parameters: {
             query?: never;
@@ -909,6 +982,24 @@ export interface paths {
         post?: never;
         /** Take an invitation back: whoever is there by it is turned out at once. For the session's owner and admins. */
         delete: operations["terminals_unshare"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/terminals/{terminal}/recording": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Record a terminal session from now on. For its owner and admins. */
+        put: operations["recordings_start"];
+        post?: never;
+        /** End the recording of a terminal session, unless a policy requires it. For its owner and admins. */
+        delete: operations["recordings_stop"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1775,6 +1866,10 @@ export interface components {
             /** @description What is wrong with it and what would be right. */
             message: string;
         };
+        /** @description A recording that was looked for. */
+        FoundRecording: components["schemas"]["Recording"] & {
+            found?: components["schemas"]["RecordingMatch"] | null;
+        };
         /** @description How a driver is, and since when. */
         Health: {
             /** @description What is wrong and what helps. */
@@ -2174,6 +2269,11 @@ export interface components {
             /** @description The agent whose catalogue it is in. */
             agent_id: components["schemas"]["AgentId"];
         };
+        /** @description A recording as the master lists it. */
+        ListedRecording: components["schemas"]["FoundRecording"] & {
+            /** @description The agent on whose disk it is. */
+            agent_id: components["schemas"]["AgentId"];
+        };
         /** @description One terminal session as the master lists it. */
         ListedTerminal: components["schemas"]["Terminal"] & {
             /** @description The agent that holds it. */
@@ -2365,6 +2465,82 @@ export interface components {
          * @enum {string}
          */
         Readiness: "booting" | "cloud_init" | "ready" | "unreachable";
+        /** @description One recording. */
+        Recording: components["schemas"]["TermSize"] & {
+            /** @description Bytes of its file. */
+            bytes: components["schemas"]["ByteSize"];
+            /**
+             * Format: int64
+             * @description How long it is, in milliseconds.
+             */
+            duration_ms: number;
+            /** @description Why it ended; `null` while it goes on. */
+            ended?: string | null;
+            /** @description Its id. */
+            id: components["schemas"]["RecordingId"];
+            /** @description Whether what was typed is in it. */
+            input: boolean;
+            /** @description What the session was attached to. */
+            kind: components["schemas"]["TerminalKind"];
+            owner?: components["schemas"]["UserId"] | null;
+            /** @description Whether a policy required it. */
+            required: boolean;
+            /**
+             * Format: date-time
+             * @description When it began.
+             */
+            started_at: string;
+            /** @description The session. */
+            terminal: components["schemas"]["TerminalId"];
+            /** @description That account's name. */
+            user?: string;
+            /** @description The session's VM. */
+            vm: components["schemas"]["VmName"];
+        };
+        /** Format: uuid */
+        RecordingId: string;
+        /** @description That a session is being recorded. */
+        RecordingMark: {
+            /** @description The recording. */
+            id: components["schemas"]["RecordingId"];
+            /** @description Whether what is typed is recorded too. */
+            input: boolean;
+            /** @description Whether a policy requires it. */
+            required: boolean;
+        };
+        /** @description Where a text that was searched for stands. */
+        RecordingMatch: {
+            /**
+             * Format: int64
+             * @description Milliseconds from the recording's beginning.
+             */
+            at_ms: number;
+            /** @description The line it stands in, without colours, cut to [`Self::MAX_LINE`] characters. */
+            line: string;
+        };
+        /** @description Which sessions have to be recorded: those that a rule matches when they are opened. */
+        RecordingPolicy: {
+            /** @description The rules, at most [`Self::MAX_RULES`]; nothing is recorded by policy where there are none. */
+            rules: components["schemas"]["RecordingRule"][];
+        };
+        /** @description One rule of a [`RecordingPolicy`]; all that it names must hold, and one that names nothing matches every session. */
+        RecordingRule: {
+            /** @description Whether what is typed is recorded too, passwords included. */
+            input?: boolean;
+            /** @description Sessions in VMs, or on machines, with this label: `key=value`. */
+            label?: string | null;
+            /** @description Sessions of this account. */
+            user?: string | null;
+        };
+        /** @description Answer to `GET /api/v1/recordings`. */
+        Recordings: {
+            /** @description Those that match, the newest first. */
+            items: components["schemas"]["ListedRecording"][];
+            /** @description Whether there are more than are listed: name a machine, a VM or a time to see them. */
+            partial: boolean;
+            /** @description Machines that could not be asked; they have recordings that are not listed, perhaps. */
+            unanswered: components["schemas"]["SilentAgent"][];
+        };
         /** @description Body of `POST /api/agent/register`. */
         Register: {
             /** @description The id the agent goes by. */
@@ -2507,6 +2683,12 @@ export interface components {
              */
             viewers: number;
         } | {
+            /** @description Why it ended. */
+            reason?: string | null;
+            recording?: components["schemas"]["RecordingMark"] | null;
+            /** @enum {string} */
+            type: "recording";
+        } | {
             /** @description What it may do. */
             access: components["schemas"]["TerminalAccess"];
             /** @enum {string} */
@@ -2566,6 +2748,13 @@ export interface components {
             /** @description The account's name. */
             username: string;
         };
+        /** @description An agent whose recordings are not in the list. */
+        SilentAgent: {
+            /** @description The agent. */
+            agent_id: components["schemas"]["AgentId"];
+            /** @description Why. */
+            reason: string;
+        };
         /** @description What a VM's disk was at some moment, as its driver says. */
         Snapshot: {
             /** @description What people wrote about it. */
@@ -2601,6 +2790,11 @@ export interface components {
          * @enum {string}
          */
         Stage: "resolving_image" | "downloading" | "verifying" | "building_image" | "preparing" | "booting" | "waiting_for_ssh" | "cloud_init" | "starting" | "stopping" | "restarting" | "suspending" | "deleting" | "recovering" | "taking_snapshot" | "restoring" | "deleting_snapshot" | "cloning" | "resizing" | "cleaning_up";
+        /** @description Body of `PUT /api/v1/terminals/{terminal}/recording` at the master. */
+        StartRecording: {
+            /** @description Whether what is typed is recorded too, passwords included. */
+            input?: boolean;
+        };
         /** @description Something that an operation was at, and since when. */
         Step: {
             /**
@@ -2664,6 +2858,7 @@ export interface components {
             oldest_offset: number;
             /** @description Who watches it, the first ones: at most [`Self::MAX_PRESENT`]. */
             present?: components["schemas"]["TerminalViewer"][];
+            recording?: components["schemas"]["RecordingMark"] | null;
             /** @description Whether it can be attached to again after a cut; old agents' sessions cannot. */
             resumable: boolean;
             /** @description Whether its agent keeps those who may only watch from typing; agents of before cannot, and are given none. */
@@ -3545,6 +3740,104 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Items_LinkChange"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recordings_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the recording's id */
+                recording: components["schemas"]["RecordingId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ListedRecording"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recordings_delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the recording's id */
+                recording: components["schemas"]["RecordingId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recordings_file: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the recording's id */
+                recording: components["schemas"]["RecordingId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description asciicast v2 */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-asciicast": unknown;
                 };
             };
             /** @description what went wrong */
@@ -4806,6 +5099,109 @@ export interface operations {
             };
         };
     };
+    recordings_policy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RecordingPolicy"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recordings_set_policy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RecordingPolicy"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RecordingPolicy"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recordings_list: {
+        parameters: {
+            query?: {
+                /** @description Machines by id, separated by commas; a star at the end stands for any rest. */
+                agent?: string;
+                /** @description Only sessions of VMs with this name. */
+                vm?: components["schemas"]["VmName"];
+                /** @description Only sessions of this account. */
+                user?: string;
+                /** @description Only those that began then or later. */
+                since?: string;
+                /** @description Only those that began before. */
+                until?: string;
+                /** @description A text that was printed, whatever its case; each comes with the first line that has it. */
+                q?: string;
+                /** @description At most so many: 100, and never above 1000. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Recordings"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     session_current: {
         parameters: {
             query?: never;
@@ -5278,6 +5674,70 @@ export interface operations {
                 terminal: components["schemas"]["TerminalId"];
                 /** @description the account's name */
                 user: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recordings_start: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's id */
+                terminal: components["schemas"]["TerminalId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StartRecording"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ListedTerminal"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recordings_stop: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's id */
+                terminal: components["schemas"]["TerminalId"];
             };
             cookie?: never;
         };
