@@ -52,15 +52,16 @@ test('a recorded terminal has a red mark, and nobody takes it off', async ({ pag
 	await page.locator('[role=tabpanel].shown .xterm-helper-textarea').focus();
 	await page.keyboard.type('sleep 0.3; echo last-$((40+2)); exit\n');
 	await page.getByText('The shell ended').waitFor();
+	await page.getByRole('button', { name: 'Close', exact: true }).click();
 });
 
 test('it is found by what it printed, and played to and fro', async ({ page, master }) => {
 	await page.goto(`${master.url}/recordings`);
 	await page.getByLabel('Text that was printed').fill('nothing like this');
-	await page.getByRole('button', { name: 'Search' }).click();
+	await page.getByRole('button', { name: 'Search', exact: true }).click();
 	await page.getByText('Nothing matches').waitFor();
 	await page.getByLabel('Text that was printed').fill('RED WÖRDS-42');
-	await page.getByRole('button', { name: 'Search' }).click();
+	await page.getByRole('button', { name: 'Search', exact: true }).click();
 	const found = page.getByRole('row', { name: /red wörds-42/ });
 	await found.getByText('required').waitFor();
 	await shoot(page, 'recordings');
