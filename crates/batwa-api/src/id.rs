@@ -93,6 +93,10 @@ uuid_id! {
     AgentKeyId;
     /// One join token; not its secret.
     JoinTokenId;
+    /// One saved template of user-data.
+    TemplateId;
+    /// One SSH key of an account.
+    SshKeyId;
 }
 
 /// The name by which a master knows one agent: `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`.

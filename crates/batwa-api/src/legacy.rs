@@ -95,6 +95,7 @@ pub struct LegacyAgent {
 
 /// Body of `POST /api/vm/create`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = OldCreateVm)]
 pub struct CreateVm {
     /// The new VM's name.
     pub name: String,

@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod certificate;
+pub mod cloud_init;
 pub mod event;
 pub mod exec;
 pub mod file;
@@ -21,6 +22,7 @@ pub mod port;
 pub mod problem;
 pub mod recording;
 pub mod size;
+pub mod ssh_key;
 pub mod terminal;
 pub mod tunnel;
 pub mod user;

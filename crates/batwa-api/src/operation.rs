@@ -101,6 +101,16 @@ impl OperationRequest {
         matches!(self, Self::Create { spec } if spec.cloud_init.is_some())
     }
 
+    /// The same without what may hold passwords: what is worth keeping once it has ended.
+    #[must_use]
+    pub fn without_secrets(&self) -> Self {
+        let mut request = self.clone();
+        if let Self::Create { spec } = &mut request {
+            spec.cloud_init = None;
+        }
+        request
+    }
+
     /// Whether a VM that runs is to be stopped for it, and started again.
     #[must_use]
     pub fn stops(&self) -> bool {

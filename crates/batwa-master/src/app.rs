@@ -14,6 +14,8 @@ pub(crate) mod program;
 pub(crate) mod recordings;
 pub(crate) mod sessions;
 pub(crate) mod setup;
+mod ssh_keys;
+mod templates;
 pub(crate) mod terminals;
 pub(crate) mod tokens;
 pub(crate) mod tunnels;

@@ -29,6 +29,8 @@ pub(crate) mod serve;
 mod session;
 mod setup;
 mod snapshots;
+mod ssh_keys;
+mod templates;
 mod terminals;
 mod tokens;
 mod tunnel;

@@ -1,12 +1,10 @@
 //! The master's own key: who it is to agents that dial in, for as long as its state folder lives.
 
-use std::{
-    fs::{self, File},
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{fs, io, path::Path};
 
 use batwa_tunnel::Identity;
+
+use crate::store::vault;
 
 /// The file in the state folder.
 const FILE: &str = "master-key";
@@ -31,27 +29,10 @@ pub(crate) fn open(state_dir: &Path) -> io::Result<Identity> {
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let identity = Identity::generate().map_err(io::Error::other)?;
-            write_new(&path, &format!("{}\n", hex::encode(identity.seed())))?;
+            vault::write_new(&path, &format!("{}\n", hex::encode(identity.seed())))?;
             Ok(identity)
         }
         Err(error) => Err(error),
-    }
-}
-
-/// Writes a file that is whole or not there, whenever the power goes.
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let unfinished = path.with_extension("new");
-    let mut options = File::options();
-    options.create(true).write(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&unfinished)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The store: what the master must not forget, on SQLite or PostgreSQL.
 //!
 //! One SQL text serves both: `$1` markers, TEXT, BIGINT, BOOLEAN, BYTEA and DOUBLE PRECISION columns, times
-//! as milliseconds, JSON as TEXT, columns always named. [`on!`] runs it on whichever pool there is. Only this
+//! as milliseconds, JSON as TEXT, columns always named; secrets sealed by [`vault`]. [`on!`] runs it on whichever pool there is. Only this
 //! module and its children see sqlx; constraint names become domain errors here.
 
 pub(crate) mod agent_keys;
@@ -17,16 +17,22 @@ pub(crate) mod operations;
 mod postgres;
 pub(crate) mod sessions;
 mod settings;
+pub(crate) mod ssh_keys;
 #[cfg(test)]
 mod suite;
+pub(crate) mod templates;
 pub(crate) mod tokens;
 pub(crate) mod users;
+pub(crate) mod vault;
 pub(crate) mod vms;
+
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use sqlx::{PgPool, SqlitePool};
 
 pub use error::StoreError;
+use vault::Vault;
 
 /// Evaluates one expression with `$db` bound to whichever pool, connection or transaction there is.
 ///
@@ -58,12 +64,18 @@ pub(crate) type Tx =
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     pools: Db<SqlitePool, PgPool>,
+    vault: Arc<Vault>,
 }
 
 impl Store {
     /// The pools, for [`on!`].
     pub(crate) fn db(&self) -> &Db<SqlitePool, PgPool> {
         &self.pools
+    }
+
+    /// What seals secrets.
+    pub(crate) fn vault(&self) -> &Vault {
+        &self.vault
     }
 
     /// Begins a transaction that may write.

@@ -6,12 +6,15 @@ mod doctor;
 mod images;
 mod inside;
 mod join_tokens;
+mod live;
+mod login;
 mod machines;
 mod operations;
 mod recordings;
 mod roles;
 mod simulate;
 mod snapshots;
+mod templates;
 mod terminals;
 mod vms;
 
@@ -20,13 +23,14 @@ use clap::{Parser, Subcommand};
 use self::roles::{MASTER, RoleFlags, UP};
 pub(crate) use self::{
     admin::{AdminTask, FilesArgs},
-    client::{Format, MasterArgs, ReadArgs, WaitArgs},
+    client::{ConfirmArgs, DeliveryArgs, Format, MasterArgs, ReadArgs, WaitArgs},
     doctor::{DoctorArgs, DoctorMasterArgs, HealthArgs},
     images::ImagesArgs,
     inside::{
         ExecArgs, ForwardArgs, ForwardedPort, ProxyArgs, ShellArgs, SshConfigArgs, TransferArgs,
     },
     join_tokens::{CreateJoinTokenArgs, JoinTokenTask},
+    login::{LoginArgs, LogoutArgs, MastersArgs, MastersTask},
     machines::{AgentsArgs, MachineTask},
     operations::{OperationsArgs, OperationsTask},
     recordings::{RecordingsArgs, RecordingsTask},
@@ -35,8 +39,9 @@ pub(crate) use self::{
     snapshots::{
         CloneArgs, DeleteSnapshotArgs, OffArgs, RestoreArgs, SetArgs, SnapshotArgs, SnapshotsArgs,
     },
+    templates::{SaveTemplateArgs, SshKeysArgs, SshKeysTask, TemplatesArgs, TemplatesTask},
     terminals::{AttachArgs, TerminalsArgs, TerminalsTask},
-    vms::{ActArgs, DeleteArgs, DismissArgs, InfoArgs, LaunchArgs, LsArgs, StopArgs},
+    vms::{ActArgs, DeleteArgs, DismissArgs, InfoArgs, LaunchArgs, LsArgs, PurgeArgs, StopArgs},
 };
 
 /// Batwa: one place to run virtual machines on the computers you already own.
@@ -82,6 +87,15 @@ pub(crate) enum Task {
         shell: clap_complete::Shell,
     },
 
+    /// Sign in to a master, and keep address and token for the commands below
+    ///
+    /// Makes an API token of your account, named after this machine, and keeps it in `$XDG_CONFIG_HOME/batwa`, where only
+    /// you can read it. The password is asked for, or read from standard input when that is no terminal; it is not kept.
+    Login(LoginArgs),
+    /// Take back the token that `login` made, and forget it
+    Logout(LogoutArgs),
+    /// List the masters that were signed in to, or choose the one to talk to
+    Masters(MastersArgs),
     /// List VMs
     #[command(visible_alias = "list", next_help_heading = "Client")]
     Ls(LsArgs),
@@ -105,7 +119,7 @@ pub(crate) enum Task {
     /// Take VMs out of the trash
     Recover(ActArgs),
     /// Remove VMs for good
-    Purge(ActArgs),
+    Purge(PurgeArgs),
     /// Keep a VM's disk as it is now, to go back to
     Snapshot(SnapshotArgs),
     /// List a VM's snapshots
@@ -156,20 +170,81 @@ pub(crate) enum Task {
     /// Make tokens that machines join with, list them, take them back
     #[command(subcommand)]
     JoinToken(JoinTokenTask),
-    /// List operations, look at one, or cancel one
+    /// List operations, look at one, follow it, try it again, or cancel it
     Operations(OperationsArgs),
     /// List what can be launched
     Images(ImagesArgs),
+    /// List saved cloud-init user-data, look at it, save, check or remove it
+    Templates(TemplatesArgs),
+    /// List your SSH keys, which are put into the VMs that you make; add or remove one
+    SshKeys(SshKeysArgs),
 }
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{Command, CommandFactory};
 
     use super::*;
 
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    const PAGE: &str = include_str!("../../../docs/cli.md");
+
+    #[test]
+    fn every_line_of_the_page_can_be_typed() {
+        let lines: Vec<_> = PAGE
+            .lines()
+            .filter(|line| line.starts_with("batwa "))
+            .map(|line| line.split("  #").next().unwrap_or(line).trim())
+            .collect();
+        assert!(lines.len() > 50, "{lines:?}");
+        for line in lines {
+            // A value in a file is read when it is typed.
+            let line = line
+                .replace("=@key.pem", "=x")
+                .replace("=@secret.txt", "=x");
+            if let Err(error) = Cli::try_parse_from(words(&line)) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    /// The words of a line, those between quotes whole.
+    fn words(line: &str) -> Vec<String> {
+        line.split('\'')
+            .enumerate()
+            .flat_map(|(index, part)| match index % 2 {
+                0 => part.split_whitespace().map(str::to_owned).collect(),
+                _ => vec![part.to_owned()],
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_client_command_is_on_the_page() {
+        let elsewhere = [
+            "up", "master", "agent", "admin", "doctor", "simulate", "health", "help",
+        ];
+        let command = Cli::command();
+        let missing: Vec<_> = command
+            .get_subcommands()
+            .map(Command::get_name)
+            .filter(|name| !elsewhere.contains(name) && !PAGE.contains(&format!("batwa {name}")))
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "docs/cli.md says nothing of {missing:?}"
+        );
+    }
+
+    #[test]
+    fn the_exit_codes_are_those_of_the_page() {
+        for code in 0..=6 {
+            assert!(PAGE.contains(&format!("| {code} | ")), "{code}");
+            assert!(EXIT_CODES.contains(&format!("{code} ")), "{code}");
+        }
     }
 
     #[test]

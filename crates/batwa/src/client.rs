@@ -4,11 +4,13 @@
 //! says too.
 
 mod events;
+mod known;
 mod socket;
 
 use std::time::Duration;
 
 use batwa_api::{
+    certificate::CertificateHash,
     id::{AgentId, OperationId},
     name::VmName,
     operation::Operation,
@@ -23,6 +25,7 @@ use serde_json::Value;
 
 pub(crate) use self::{
     events::Events,
+    known::{KnownMaster, KnownMasters},
     socket::{NoSocket, Socket, cut},
 };
 use crate::{
@@ -37,11 +40,93 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest page of a list.
 const PAGE: usize = 1000;
 
+/// Where commands go when nothing is said and nobody is signed in: the master of this machine.
+const USUAL_URL: &str = "http://127.0.0.1:8000";
+
 /// A master, and who we are to it.
 pub(crate) struct Client {
     http: reqwest::Client,
     url: Url,
     token: Option<SecretString>,
+}
+
+/// Which master, and as whom.
+#[derive(Debug, Clone)]
+pub(crate) struct Master {
+    /// Its address.
+    pub(crate) url: Url,
+    /// The API token.
+    pub(crate) token: Option<SecretString>,
+    /// The hash of its certificate, where the system does not trust it by itself.
+    pub(crate) certificate: Option<CertificateHash>,
+}
+
+impl Master {
+    /// What flags and environment say, and for the rest what `batwa login` kept. A kept token is sent to the address
+    /// that it was made at and nowhere else.
+    pub(crate) fn meant_by(args: MasterArgs) -> Result<Self, Failure> {
+        if let Some(name) = &args.master {
+            return Ok(Self::known(KnownMasters::load()?.named(name)?));
+        }
+        let given = args.url.as_deref().map(address).transpose()?;
+        let token = token(args.token, args.token_file.as_deref())?;
+        let known = match (&given, &token) {
+            // Everything is said: no file is needed, nor may a broken one be in the way.
+            (Some(_), Some(_)) => None,
+            (Some(url), None) => KnownMasters::load()?.at(url).cloned(),
+            (None, _) => KnownMasters::load()?
+                .current()
+                .map(|(_, master)| master.clone()),
+        };
+        let known = known.as_ref().map(Self::known);
+        let url = match (given, &known) {
+            (Some(url), _) => url,
+            (None, Some(known)) => known.url.clone(),
+            (None, None) => address(USUAL_URL)?,
+        };
+        let (known_token, known_certificate) =
+            known.map_or((None, None), |known| (known.token, known.certificate));
+        Ok(Self {
+            url,
+            token: token.or(known_token),
+            certificate: args.master_certificate.or(known_certificate),
+        })
+    }
+
+    /// One that was signed in to.
+    pub(crate) fn known(known: &KnownMaster) -> Self {
+        Self {
+            url: known.url.clone(),
+            token: Some(known.token.clone()),
+            certificate: known.certificate,
+        }
+    }
+}
+
+/// A master's address.
+pub(crate) fn address(text: &str) -> Result<Url, Failure> {
+    crate::config::http_url(text).map_err(|reason| {
+        Failure::usage(format!(
+            "cannot use `{text}` as the master's address: {reason}"
+        ))
+    })
+}
+
+fn http(certificate: Option<CertificateHash>) -> reqwest::ClientBuilder {
+    let trust = certificate.map_or(Trust::Roots, Trust::Pinned);
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(trust.client_config(&SystemRoots::default()))
+        .user_agent(concat!("batwa/", env!("CARGO_PKG_VERSION")))
+        .timeout(CALL_TIMEOUT)
+        .connect_timeout(CONNECT_TIMEOUT)
+        // A token must not follow a redirect to somebody else.
+        .redirect(reqwest::redirect::Policy::none())
+}
+
+fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, Failure> {
+    builder
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, chain(&error)))
 }
 
 /// One VM on one agent.
@@ -60,26 +145,31 @@ impl std::fmt::Display for VmRef {
 }
 
 impl Client {
-    /// A client of the master that the arguments name.
+    /// A client of the master that the arguments name, or else of the one that `batwa login` kept.
     pub(crate) fn new(args: MasterArgs) -> Result<Self, Failure> {
-        let url = crate::config::http_url(&args.url).map_err(|reason| {
-            Failure::usage(format!(
-                "cannot use `{}` as the master's address: {reason}",
-                args.url
-            ))
-        })?;
-        let token = token(args.token, args.token_file.as_deref())?;
-        let trust = args.master_certificate.map_or(Trust::Roots, Trust::Pinned);
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(trust.client_config(&SystemRoots::default()))
-            .user_agent(concat!("batwa/", env!("CARGO_PKG_VERSION")))
-            .timeout(CALL_TIMEOUT)
-            .connect_timeout(CONNECT_TIMEOUT)
-            // A token must not follow a redirect to somebody else.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| Failure::new(Exit::Failed, chain(&error)))?;
-        Ok(Self { http, url, token })
+        Self::of(Master::meant_by(args)?)
+    }
+
+    /// A client of a master.
+    pub(crate) fn of(master: Master) -> Result<Self, Failure> {
+        let http = build(http(master.certificate))?;
+        Ok(Self {
+            http,
+            url: master.url,
+            token: master.token,
+        })
+    }
+
+    /// A client that signs in with a password, and is known by its cookie afterwards.
+    pub(crate) fn with_session(
+        url: Url,
+        certificate: Option<CertificateHash>,
+    ) -> Result<Self, Failure> {
+        Ok(Self {
+            http: build(http(certificate).cookie_store(true))?,
+            url,
+            token: None,
+        })
     }
 
     /// `GET` with a query.
@@ -101,6 +191,23 @@ impl Client {
         self.call(Method::POST, path, &[], Some(body)).await
     }
 
+    /// `POST` with a query and a body: what is asked for slow work.
+    pub(crate) async fn ask(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: &impl Serialize,
+    ) -> Result<Value, Failure> {
+        let body = serde_json::to_value(body).map_err(|error| Failure::new(Exit::Failed, error))?;
+        self.call(Method::POST, path, query, Some(body)).await
+    }
+
+    /// `PUT` with a body.
+    pub(crate) async fn put(&self, path: &[&str], body: &impl Serialize) -> Result<Value, Failure> {
+        let body = serde_json::to_value(body).map_err(|error| Failure::new(Exit::Failed, error))?;
+        self.call(Method::PUT, path, &[], Some(body)).await
+    }
+
     /// `PATCH` with a body.
     pub(crate) async fn patch(
         &self,
@@ -109,12 +216,6 @@ impl Client {
     ) -> Result<Value, Failure> {
         let body = serde_json::to_value(body).map_err(|error| Failure::new(Exit::Failed, error))?;
         self.call(Method::PATCH, path, &[], Some(body)).await
-    }
-
-    /// `PUT` with a body.
-    pub(crate) async fn put(&self, path: &[&str], body: &impl Serialize) -> Result<Value, Failure> {
-        let body = serde_json::to_value(body).map_err(|error| Failure::new(Exit::Failed, error))?;
-        self.call(Method::PUT, path, &[], Some(body)).await
     }
 
     /// `DELETE` with a query.
@@ -237,6 +338,11 @@ impl Client {
         if let Some(body) = &body {
             request = request.json(body);
         }
+        self.answer(request).await
+    }
+
+    /// Sends a request and reads its answer; `null` where that has no body.
+    pub(crate) async fn answer(&self, request: RequestBuilder) -> Result<Value, Failure> {
         let response = request.send().await.map_err(|e| self.unreachable(e))?;
         let status = response.status();
         let bytes = response.bytes().await.map_err(|e| self.unreachable(e))?;
@@ -280,7 +386,10 @@ impl Client {
                 "if that is the master's own certificate, as it printed it at its start, give `--master-certificate {}`",
                 refusal.shown
             ),
-            None => "give its address with `--url` or in `BATWA_URL`".to_owned(),
+            None => {
+                "give its address with `--url` or in `BATWA_URL`, or sign in with `batwa login URL`"
+                    .to_owned()
+            }
         };
         Failure::new(
             Exit::Unreachable,
@@ -337,11 +446,12 @@ fn from_problem(problem: &Problem, with_token: bool) -> Failure {
     };
     let failure = Failure::new(exit, crate::output::plain(&problem.detail));
     match problem.code {
-        ProblemCode::Unauthenticated if with_token => {
-            failure.hint("the token may have expired or been revoked: make a new one on the page")
-        }
-        ProblemCode::Unauthenticated => failure
-            .hint("make an API token on the page and give it with `--token` or in `BATWA_TOKEN`"),
+        ProblemCode::Unauthenticated if with_token => failure.hint(
+            "the token may have expired or been revoked: sign in again with `batwa login URL`",
+        ),
+        ProblemCode::Unauthenticated => failure.hint(
+            "sign in with `batwa login URL`, or give an API token with `--token` or in `BATWA_TOKEN`",
+        ),
         _ => failure,
     }
 }

@@ -1,12 +1,14 @@
 //! What each command does; one file a family.
 
 mod admin;
-mod completions;
+pub(crate) mod completions;
 mod doctor;
 mod health;
 mod images;
 mod inside;
 mod join_tokens;
+pub(crate) mod live;
+mod login;
 mod machines;
 mod membership;
 mod operations;
@@ -14,6 +16,9 @@ mod recordings;
 mod roles;
 mod simulate;
 mod snapshots;
+mod ssh_keys;
+mod stop;
+mod templates;
 mod terminals;
 mod vms;
 mod wait;
@@ -44,17 +49,20 @@ pub(crate) async fn run(task: Task) -> Result<u8, Failure> {
         Task::Simulate(args) => simulate::run(args).await,
         Task::Health(args) => health::run(args).await,
         Task::Completions { shell } => completions::run(shell),
+        Task::Login(args) => login::login(args).await,
+        Task::Logout(args) => login::logout(args).await,
+        Task::Masters(args) => login::masters(args),
         Task::Ls(args) => vms::ls(args).await,
         Task::Info(args) => vms::info(args).await,
         Task::Launch(args) => vms::launch(args).await,
         Task::Start(args) => vms::act(args, "start").await,
-        Task::Stop(args) => vms::stop(args).await,
+        Task::Stop(args) => stop::stop(args).await,
         Task::Restart(args) => vms::act(args, "restart").await,
         Task::Suspend(args) => vms::act(args, "suspend").await,
         Task::Resume(args) => vms::act(args, "resume").await,
         Task::Delete(args) => vms::delete(args).await,
         Task::Recover(args) => vms::act(args, "recover").await,
-        Task::Purge(args) => vms::act(args, "purge").await,
+        Task::Purge(args) => vms::purge(args).await,
         Task::Snapshot(args) => snapshots::snapshot(args).await,
         Task::Snapshots(args) => snapshots::snapshots(args).await,
         Task::Restore(args) => snapshots::restore(args).await,
@@ -68,6 +76,8 @@ pub(crate) async fn run(task: Task) -> Result<u8, Failure> {
         Task::JoinToken(task) => join_tokens::run(task).await,
         Task::Operations(args) => operations::run(args).await,
         Task::Images(args) => images::run(args).await,
+        Task::Templates(args) => templates::run(args).await,
+        Task::SshKeys(args) => ssh_keys::run(args).await,
         Task::Transfer(args) => inside::transfer(args).await,
         Task::Forward(args) => inside::forward(args).await,
         Task::Proxy(args) => inside::proxy(args).await,

@@ -3,6 +3,7 @@
 //! `cli` says what can be typed, `settings` and `config` what the staying processes are told, `commands` what is
 //! done. Data goes to stdout, talk to stderr, and every failure is one line with a stable exit code.
 
+mod ask;
 mod cli;
 mod client;
 mod commands;
@@ -22,6 +23,8 @@ use clap::Parser;
 use crate::failure::{Exit, Failure};
 
 fn main() -> ExitCode {
+    // A shell that asks for completions gets them, and nothing else is done.
+    commands::completions::answer();
     let cli = cli::Cli::parse();
     // The first provider set is the process's; nobody else sets one before.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -462,15 +462,12 @@ impl Driver for FakeDriver {
                 ),
             });
         }
-        if let Some(text) = &spec.cloud_init
-            && !text.starts_with("#!")
-            && let Err(error) = serde_saphyr::from_str::<serde_json::Value>(text)
-        {
-            return Err(DriverError::Invalid {
+        batwa_cloud_init::parse(spec.cloud_init.as_deref().unwrap_or_default()).map_err(
+            |finding| DriverError::Invalid {
                 field: "cloud_init",
-                message: format!("the user-data is no YAML: {error}"),
-            });
-        }
+                message: finding.to_string(),
+            },
+        )?;
         match self.vms().get(vm) {
             Some(taken) if taken.state != VmState::Creating => {
                 Err(DriverError::NameTaken(vm.clone()))

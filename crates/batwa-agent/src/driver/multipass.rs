@@ -160,9 +160,7 @@ impl Multipass {
                 message,
             });
         }
-        if let Some(text) = &spec.cloud_init {
-            user_data::document(text)?;
-        }
+        user_data::document(spec.cloud_init.as_deref(), &spec.ssh_keys)?;
         Ok(())
     }
 

@@ -145,15 +145,18 @@ impl Record {
         let _turn = self.writing.lock().await;
         let entry = {
             let live = self.live();
+            let is_finished = live.operation.state.is_finished();
             JournalEntry {
                 operation: live.operation.clone(),
-                request: self.request.clone(),
+                request: match is_finished {
+                    true => self.request.without_secrets(),
+                    false => self.request.clone(),
+                },
                 driver: self.driver,
                 pause: live.pause,
-                log: if live.operation.state.is_finished() {
-                    live.log.iter().cloned().collect()
-                } else {
-                    Vec::new()
+                log: match is_finished {
+                    true => live.log.iter().cloned().collect(),
+                    false => Vec::new(),
                 },
             }
         };

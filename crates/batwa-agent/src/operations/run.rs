@@ -74,15 +74,16 @@ impl Operations {
             Ok(driver) => driver,
             Err(error) => return End::Failed(error_of(&error)),
         };
+        // Before its turn: a stop that waits for hours must not keep others from theirs.
+        if let Some(end) = self.wait_before_stop(vm, record).await {
+            return end;
+        }
         let turns = self.turns(record.driver, kind);
         let _turn = tokio::select! {
             () = record.cancel.cancelled() => return End::Cancelled,
             () = self.stop.cancelled() => return End::Interrupted,
             turn = turns.acquire_owned() => turn,
         };
-        if let Some(end) = self.wait_before_stop(vm, record).await {
-            return end;
-        }
         record.change(|operation| {
             operation.state = OperationState::Running;
             operation.started_at.get_or_insert_with(Timestamp::now);

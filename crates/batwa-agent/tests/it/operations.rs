@@ -76,6 +76,25 @@ async fn a_vm_goes_through_its_life() {
 }
 
 #[tokio::test]
+async fn user_data_is_forgotten_with_the_end_of_its_operation() {
+    let lab = Lab::new(FakeSettings::instant()).await;
+    let secret = "hunter2-and-more";
+    let text = format!("#cloud-config\npassword: {secret}\n");
+    let request =
+        json!({"kind": "create", "spec": {"image": "tiny", "disk": "1G", "cloud_init": text}});
+    let created = lab.run("web", request).await;
+    assert_eq!(created.state, OperationState::Succeeded, "{created:?}");
+    let folder = lab.stop().await;
+    let journal = std::fs::read_dir(folder.path().join("operations")).unwrap();
+    let entries: Vec<_> = journal
+        .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    assert_eq!(entries.len(), 1);
+    assert!(entries[0].contains("tiny"), "{}", entries[0]);
+    assert!(!entries[0].contains(secret), "{}", entries[0]);
+}
+
+#[tokio::test]
 async fn watchers_see_the_effect_before_the_end_of_the_operation() {
     let lab = Lab::new(FakeSettings::instant()).await;
     let mut watch = lab
@@ -560,4 +579,25 @@ async fn auto_uses_the_first_driver_that_answers() {
     ended.unwrap();
     assert_eq!(drivers.as_array().unwrap().len(), 1, "{drivers}");
     assert_eq!(drivers[0]["kind"], "fake");
+}
+
+#[tokio::test]
+async fn a_stop_that_waits_keeps_no_other_vm_from_its_turn() {
+    let lab = Lab::with(FakeSettings::instant(), |config| {
+        config.limits.operations_per_driver = 1;
+    })
+    .await;
+    for vm in ["a", "b"] {
+        lab.run(vm, create()).await;
+    }
+    let id = OperationId::new();
+    lab.put(id, "a", json!({"kind": "stop", "after_s": 3600}))
+        .await;
+    lab.vm_when("a", |vm| vm["shutdown_at"].is_string()).await;
+    let stopped = lab.run("b", json!({"kind": "stop"})).await;
+    assert_eq!(stopped.state, OperationState::Succeeded, "{stopped:?}");
+    lab.post(&format!("/api/v1/operations/{id}/cancel"), json!({}))
+        .await;
+    let cancelled = lab.finished(id).await;
+    assert_eq!(cancelled.state, OperationState::Cancelled, "{cancelled:?}");
 }

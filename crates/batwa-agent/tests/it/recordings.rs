@@ -21,7 +21,7 @@ fn two() -> FakeSettings {
 }
 
 /// How a session is to be recorded as it opens.
-fn recorded(more: Value) -> Value {
+fn recorded(more: &Value) -> Value {
     let mut record = json!({"user": "ann"});
     record
         .as_object_mut()
@@ -74,7 +74,7 @@ async fn recording_when(lab: &Lab, wanted: impl Fn(&Value) -> bool) -> Value {
 async fn a_recording_is_what_the_shell_wrote_from_its_first_byte_on() {
     let lab = Lab::new(two()).await;
     let owner = UserId::new();
-    let more = recorded(json!({"required": true, "owner": owner}));
+    let more = recorded(&json!({"required": true, "owner": owner}));
     let id = open(&lab, "demo-01", more).await;
     let mut client = Client::connect(&lab, &attach(id)).await;
     client
@@ -180,7 +180,7 @@ async fn a_recording_is_begun_and_ended_while_its_session_goes_on() {
 #[tokio::test]
 async fn a_recording_that_is_required_is_ended_by_nobody() {
     let lab = Lab::new(two()).await;
-    let id = open(&lab, "demo-01", recorded(json!({"required": true}))).await;
+    let id = open(&lab, "demo-01", recorded(&json!({"required": true}))).await;
     let path = format!("/api/v1/terminals/{id}/recording");
     let refused = lab.call(Method::DELETE, &path, None).await;
     assert_eq!(refused.status, StatusCode::CONFLICT);
@@ -204,7 +204,7 @@ async fn a_full_recording_ends_with_a_mark_and_its_shell_goes_on() {
         };
     })
     .await;
-    let id = open(&lab, "demo-01", recorded(json!({"required": true}))).await;
+    let id = open(&lab, "demo-01", recorded(&json!({"required": true}))).await;
     let mut client = Client::connect(&lab, &attach(id)).await;
     client.type_text("seq 20000; echo all-$((1+1))\n").await;
     client.until("all-2").await;
@@ -225,7 +225,7 @@ async fn a_full_recording_ends_with_a_mark_and_its_shell_goes_on() {
 
     // Others take the room that all have; the oldest gives way.
     for _ in 0..4 {
-        let id = open(&lab, "demo-01", recorded(json!({}))).await;
+        let id = open(&lab, "demo-01", recorded(&json!({}))).await;
         let mut client = Client::connect(&lab, &attach(id)).await;
         client
             .type_text("seq 1500; echo all-$((1+1)); exit\n")

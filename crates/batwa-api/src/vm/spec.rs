@@ -7,8 +7,10 @@ use utoipa::ToSchema;
 
 use crate::{
     agent::{DriverKind, HostFacts},
+    cloud_init::UseTemplate,
     problem::FieldError,
     size::ByteSize,
+    ssh_key::PublicKey,
 };
 
 /// What is asked for when a VM is made.
@@ -29,6 +31,9 @@ pub struct VmSpec {
     /// cloud-init user-data: a `#cloud-config` document or a `#!` script.
     #[serde(default)]
     pub cloud_init: Option<String>,
+    /// SSH public keys that may sign in to the VM's first account, each on one line; at most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ssh_keys: Vec<String>,
     /// Which driver is to run it; the agent's first one when absent.
     #[serde(default)]
     pub driver: Option<DriverKind>,
@@ -68,6 +73,7 @@ impl fmt::Debug for VmSpec {
                     .as_ref()
                     .map(|text| format!("<{} bytes>", text.len())),
             )
+            .field("ssh_keys", &self.ssh_keys)
             .field("driver", &self.driver)
             .field("labels", &self.labels)
             .finish()
@@ -82,6 +88,7 @@ impl Default for VmSpec {
             memory: default_memory(),
             disk: default_disk(),
             cloud_init: None,
+            ssh_keys: Vec::new(),
             driver: None,
             labels: BTreeMap::new(),
         }
@@ -95,6 +102,8 @@ impl VmSpec {
     pub const MIN_DISK: ByteSize = ByteSize::mib(512);
     /// Largest user-data: what common clouds accept, and small enough for any seed.
     pub const MAX_CLOUD_INIT_BYTES: usize = 64 << 10;
+    /// Most SSH keys.
+    pub const MAX_SSH_KEYS: usize = 64;
 
     /// What is wrong with the spec, field by field; against the host's size too where it is known.
     ///
@@ -134,6 +143,18 @@ impl VmSpec {
                     Self::MAX_CLOUD_INIT_BYTES >> 10
                 ),
             );
+        }
+        if self.ssh_keys.len() > Self::MAX_SSH_KEYS {
+            refuse(
+                "ssh_keys",
+                format!("at most {} SSH keys", Self::MAX_SSH_KEYS),
+            );
+        } else if let Some(why) = self
+            .ssh_keys
+            .iter()
+            .find_map(|line| PublicKey::parse(line).err())
+        {
+            refuse("ssh_keys", why.to_owned());
         }
         if self.labels.len() > 64
             || self
@@ -208,6 +229,16 @@ pub struct CreateVm {
     /// What is asked for.
     #[serde(flatten)]
     pub spec: VmSpec,
+    /// A saved template to make the user-data from, in place of `cloud_init`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<UseTemplate>,
+    /// Whether the caller's own SSH keys are added to `ssh_keys`; they are when absent.
+    #[serde(default = "yes")]
+    pub own_ssh_keys: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// [`CreateVm`] as it is read: with `flatten`, serde could not say which field is wrong.
@@ -225,9 +256,15 @@ struct FlatCreateVm {
     #[serde(default)]
     cloud_init: Option<String>,
     #[serde(default)]
+    ssh_keys: Vec<String>,
+    #[serde(default)]
     driver: Option<DriverKind>,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    #[serde(default)]
+    template: Option<UseTemplate>,
+    #[serde(default = "yes")]
+    own_ssh_keys: bool,
 }
 
 impl From<FlatCreateVm> for CreateVm {
@@ -240,9 +277,12 @@ impl From<FlatCreateVm> for CreateVm {
                 memory: flat.memory,
                 disk: flat.disk,
                 cloud_init: flat.cloud_init,
+                ssh_keys: flat.ssh_keys,
                 driver: flat.driver,
                 labels: flat.labels,
             },
+            template: flat.template,
+            own_ssh_keys: flat.own_ssh_keys,
         }
     }
 }
@@ -320,9 +360,15 @@ mod tests {
                 memory: ByteSize::mib(300),
                 disk: ByteSize::gib(7),
                 cloud_init: Some("#!/bin/sh".into()),
+                ssh_keys: vec!["ssh-ed25519 AAAA".into()],
                 driver: Some(DriverKind::Fake),
                 labels: [("a".to_owned(), "b".to_owned())].into(),
             },
+            template: Some(UseTemplate {
+                name: "web".into(),
+                variables: [("a".to_owned(), "b".to_owned())].into(),
+            }),
+            own_ssh_keys: false,
         };
         let written = serde_json::to_string(&create).expect("JSON");
         let read: CreateVm = serde_json::from_str(&written).expect("the same");

@@ -69,6 +69,8 @@ pub(crate) struct Delivery {
     pub(crate) key: Option<String>,
     /// How long it is kept for a machine that is offline; refused there when absent.
     pub(crate) keep_for: Option<Duration>,
+    /// What the caller sent, where the request is made of more than that: a repetition is known by it.
+    pub(crate) body: Option<Vec<u8>>,
 }
 
 impl Delivery {
@@ -77,6 +79,7 @@ impl Delivery {
         Self {
             key: None,
             keep_for: None,
+            body: None,
         }
     }
 }
@@ -496,8 +499,11 @@ fn idempotency(caller: &Caller, ask: &Ask) -> Result<Option<Idempotency>, Error>
             "a key has 1 to 255 printable ASCII characters without spaces",
         ));
     }
-    let body = (&ask.agent, &ask.vm, &ask.request);
-    let body = serde_json::to_vec(&body).map_err(Error::internal)?;
+    let body = match &ask.delivery.body {
+        Some(sent) => serde_json::to_vec(&(&ask.agent, &ask.vm, sent)),
+        None => serde_json::to_vec(&(&ask.agent, &ask.vm, &ask.request)),
+    };
+    let body = body.map_err(Error::internal)?;
     Ok(Some(Idempotency {
         key: format!("{}:{key}", caller.user_id),
         body_hash: Sha256::digest(body).to_vec(),

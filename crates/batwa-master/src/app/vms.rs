@@ -118,10 +118,29 @@ impl App {
         &self,
         caller: &Caller,
         agent: &AgentId,
-        create: CreateVm,
-        delivery: Delivery,
+        mut create: CreateVm,
+        mut delivery: Delivery,
     ) -> Result<Operation, Error> {
         caller.require(Right::Manage)?;
+        delivery.body = Some(serde_json::to_vec(&create).map_err(Error::internal)?);
+        if let Some(wanted) = &create.template {
+            if create.spec.cloud_init.is_some() {
+                return Err(Error::invalid(
+                    "template",
+                    "give a template or `cloud_init`, not both",
+                ));
+            }
+            create.spec.cloud_init = Some(self.user_data_of(wanted).await?);
+        }
+        if create.own_ssh_keys && !self.is_legacy(agent) {
+            let own = self.ssh_keys(caller).await?;
+            let new: Vec<String> = own
+                .into_iter()
+                .map(|key| key.public_key)
+                .filter(|key| !create.spec.ssh_keys.contains(key))
+                .collect();
+            create.spec.ssh_keys.extend(new);
+        }
         let mut errors = self.check_spec(agent, &create);
         let name = match VmName::parse_new(&create.name) {
             Ok(name) if errors.is_empty() => name,
@@ -151,9 +170,18 @@ impl App {
                 if create.spec.cloud_init.is_some() {
                     errors.push(FieldError::new("cloud_init", old));
                 }
+                if !create.spec.ssh_keys.is_empty() {
+                    errors.push(FieldError::new("ssh_keys", old));
+                }
                 if create.spec.driver.is_some() {
                     errors.push(FieldError::new("driver", old));
                 }
+            }
+            let user_data = create.spec.cloud_init.as_deref().unwrap_or_default();
+            if errors.is_empty()
+                && let Err(finding) = batwa_cloud_init::parse(user_data)
+            {
+                errors.push(FieldError::new("cloud_init", finding.to_string()));
             }
             errors
         })

@@ -1,7 +1,5 @@
 //! The interface from before v1 (COMPAT.md): the same use cases with the old paths and bodies, which never change.
 
-use std::collections::BTreeMap;
-
 use axum::{
     Json,
     body::Bytes,
@@ -213,10 +211,11 @@ pub(crate) async fn create(
             cpus: body.cpus,
             memory: body.memory,
             disk: body.disk,
-            cloud_init: None,
-            driver: None,
-            labels: BTreeMap::new(),
+            ..VmSpec::default()
         },
+        template: None,
+        // This interface knows of no keys, and its VMs stay as they always were.
+        own_ssh_keys: false,
     };
     let operation = app
         .create_vm(&caller, &agent, create, Delivery::at_once())

@@ -24,7 +24,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     agent_keys, agents, audit, caller, client::Client, events, files, health, images, inside,
     install, join_tokens, legacy, legacy_auth, openapi, operations, recordings, security, session,
-    setup, snapshots, terminals, tokens, tunnel, ui::Ui, users, vms,
+    setup, snapshots, ssh_keys, templates, terminals, tokens, tunnel, ui::Ui, users, vms,
 };
 use crate::app::{App, auth::Right};
 
@@ -157,6 +157,15 @@ fn manage() -> OpenApiRouter<App> {
         .routes(routes!(snapshots::resize))
         .routes(routes!(operations::cancel))
         .routes(routes!(operations::retry))
+        .routes(routes!(templates::check))
+        .routes(routes!(templates::list, templates::create))
+        .routes(routes!(
+            templates::get,
+            templates::update,
+            templates::delete
+        ))
+        .routes(routes!(ssh_keys::list, ssh_keys::add))
+        .routes(routes!(ssh_keys::delete))
         .routes(routes!(legacy::create))
         .routes(routes!(legacy::start))
         .routes(routes!(legacy::stop))

@@ -170,7 +170,11 @@ impl SlowParams {
     pub(super) fn delivery(&self, key: Option<String>) -> Result<Delivery, Error> {
         wait(self.wait.as_deref())?;
         let keep_for = keep_for(self.when_online.as_deref())?;
-        Ok(Delivery { key, keep_for })
+        Ok(Delivery {
+            key,
+            keep_for,
+            body: None,
+        })
     }
 }
 

@@ -25,6 +25,17 @@ pub enum StoreError {
     /// Bringing the database to this version's shape failed.
     #[error("cannot upgrade the database")]
     Migrate(#[source] sqlx::migrate::MigrateError),
+    /// The key that seals secrets cannot be had.
+    #[error("the file `secrets-key` in the state folder cannot be used")]
+    Key(#[source] std::io::Error),
+    /// A secret could not be sealed.
+    #[error("a secret cannot be encrypted: the system gives no random numbers")]
+    Sealing,
+    /// A secret was sealed with another key, or changed.
+    #[error(
+        "a saved secret cannot be read: the file `secrets-key` in the state folder is not the one it was saved with"
+    )]
+    Unsealing,
     /// Nothing can be written.
     #[error("the disk that holds the database is full")]
     Full(#[source] sqlx::Error),

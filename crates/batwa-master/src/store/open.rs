@@ -6,17 +6,18 @@
 use std::{
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
 use sqlx::{
-    ConnectOptions, Connection, PgPool, SqliteConnection,
+    ConnectOptions, Connection, PgPool, SqliteConnection, SqlitePool,
     migrate::{Migrate, MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{Db, Store, StoreError};
+use super::{Db, Store, StoreError, vault::Vault};
 use crate::config::DatabaseUrl;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
@@ -42,16 +43,22 @@ impl Store {
         state_dir: &Path,
         url: Option<&DatabaseUrl>,
     ) -> Result<Self, StoreError> {
-        match url.map(DatabaseUrl::expose) {
-            None => Self::open_sqlite(&state_dir.join("batwa.db")).await,
+        let pools = match url.map(DatabaseUrl::expose) {
+            None => Self::open_sqlite(&state_dir.join("batwa.db")).await?,
             Some(url) => match url.strip_prefix("sqlite:") {
-                Some(path) => Self::open_sqlite(Path::new(path.trim_start_matches("//"))).await,
-                None => Self::open_postgres(url).await,
+                Some(path) => Self::open_sqlite(Path::new(path.trim_start_matches("//"))).await?,
+                None => Self::open_postgres(url).await?,
             },
-        }
+        };
+        // After the database: where that is not ours, nothing is made beside it.
+        let vault = Vault::open(state_dir).map_err(StoreError::Key)?;
+        Ok(Self {
+            pools,
+            vault: Arc::new(vault),
+        })
     }
 
-    async fn open_sqlite(path: &Path) -> Result<Self, StoreError> {
+    async fn open_sqlite(path: &Path) -> Result<Db<SqlitePool, PgPool>, StoreError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -82,12 +89,10 @@ impl Store {
                 Box::pin(async move { Ok(is_idle) })
             })
             .connect_lazy_with(options);
-        Ok(Self {
-            pools: Db::Sqlite(pool),
-        })
+        Ok(Db::Sqlite(pool))
     }
 
-    async fn open_postgres(url: &str) -> Result<Self, StoreError> {
+    async fn open_postgres(url: &str) -> Result<Db<SqlitePool, PgPool>, StoreError> {
         let options = PgConnectOptions::from_str(url)?.disable_statement_logging();
         let mut first = options.connect().await?;
         MIGRATIONS.run(&mut first).await.map_err(migration_error)?;
@@ -97,9 +102,7 @@ impl Store {
             .max_connections(POSTGRES_CONNECTIONS)
             .acquire_timeout(PATIENCE)
             .connect_lazy_with(options);
-        Ok(Self {
-            pools: Db::Postgres(pool),
-        })
+        Ok(Db::Postgres(pool))
     }
 }
 

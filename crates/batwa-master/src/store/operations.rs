@@ -18,7 +18,7 @@ use super::{Store, StoreError, from_json, on, to_json, to_ms};
 pub(crate) struct NewOperation {
     /// The operation.
     pub(crate) operation: Operation,
-    /// What is sent to the agent.
+    /// What is sent to the agent. Sealed where it may hold secrets.
     pub(crate) request: StartOperation,
     /// The caller's `Idempotency-Key`, if it gave one.
     pub(crate) idempotency: Option<Idempotency>,
@@ -80,6 +80,10 @@ fn among<'a>(words: impl Iterator<Item = &'a str>) -> String {
     list
 }
 
+fn place(id: OperationId) -> String {
+    format!("operations:{id}")
+}
+
 impl Store {
     /// Writes a new operation down, unless its request made one before; keys older than `keys_since` are free again.
     pub(crate) async fn insert_operation(
@@ -93,6 +97,12 @@ impl Store {
             .idempotency
             .as_ref()
             .map(|known| known.body_hash.as_slice());
+        let request = match new.request.request.has_secrets() {
+            true => self
+                .vault()
+                .seal(&place(operation.id), &to_json(&new.request))?,
+            false => to_json(&new.request),
+        };
         let mut tx = self.begin().await?;
         if key.is_some() {
             let sql = "UPDATE operations SET idempotency_key = NULL \
@@ -112,7 +122,7 @@ impl Store {
                 .bind(operation.vm.as_str())
                 .bind(operation.kind.as_str())
                 .bind(operation.state.as_str())
-                .bind(to_json(&new.request))
+                .bind(request)
                 .bind(to_json(operation))
                 .bind(operation.requested_by.as_deref().unwrap_or_default())
                 .bind(key)
@@ -223,8 +233,11 @@ impl Store {
         let row: Option<String> = on!(self.db(), db => {
             sqlx::query_scalar(sql).bind(id.to_string()).fetch_optional(db).await
         })?;
-        row.map(|json| from_json("an operation's request", &json))
-            .transpose()
+        row.map(|text| {
+            let json = self.vault().unseal(&place(id), text)?;
+            from_json("an operation's request", &json)
+        })
+        .transpose()
     }
 
     /// All operations that are not finished.

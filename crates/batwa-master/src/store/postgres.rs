@@ -85,7 +85,7 @@ impl Postgres {
             .await
             .unwrap();
         let url = self.url(database).parse().unwrap();
-        Store::open(Path::new("unused"), Some(&url)).await.unwrap()
+        Store::open(self.folder.path(), Some(&url)).await.unwrap()
     }
 
     fn url(&self, database: &str) -> String {

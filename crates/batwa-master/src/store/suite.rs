@@ -2,6 +2,7 @@
 //! SQLite, one test each, and on PostgreSQL in one test that starts one server.
 
 mod audit;
+mod cloud_init;
 mod fleet;
 mod terminals;
 mod tokens;
@@ -27,6 +28,11 @@ use super::{
 use audit::{
     a_changed_line_breaks_the_chain, audit_lines_cannot_be_changed_or_removed,
     audit_lines_form_an_unbroken_chain_whoever_writes_at_once,
+};
+use cloud_init::{
+    ones_keys_are_each_there_once_and_no_more_than_may_be,
+    requests_with_user_data_come_back_and_are_sealed_meanwhile,
+    templates_come_back_and_their_secrets_are_sealed,
 };
 use fleet::{
     a_key_names_its_operation_and_no_other_request, agents_come_back_as_they_were_written,
@@ -100,6 +106,9 @@ cases! {
     a_decision_is_what_it_was_last,
     a_key_names_its_operation_and_no_other_request,
     operations_are_listed_newest_first_counted_and_forgotten_when_old,
+    templates_come_back_and_their_secrets_are_sealed,
+    ones_keys_are_each_there_once_and_no_more_than_may_be,
+    requests_with_user_data_come_back_and_are_sealed_meanwhile,
 }
 
 fn now() -> Timestamp {

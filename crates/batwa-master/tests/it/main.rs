@@ -7,6 +7,7 @@
 
 mod accounts;
 mod audit;
+mod cloud_init;
 mod compat_vms;
 mod enrolment;
 mod fake_agent;

@@ -15,7 +15,7 @@ pub(crate) struct DoctorArgs {
     /// The folder that would be used; by default the one that `batwa up` uses
     #[arg(long, env = "BATWA_STATE_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) state_dir: Option<PathBuf>,
-    /// Table for people or JSON for programs
+    /// Table for people; JSON, YAML or CSV for programs
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
 }

@@ -4,13 +4,13 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, ValueHint};
 
-use super::MasterArgs;
+use super::{MasterArgs, live};
 
 /// `batwa exec`
 #[derive(Debug, Args)]
 pub(crate) struct ExecArgs {
     /// The VM: `agent/name`, or the name alone when only one machine has it
-    #[arg(value_name = "[AGENT/]VM", required_unless_present = "on")]
+    #[arg(value_name = "[AGENT/]VM", required_unless_present = "on", add = live::vms())]
     pub(crate) vm: Option<String>,
     /// Run it in every running VM that this search finds, without input
     #[arg(long, value_name = "SEARCH", conflicts_with = "vm")]
@@ -54,7 +54,7 @@ pub(crate) struct ExecArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ShellArgs {
     /// The VM: `agent/name`, or the name alone when only one machine has it
-    #[arg(value_name = "[AGENT/]VM")]
+    #[arg(value_name = "[AGENT/]VM", add = live::vms())]
     pub(crate) vm: String,
     #[command(flatten)]
     pub(crate) master: MasterArgs,
@@ -89,7 +89,7 @@ pub(crate) struct ForwardedPort {
 #[derive(Debug, Args)]
 pub(crate) struct ForwardArgs {
     /// The VM: `agent/name`, or the name alone when only one machine has it
-    #[arg(value_name = "[AGENT/]VM")]
+    #[arg(value_name = "[AGENT/]VM", add = live::vms())]
     pub(crate) vm: String,
     /// The VM's port, perhaps with another one here in front; 0 in front takes one that is free
     #[arg(value_name = "[LOCAL:]PORT", required = true, value_parser = forwarded_port, action = ArgAction::Append)]
@@ -102,7 +102,7 @@ pub(crate) struct ForwardArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ProxyArgs {
     /// The VM: `agent/name`, `name`, or `name.agent.batwa`
-    #[arg(value_name = "[AGENT/]VM")]
+    #[arg(value_name = "[AGENT/]VM", add = live::vms())]
     pub(crate) vm: String,
     /// Its port
     #[arg(default_value_t = 22, value_parser = clap::value_parser!(u16).range(1..))]
@@ -115,7 +115,7 @@ pub(crate) struct ProxyArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SshConfigArgs {
     /// The VMs: `agent/name`, or the name alone when only one machine has it
-    #[arg(value_name = "[AGENT/]VM", required = true)]
+    #[arg(value_name = "[AGENT/]VM", required = true, add = live::vms())]
     pub(crate) vms: Vec<String>,
     /// A private key of yours, whose public part lies beside it; by default one is made for this alone
     #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]

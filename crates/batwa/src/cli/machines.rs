@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{MasterArgs, ReadArgs};
+use super::{ConfirmArgs, MasterArgs, ReadArgs, live};
 
 /// `batwa agents`
 #[derive(Debug, Args)]
@@ -26,6 +26,7 @@ pub(crate) enum MachineTask {
     /// Show all there is to know about a machine
     Info {
         /// Its id
+        #[arg(add = live::machines())]
         id: String,
         #[command(flatten)]
         read: ReadArgs,
@@ -33,6 +34,7 @@ pub(crate) enum MachineTask {
     /// Show the last changes of a machine's link, with their reasons
     Links {
         /// Its id
+        #[arg(add = live::machines())]
         id: String,
         #[command(flatten)]
         read: ReadArgs,
@@ -40,6 +42,7 @@ pub(crate) enum MachineTask {
     /// Rename a machine for display, or set its labels and notes
     Set {
         /// Its id
+        #[arg(add = live::machines())]
         id: String,
         /// What people call it; empty to go back to its host name
         #[arg(long)]
@@ -59,6 +62,7 @@ pub(crate) enum MachineTask {
     /// Let a waiting machine in
     Approve {
         /// Its id
+        #[arg(add = live::machines())]
         id: String,
         /// Which registration, when several wait under the id
         #[arg(long)]
@@ -69,6 +73,7 @@ pub(crate) enum MachineTask {
     /// Let no new VM be made on a machine
     Cordon {
         /// Its id
+        #[arg(add = live::machines())]
         id: String,
         #[command(flatten)]
         master: MasterArgs,
@@ -76,6 +81,7 @@ pub(crate) enum MachineTask {
     /// Let new VMs be made on a machine again
     Uncordon {
         /// Its id
+        #[arg(add = live::machines())]
         id: String,
         #[command(flatten)]
         master: MasterArgs,
@@ -83,17 +89,23 @@ pub(crate) enum MachineTask {
     /// Shut a machine out: it is not contacted, and may not register again
     Revoke {
         /// Its id
+        #[arg(add = live::machines())]
         id: String,
+        #[command(flatten)]
+        confirm: ConfirmArgs,
         #[command(flatten)]
         master: MasterArgs,
     },
     /// Remove a machine from the list; its VMs are not touched
     Remove {
         /// Its id
+        #[arg(add = live::machines())]
         id: String,
         /// Only say what it would take away
         #[arg(long)]
         dry_run: bool,
+        #[command(flatten)]
+        confirm: ConfirmArgs,
         #[command(flatten)]
         master: MasterArgs,
     },

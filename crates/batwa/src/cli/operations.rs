@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{MasterArgs, ReadArgs, WaitArgs};
+use super::{DeliveryArgs, MasterArgs, ReadArgs, WaitArgs, live};
 
 /// `batwa operations`
 #[derive(Debug, Args)]
@@ -14,7 +14,7 @@ pub(crate) struct OperationsArgs {
     #[arg(long, value_name = "STATE")]
     pub(crate) state: Option<String>,
     /// Only operations of this machine
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", add = live::machines())]
     pub(crate) agent: Option<String>,
     /// Only operations of this VM
     #[arg(long, value_name = "NAME")]
@@ -36,8 +36,10 @@ pub(crate) struct OperationsArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum OperationsTask {
     /// Show one operation
+    #[command(visible_alias = "show")]
     Info {
         /// Its id
+        #[arg(add = live::operations())]
         id: String,
         #[command(flatten)]
         read: ReadArgs,
@@ -45,13 +47,25 @@ pub(crate) enum OperationsTask {
     /// Print what driver and VM said during an operation
     Log {
         /// Its id
+        #[arg(add = live::operations())]
         id: String,
         #[command(flatten)]
         read: ReadArgs,
     },
+    /// Print what driver and VM say during an operation as it comes, until its end
+    ///
+    /// Ends as the operation does: 0 when it succeeds, 1 when it fails or is cancelled.
+    Follow {
+        /// Its id
+        #[arg(add = live::operations())]
+        id: String,
+        #[command(flatten)]
+        master: MasterArgs,
+    },
     /// Wait for an operation, showing its progress
     Wait {
         /// Its id
+        #[arg(add = live::operations())]
         id: String,
         #[command(flatten)]
         wait: WaitArgs,
@@ -61,7 +75,10 @@ pub(crate) enum OperationsTask {
     /// Ask for the same again as an operation that failed or was cancelled
     Retry {
         /// Its id
+        #[arg(add = live::operations())]
         id: String,
+        #[command(flatten)]
+        delivery: DeliveryArgs,
         #[command(flatten)]
         wait: WaitArgs,
         #[command(flatten)]
@@ -70,6 +87,7 @@ pub(crate) enum OperationsTask {
     /// Cancel an operation
     Cancel {
         /// Its id
+        #[arg(add = live::operations())]
         id: String,
         #[command(flatten)]
         master: MasterArgs,

@@ -3,7 +3,7 @@
 use batwa_api::size::ByteSize;
 use clap::Args;
 
-use super::{MasterArgs, ReadArgs, WaitArgs};
+use super::{ConfirmArgs, DeliveryArgs, MasterArgs, ReadArgs, WaitArgs, live};
 
 /// What these commands have in common.
 #[derive(Debug, Args)]
@@ -11,6 +11,8 @@ pub(crate) struct OffArgs {
     /// Stop the VM for it if it runs, and start it again
     #[arg(long)]
     pub(crate) stop: bool,
+    #[command(flatten)]
+    pub(crate) delivery: DeliveryArgs,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
     #[command(flatten)]
@@ -21,7 +23,7 @@ pub(crate) struct OffArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SnapshotArgs {
     /// The VM: `agent/name`, or the name alone when only one machine has it
-    #[arg(value_name = "[AGENT/]VM")]
+    #[arg(value_name = "[AGENT/]VM", add = live::vms())]
     pub(crate) vm: String,
     /// What to call the snapshot; `snapshotN` when absent
     #[arg(long, short)]
@@ -37,7 +39,7 @@ pub(crate) struct SnapshotArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SnapshotsArgs {
     /// The VM: `agent/name`, or the name alone when only one machine has it
-    #[arg(value_name = "[AGENT/]VM")]
+    #[arg(value_name = "[AGENT/]VM", add = live::vms())]
     pub(crate) vm: String,
     #[command(flatten)]
     pub(crate) read: ReadArgs,
@@ -47,11 +49,13 @@ pub(crate) struct SnapshotsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RestoreArgs {
     /// The VM and its snapshot
-    #[arg(value_name = "[AGENT/]VM.SNAPSHOT")]
+    #[arg(value_name = "[AGENT/]VM.SNAPSHOT", add = live::snapshots())]
     pub(crate) snapshot: String,
     /// Throw the disk as it is now away, instead of keeping it as one more snapshot first
     #[arg(long, short, visible_alias = "destructive")]
     pub(crate) discard: bool,
+    #[command(flatten)]
+    pub(crate) confirm: ConfirmArgs,
     #[command(flatten)]
     pub(crate) off: OffArgs,
 }
@@ -60,8 +64,10 @@ pub(crate) struct RestoreArgs {
 #[derive(Debug, Args)]
 pub(crate) struct DeleteSnapshotArgs {
     /// The VM and its snapshot
-    #[arg(value_name = "[AGENT/]VM.SNAPSHOT")]
+    #[arg(value_name = "[AGENT/]VM.SNAPSHOT", add = live::snapshots())]
     pub(crate) snapshot: String,
+    #[command(flatten)]
+    pub(crate) confirm: ConfirmArgs,
     #[command(flatten)]
     pub(crate) off: OffArgs,
 }
@@ -70,7 +76,7 @@ pub(crate) struct DeleteSnapshotArgs {
 #[derive(Debug, Args)]
 pub(crate) struct CloneArgs {
     /// The VM, or one of its snapshots
-    #[arg(value_name = "[AGENT/]VM[.SNAPSHOT]")]
+    #[arg(value_name = "[AGENT/]VM[.SNAPSHOT]", add = live::vms())]
     pub(crate) source: String,
     /// What to call the new VM; `NAME-cloneN` when absent
     #[arg(long, short)]
@@ -83,7 +89,7 @@ pub(crate) struct CloneArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SetArgs {
     /// The VM: `agent/name`, or the name alone when only one machine has it
-    #[arg(value_name = "[AGENT/]VM")]
+    #[arg(value_name = "[AGENT/]VM", add = live::vms())]
     pub(crate) vm: String,
     /// Number of virtual CPUs
     #[arg(long, short, value_name = "N", required_unless_present_any = ["memory", "disk"])]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use batwa_api::{agent::DriverKind, size::ByteSize};
 use clap::{Args, ValueHint};
 
-use super::{MasterArgs, ReadArgs, WaitArgs};
+use super::{ConfirmArgs, DeliveryArgs, MasterArgs, ReadArgs, WaitArgs, live};
 
 /// `batwa ls`
 #[derive(Debug, Args)]
@@ -16,7 +16,7 @@ pub(crate) struct LsArgs {
     #[arg(value_name = "SEARCH")]
     pub(crate) query: Vec<String>,
     /// Only VMs of this machine
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", add = live::machines())]
     pub(crate) agent: Option<String>,
     /// Only VMs in this state
     #[arg(long, value_name = "STATE")]
@@ -38,7 +38,7 @@ pub(crate) struct LsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct DismissArgs {
     /// The VMs: `agent/name`, or the name alone when only one machine has it
-    #[arg(value_name = "[AGENT/]VM", required = true)]
+    #[arg(value_name = "[AGENT/]VM", required = true, add = live::vms())]
     pub(crate) vms: Vec<String>,
     #[command(flatten)]
     pub(crate) master: MasterArgs,
@@ -48,7 +48,7 @@ pub(crate) struct DismissArgs {
 #[derive(Debug, Args)]
 pub(crate) struct InfoArgs {
     /// The VM: `agent/name`, or the name alone when only one machine has it
-    #[arg(value_name = "[AGENT/]VM")]
+    #[arg(value_name = "[AGENT/]VM", add = live::vms())]
     pub(crate) vm: String,
     #[command(flatten)]
     pub(crate) read: ReadArgs,
@@ -58,12 +58,13 @@ pub(crate) struct InfoArgs {
 #[derive(Debug, Args)]
 pub(crate) struct LaunchArgs {
     /// The image: `batwa images` lists them; the machine's default when absent
+    #[arg(add = live::images())]
     pub(crate) image: Option<String>,
     /// The new VM's name
     #[arg(long, short)]
     pub(crate) name: String,
     /// The machine to make it on
-    #[arg(long, value_name = "ID", default_value = "local")]
+    #[arg(long, value_name = "ID", default_value = "local", add = live::machines())]
     pub(crate) agent: String,
     /// Number of virtual CPUs
     #[arg(long, short, value_name = "N")]
@@ -77,12 +78,26 @@ pub(crate) struct LaunchArgs {
     /// A file of cloud-init user-data, `-` for standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) cloud_init: Option<PathBuf>,
+    /// A saved template to make the user-data from: `batwa templates` lists them
+    #[arg(long, value_name = "NAME", conflicts_with = "cloud_init", add = live::templates())]
+    pub(crate) template: Option<String>,
+    /// A value for a variable of the template, `@FILE` for what is in a file; may be given again
+    #[arg(long = "var", value_name = "NAME=VALUE", requires = "template", value_parser = super::templates::variable)]
+    pub(crate) variables: Vec<(String, String)>,
+    /// Do not put your SSH keys into it: `batwa ssh-keys` lists them
+    #[arg(long)]
+    pub(crate) no_ssh_keys: bool,
     /// The driver to run it, where the machine has several
     #[arg(long, value_name = "NAME", value_parser = crate::config::driver_kind)]
     pub(crate) driver: Option<DriverKind>,
     /// A label; may be given again
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = crate::config::label)]
     pub(crate) labels: Vec<(String, String)>,
+    /// A word of your own for this request: asked again with the same, it makes no second VM
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    #[command(flatten)]
+    pub(crate) delivery: DeliveryArgs,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
     #[command(flatten)]
@@ -93,8 +108,10 @@ pub(crate) struct LaunchArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ActArgs {
     /// The VMs: `agent/name`, or the name alone when only one machine has it
-    #[arg(value_name = "[AGENT/]VM", required = true)]
+    #[arg(value_name = "[AGENT/]VM", required = true, add = live::vms())]
     pub(crate) vms: Vec<String>,
+    #[command(flatten)]
+    pub(crate) delivery: DeliveryArgs,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
     #[command(flatten)]
@@ -109,6 +126,12 @@ pub(crate) struct StopArgs {
     /// Pull the plug instead of asking the VM's system
     #[arg(long, short)]
     pub(crate) force: bool,
+    /// Stop in so many minutes instead of now; the command does not wait for that
+    #[arg(long, short, value_name = "MINUTES", conflicts_with = "force", value_parser = minutes)]
+    pub(crate) time: Option<u32>,
+    /// Take back a stop that was asked for with `--time` and has not begun
+    #[arg(long, short, conflicts_with_all = ["force", "time", "when_online"])]
+    pub(crate) cancel: bool,
 }
 
 /// `batwa delete`
@@ -119,4 +142,41 @@ pub(crate) struct DeleteArgs {
     /// Remove for good instead
     #[arg(long, short)]
     pub(crate) purge: bool,
+    #[command(flatten)]
+    pub(crate) confirm: ConfirmArgs,
+}
+
+/// `batwa purge`
+#[derive(Debug, Args)]
+pub(crate) struct PurgeArgs {
+    #[command(flatten)]
+    pub(crate) act: ActArgs,
+    #[command(flatten)]
+    pub(crate) confirm: ConfirmArgs,
+}
+
+/// Minutes from now, perhaps with a `+` in front as Multipass has it.
+fn minutes(text: &str) -> Result<u32, String> {
+    const WEEK: u32 = 7 * 24 * 60;
+    let digits = text.strip_prefix('+').unwrap_or(text);
+    let is_number = digits.bytes().all(|b| b.is_ascii_digit());
+    match digits.parse() {
+        Ok(minutes) if is_number && minutes <= WEEK => Ok(minutes),
+        _ => Err(format!("write minutes from now, at most {WEEK}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minutes_are_written_as_in_multipass() {
+        assert_eq!(minutes("5"), Ok(5));
+        assert_eq!(minutes("+5"), Ok(5));
+        assert_eq!(minutes("0"), Ok(0));
+        for bad in ["", "-1", "++1", "5m", "1e3", "10081"] {
+            assert!(minutes(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -1,12 +1,12 @@
 //! `batwa admin`: work on a master's own files.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::IsTerminal;
 
 use batwa_master::{Master, MasterConfig};
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
+    ask,
     cli::{AdminTask, FilesArgs},
     config,
     failure::{Exit, Failure},
@@ -66,48 +66,13 @@ fn config_of(files: FilesArgs) -> Result<MasterConfig, Failure> {
 
 /// Asks twice on a terminal, else takes the first line of standard input.
 fn new_password() -> Result<SecretString, Failure> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return read_line();
-    }
-    let first = ask("New password: ")?;
-    let second = ask("The same again: ")?;
-    if secrecy::ExposeSecret::expose_secret(&first) != secrecy::ExposeSecret::expose_secret(&second)
-    {
-        return Err(Failure::usage("the two passwords differ"));
+    const ABSENT: &str = "no password was given on standard input";
+    let first = ask::secret("New password: ", ABSENT)?;
+    if std::io::stdin().is_terminal() {
+        let second = ask::secret("The same again: ", ABSENT)?;
+        if first.expose_secret() != second.expose_secret() {
+            return Err(Failure::usage("the two passwords differ"));
+        }
     }
     Ok(first)
-}
-
-/// Asks without showing what is typed.
-fn ask(question: &str) -> Result<SecretString, Failure> {
-    let wrong = |error| {
-        Failure::new(
-            Exit::Failed,
-            format!("cannot ask on this terminal: {error}"),
-        )
-    };
-    let stdin = std::io::stdin();
-    let _ = write!(std::io::stderr(), "{question}");
-    let before = tcgetattr(&stdin).map_err(wrong)?;
-    let mut silent = before.clone();
-    silent.local_modes.remove(LocalModes::ECHO);
-    tcsetattr(&stdin, OptionalActions::Flush, &silent).map_err(wrong)?;
-    let line = read_line();
-    tcsetattr(&stdin, OptionalActions::Flush, &before).map_err(wrong)?;
-    say("");
-    line
-}
-
-fn read_line() -> Result<SecretString, Failure> {
-    let mut line = String::new();
-    std::io::stdin()
-        .lock()
-        .read_line(&mut line)
-        .map_err(|error| Failure::new(Exit::Failed, format!("cannot read a password: {error}")))?;
-    let password = line.trim_end_matches(['\r', '\n']);
-    if password.is_empty() {
-        return Err(Failure::usage("no password was given on standard input"));
-    }
-    Ok(SecretString::from(password))
 }

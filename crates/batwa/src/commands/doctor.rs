@@ -22,7 +22,7 @@ use crate::{
     cli::{DoctorArgs, Format},
     config,
     failure::{Exit, Failure, chain},
-    output::{self, plain, print_json},
+    output::{self, Table, plain},
     settings::Environment,
 };
 
@@ -103,9 +103,11 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<(), Failure> {
             "nothing here can run VMs",
         ).repair("install QEMU (`apt-get install qemu-system-x86 qemu-utils`) or Multipass (`snap install multipass`)"));
     }
-    match args.format {
-        Format::Json => print_json(&serde_json::json!({ "checks": checks, "agent": info }))?,
-        Format::Table => output::print(&render(&checks))?,
+    if args.format == Format::Table {
+        output::print(&render(&checks))?;
+    } else {
+        let value = serde_json::json!({ "checks": checks, "agent": info });
+        output::show(args.format, &value, || Ok(table(&checks)))?;
     }
     if checks.iter().any(|check| check.verdict == Verdict::Bad) {
         return Err(Failure::new(Exit::Failed, "something is wrong, see above"));
@@ -133,6 +135,24 @@ fn render(checks: &[Check]) -> String {
             )
         })
         .collect()
+}
+
+fn table(checks: &[Check]) -> Table {
+    let mut table = Table::new(&["VERDICT", "CHECK", "FINDING", "REPAIR"]);
+    for check in checks {
+        let verdict = match check.verdict {
+            Verdict::Ok => "ok",
+            Verdict::Note => "note",
+            Verdict::Bad => "bad",
+        };
+        table.row([
+            verdict.to_owned(),
+            check.name.clone(),
+            check.finding.clone(),
+            check.repair.clone().unwrap_or_default(),
+        ]);
+    }
+    table
 }
 
 /// Whether the port can be had, or one of ours has it.

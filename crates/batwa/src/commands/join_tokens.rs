@@ -10,7 +10,7 @@ use crate::{
     cli::{CreateJoinTokenArgs, Format, JoinTokenTask, MasterArgs, ReadArgs},
     client::Client,
     failure::Failure,
-    output::{self, Table, print_json},
+    output::{self, Cell, Table},
 };
 
 /// `batwa join-token`
@@ -31,10 +31,19 @@ async fn create(args: CreateJoinTokenArgs) -> Result<(), Failure> {
         approve: !args.no_approve,
     };
     let value = client.post(&["join-tokens"], &body).await?;
-    if args.read.format == Format::Json {
-        return print_json(&value);
+    let created: CreatedJoinToken = client.read(value.clone())?;
+    if args.read.format != Format::Table {
+        return output::show(args.read.format, &value, || {
+            let mut table = Table::new(&["ID", "TOKEN", "EXPIRES", "COMMAND"]);
+            table.row([
+                created.id.to_string(),
+                created.token,
+                created.expires_at.to_string(),
+                created.command,
+            ]);
+            Ok(table)
+        });
     }
-    let created: CreatedJoinToken = client.read(value)?;
     output::say(&format!(
         "id {}, until {}; the token is shown this once. On a machine with Batwa: batwa agent join URL TOKEN. To install and join:",
         created.id, created.expires_at
@@ -62,38 +71,35 @@ async fn create(args: CreateJoinTokenArgs) -> Result<(), Failure> {
 async fn list(args: ReadArgs) -> Result<(), Failure> {
     let client = Client::new(args.master)?;
     let value = client.get(&["join-tokens"], &[]).await?;
-    if args.format == Format::Json {
-        return print_json(&value);
-    }
-    let tokens: Items<JoinTokenInfo> = client.read(value)?;
-    let now = Timestamp::now();
-    let mut table = Table::new(&[
-        "ID", "STATUS", "USED", "APPROVES", "LABELS", "EXPIRES", "BY", "MACHINES",
-    ]);
-    for token in tokens.items {
-        let labels: Vec<_> = token
-            .labels
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
-        let machines: Vec<_> = token.agents.iter().map(ToString::to_string).collect();
-        let expires = if token.expires_at > now {
-            format!("in {}", output::age(now, token.expires_at))
-        } else {
-            format!("{} ago", output::age(token.expires_at, now))
-        };
-        table.row([
-            token.id.to_string(),
-            token.status.as_str().replace('_', " "),
-            format!("{} of {}", token.used, token.uses),
-            if token.approve { "yes" } else { "no" }.to_owned(),
-            labels.join(", "),
-            expires,
-            token.created_by,
-            machines.join(", "),
+    output::show(args.format, &value, || {
+        let tokens: Items<JoinTokenInfo> = client.read(value.clone())?;
+        let now = Timestamp::now();
+        let mut table = Table::new(&[
+            "ID", "STATUS", "USED", "APPROVES", "LABELS", "EXPIRES", "BY", "MACHINES",
         ]);
-    }
-    output::print(&table.render())
+        for token in tokens.items {
+            let labels: Vec<_> = token
+                .labels
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect();
+            let machines: Vec<_> = token.agents.iter().map(ToString::to_string).collect();
+            table.row([
+                token.id.to_string().into(),
+                Cell::of(
+                    token.status.as_str().replace('_', " "),
+                    token.status.as_str(),
+                ),
+                format!("{} of {}", token.used, token.uses).into(),
+                if token.approve { "yes" } else { "no" }.into(),
+                labels.join(", ").into(),
+                Cell::ends(token.expires_at, now),
+                token.created_by.into(),
+                machines.join(", ").into(),
+            ]);
+        }
+        Ok(table)
+    })
 }
 
 async fn revoke(id: &str, master: MasterArgs) -> Result<(), Failure> {

@@ -2,18 +2,20 @@
 
 use batwa_api::{
     Timestamp,
-    agent::{Agent, HealthStatus, LabelSource, LinkChange, Removal},
+    agent::{Agent, AgentInfo, HealthStatus, LabelSource, LinkChange, Removal},
     id::AgentId,
     list::Items,
+    size::ByteSize,
 };
 use serde_json::json;
 
 use super::vms::health_words;
 use crate::{
-    cli::{AgentsArgs, Format, MachineTask, MasterArgs, ReadArgs},
+    ask,
+    cli::{AgentsArgs, ConfirmArgs, MachineTask, MasterArgs, ReadArgs},
     client::Client,
     failure::Failure,
-    output::{self, Table, age, plain, print_json, say},
+    output::{self, Cell, Table, age, say},
 };
 
 /// `batwa agents`
@@ -69,14 +71,23 @@ pub(crate) async fn agents(args: AgentsArgs) -> Result<(), Failure> {
         Some(MachineTask::Uncordon { id, master }) => {
             act(&id, "uncordon", &json!({}), master, "takes new VMs again").await
         }
-        Some(MachineTask::Revoke { id, master }) => {
+        Some(MachineTask::Revoke {
+            id,
+            confirm,
+            master,
+        }) => {
+            ask::confirm(confirm, &format!("Shut the machine {id} out?"))?;
             act(&id, "revoke", &json!({}), master, "is shut out").await
         }
         Some(MachineTask::Remove {
             id,
             dry_run,
+            confirm,
             master,
-        }) => remove(&id, dry_run, master).await,
+        }) => {
+            let confirm = (!dry_run).then_some(confirm);
+            remove(&id, confirm, master).await
+        }
     }
 }
 
@@ -87,47 +98,43 @@ async fn list(args: AgentsArgs) -> Result<(), Failure> {
         .filter_map(|(name, value)| Some((name, value.as_deref()?)))
         .collect();
     let items = client.list(&["agents"], &query, usize::MAX).await?;
-    if args.read.format == Format::Json {
-        return print_json(&json!({ "items": items }));
-    }
-    let now = Timestamp::now();
-    let mut table = Table::new(&[
-        "ID", "STATUS", "VMS", "CPUS", "MEMORY", "DRIVERS", "ADDRESS", "SEEN",
-    ]);
-    for item in items {
-        let agent: Agent = client.read(item)?;
-        let info = agent.info.as_ref();
-        let drivers: Vec<String> = info
-            .map(|info| info.drivers.as_slice())
-            .unwrap_or_default()
-            .iter()
-            .map(|driver| match driver.health.status {
-                HealthStatus::Ok => driver.kind.to_string(),
-                HealthStatus::Stuck => format!(
-                    "{} (stuck since {})",
-                    driver.kind,
-                    age(driver.health.since, now)
-                ),
-                status => format!("{} ({})", driver.kind, health_words(status)),
-            })
-            .collect();
-        table.row([
-            agent.id.to_string(),
-            status_words(&agent),
-            agent.vm_count.to_string(),
-            info.map(|info| info.host.cpus.to_string())
-                .unwrap_or_default(),
-            info.map(|info| info.host.memory.to_string())
-                .unwrap_or_default(),
-            drivers.join(", "),
-            agent.api_url.clone(),
-            agent
-                .last_seen
-                .map(|then| format!("{} ago", age(then, now)))
-                .unwrap_or_default(),
+    output::show(args.read.format, &json!({ "items": &items }), || {
+        let now = Timestamp::now();
+        let mut table = Table::new(&[
+            "ID", "STATUS", "VMS", "CPUS", "MEMORY", "DRIVERS", "ADDRESS", "SEEN",
         ]);
-    }
-    output::print(&table.render())
+        for item in &items {
+            let agent: Agent = client.read(item.clone())?;
+            let info = agent.info.as_ref();
+            let drivers: Vec<String> = info
+                .map(|info| info.drivers.as_slice())
+                .unwrap_or_default()
+                .iter()
+                .map(|driver| match driver.health.status {
+                    HealthStatus::Ok => driver.kind.to_string(),
+                    HealthStatus::Stuck => format!(
+                        "{} (stuck since {})",
+                        driver.kind,
+                        age(driver.health.since, now)
+                    ),
+                    status => format!("{} ({})", driver.kind, health_words(status)),
+                })
+                .collect();
+            table.row([
+                agent.id.to_string().into(),
+                Cell::of(status_words(&agent), agent.status.as_str()),
+                agent.vm_count.to_string().into(),
+                info.map(|info| info.host.cpus.to_string())
+                    .unwrap_or_default()
+                    .into(),
+                Cell::size(info.map(|info| info.host.memory)),
+                drivers.join(", ").into(),
+                agent.api_url.clone().into(),
+                Cell::maybe_ago(agent.last_seen, now),
+            ]);
+        }
+        Ok(table)
+    })
 }
 
 fn status_words(agent: &Agent) -> String {
@@ -142,76 +149,39 @@ async fn info(id: &str, args: ReadArgs) -> Result<(), Failure> {
     let client = Client::new(args.master)?;
     let id = parse_id(id)?;
     let value = client.get(&["agents", id.as_str()], &[]).await?;
-    if args.format == Format::Json {
-        return print_json(&value);
-    }
-    let agent: Agent = client.read(value)?;
-    output::print(&describe(&agent, Timestamp::now()))
+    output::show(args.format, &value, || {
+        Ok(describe(&client.read(value.clone())?, Timestamp::now()))
+    })
 }
 
 /// One line a fact; what is not known is left out.
-fn describe(agent: &Agent, now: Timestamp) -> String {
-    let mut lines: Vec<(&str, String)> = vec![
-        ("Id", agent.id.to_string()),
-        ("Name", agent.name.clone()),
-        (
-            "Status",
-            format!(
-                "{}, since {}",
-                status_words(agent),
-                age(agent.status_since, now)
-            ),
+fn describe(agent: &Agent, now: Timestamp) -> Table {
+    let mut table = Table::of_facts();
+    table.fact("Id", agent.id.to_string());
+    table.fact("Name", agent.name.clone());
+    let since = age(agent.status_since, now);
+    table.fact(
+        "Status",
+        Cell::of(
+            format!("{}, since {since}", status_words(agent)),
+            agent.status.as_str(),
         ),
-    ];
-    lines.extend(agent.message.iter().map(|message| ("", message.clone())));
-    lines.extend(
-        agent
-            .warnings
-            .iter()
-            .map(|warning| ("Warning", warning.clone())),
     );
-    lines.push(("Address", agent.api_url.clone()));
-    if let Some(seen) = agent.last_seen {
-        lines.push(("Seen", format!("{} ago", age(seen, now))));
+    table.maybe("", agent.message.clone());
+    for warning in &agent.warnings {
+        table.fact("Warning", warning.clone());
     }
-    lines.push((
+    table.fact("Address", agent.api_url.clone());
+    table.maybe("Seen", agent.last_seen.map(|at| Cell::ago(at, now)));
+    table.fact(
         "VMs",
         match agent.missing_count {
             0 => agent.vm_count.to_string(),
             missing => format!("{}, and {missing} missing", agent.vm_count),
         },
-    ));
+    );
     if let Some(info) = &agent.info {
-        let host = &info.host;
-        let of = |free: Option<_>, all: Option<batwa_api::size::ByteSize>| match (free, all) {
-            (Some(free), Some(all)) => Some(format!("{free} free of {all}")),
-            (None, all) => all.map(|all| all.to_string()),
-            (Some(free), None) => Some(format!("{free} free")),
-        };
-        lines.push(("Version", info.version.clone()));
-        lines.push(("System", format!("{} ({})", host.os, host.arch)));
-        lines.push(("CPUs", host.cpus.to_string()));
-        lines.extend(of(host.memory_available, Some(host.memory)).map(|text| ("Memory", text)));
-        lines.extend(of(host.disk_free, host.disk_total).map(|text| ("Disk", text)));
-        lines.extend(
-            host.load
-                .map(|[a, b, c]| ("Load", format!("{a:.2} {b:.2} {c:.2}"))),
-        );
-        for driver in &info.drivers {
-            let version = driver.version.as_deref().unwrap_or("of an unknown version");
-            let mut words = format!(
-                "{} {version}, {}",
-                driver.kind,
-                health_words(driver.health.status)
-            );
-            if let Some(message) = &driver.health.message {
-                words.push_str(&format!(
-                    " since {}: {message}",
-                    age(driver.health.since, now)
-                ));
-            }
-            lines.push(("Driver", words));
-        }
+        of_host(&mut table, info, now);
     }
     for (key, value) in &agent.labels {
         let by = match agent.label_sources.get(key) {
@@ -220,37 +190,63 @@ fn describe(agent: &Agent, now: Timestamp) -> String {
             Some(LabelSource::Admin) => " (by an admin)",
             None => "",
         };
-        lines.push(("Label", format!("{key}={value}{by}")));
+        let label = format!("{key}={value}");
+        table.fact("Label", Cell::of(format!("{label}{by}"), label));
     }
     for line in agent.notes.lines() {
-        lines.push(("Notes", line.to_owned()));
+        table.fact("Notes", line);
     }
-    lines
-        .into_iter()
-        .map(|(name, value)| format!("{name:<9}{}\n", plain(&value)))
-        .collect()
+    table
+}
+
+/// What the machine's agent says of it.
+fn of_host(table: &mut Table, info: &AgentInfo, now: Timestamp) {
+    let host = &info.host;
+    let of = |free: Option<ByteSize>, all: Option<ByteSize>| match (free, all) {
+        (Some(free), Some(all)) => Some(format!("{free} free of {all}")),
+        (None, all) => all.map(|all| all.to_string()),
+        (Some(free), None) => Some(format!("{free} free")),
+    };
+    table.fact("Version", info.version.clone());
+    table.fact("System", format!("{} ({})", host.os, host.arch));
+    table.fact("CPUs", host.cpus.to_string());
+    table.maybe("Memory", of(host.memory_available, Some(host.memory)));
+    table.maybe("Disk", of(host.disk_free, host.disk_total));
+    table.maybe(
+        "Load",
+        host.load.map(|[a, b, c]| format!("{a:.2} {b:.2} {c:.2}")),
+    );
+    for driver in &info.drivers {
+        let version = driver.version.as_deref().unwrap_or("of an unknown version");
+        let health = &driver.health;
+        let mut words = format!("{} {version}, {}", driver.kind, health_words(health.status));
+        if let Some(message) = &health.message {
+            words.push_str(&format!(" since {}: {message}", age(health.since, now)));
+        }
+        table.fact("Driver", words);
+    }
 }
 
 async fn links(id: &str, args: ReadArgs) -> Result<(), Failure> {
     let client = Client::new(args.master)?;
     let id = parse_id(id)?;
     let value = client.get(&["agents", id.as_str(), "links"], &[]).await?;
-    if args.format == Format::Json {
-        return print_json(&value);
-    }
-    let links: Items<LinkChange> = client.read(value)?;
-    let mut table = Table::new(&["AT", "STATUS", "REASON"]);
-    for change in links.items {
-        table.row([
-            change.at.to_string(),
-            change.status.as_str().to_owned(),
-            change.reason.unwrap_or_default(),
-        ]);
-    }
-    output::print(&table.render())
+    output::show(args.format, &value, || {
+        let links: Items<LinkChange> = client.read(value.clone())?;
+        let mut table = Table::new(&["AT", "STATUS", "REASON"]);
+        for change in links.items {
+            table.row([
+                change.at.to_string(),
+                change.status.as_str().to_owned(),
+                change.reason.unwrap_or_default(),
+            ]);
+        }
+        Ok(table)
+    })
 }
 
-async fn remove(id: &str, dry_run: bool, master: MasterArgs) -> Result<(), Failure> {
+/// Says what would be taken away, and takes it away unless that was all that was wanted.
+async fn remove(id: &str, confirm: Option<ConfirmArgs>, master: MasterArgs) -> Result<(), Failure> {
     let client = Client::new(master)?;
     let id = parse_id(id)?;
     let path = ["agents", id.as_str()];
@@ -258,10 +254,11 @@ async fn remove(id: &str, dry_run: bool, master: MasterArgs) -> Result<(), Failu
     for sentence in &removal.says {
         say(sentence);
     }
-    if dry_run {
+    let Some(confirm) = confirm else {
         say("nothing was done: leave out `--dry-run` to remove it");
         return Ok(());
-    }
+    };
+    ask::confirm(confirm, &format!("Remove the machine {id} from the list?"))?;
     client.delete(&path, &[]).await?;
     say(&format!("machine `{id}` is removed"));
     Ok(())

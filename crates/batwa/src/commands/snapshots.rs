@@ -8,15 +8,15 @@ use batwa_api::{
 use serde::Serialize;
 use serde_json::json;
 
-use super::wait;
+use super::{vms::path, wait};
 use crate::{
+    ask,
     cli::{
-        CloneArgs, DeleteSnapshotArgs, Format, OffArgs, RestoreArgs, SetArgs, SnapshotArgs,
-        SnapshotsArgs,
+        CloneArgs, DeleteSnapshotArgs, OffArgs, RestoreArgs, SetArgs, SnapshotArgs, SnapshotsArgs,
     },
     client::{Client, VmRef},
     failure::Failure,
-    output::{self, Table, age, plain, print_json},
+    output::{self, Cell, Table},
 };
 
 /// `batwa snapshot`
@@ -39,32 +39,34 @@ pub(crate) async fn snapshots(args: SnapshotsArgs) -> Result<(), Failure> {
     let path = ["agents", vm.agent.as_str(), "vms", vm.name.as_str()];
     let details: VmDetails = client.read(client.get(&path, &[]).await?)?;
     let snapshots = details.vm.vm.snapshots;
-    if args.read.format == Format::Json {
-        return print_json(&json!({ "items": snapshots }));
-    }
-    let now = Timestamp::now();
-    let mut table = Table::new(&["SNAPSHOT", "PARENT", "TAKEN", "DISK", "COMMENT"]);
-    for snapshot in snapshots {
-        table.row([
-            snapshot.name.to_string(),
-            snapshot.parent.map(String::from).unwrap_or_default(),
-            snapshot
-                .created_at
-                .map(|at| format!("{} ago", age(at, now)))
-                .unwrap_or_default(),
-            snapshot
-                .disk
-                .map(|size| size.to_string())
-                .unwrap_or_default(),
-            plain(&snapshot.comment),
-        ]);
-    }
-    output::print(&table.render())
+    output::show(args.read.format, &json!({ "items": &snapshots }), || {
+        let now = Timestamp::now();
+        let mut table = Table::new(&["SNAPSHOT", "PARENT", "TAKEN", "DISK", "COMMENT"]);
+        for snapshot in &snapshots {
+            table.row([
+                snapshot.name.to_string().into(),
+                snapshot
+                    .parent
+                    .clone()
+                    .map(String::from)
+                    .unwrap_or_default()
+                    .into(),
+                Cell::maybe_ago(snapshot.created_at, now),
+                Cell::size(snapshot.disk),
+                snapshot.comment.clone().into(),
+            ]);
+        }
+        Ok(table)
+    })
 }
 
 /// `batwa restore`
 pub(crate) async fn restore(args: RestoreArgs) -> Result<(), Failure> {
     let (vm, snapshot) = vm_and_snapshot(&args.snapshot)?;
+    if args.discard {
+        let what = format!("Throw away what {vm} holds now, and go back to `{snapshot}`?");
+        ask::confirm(args.confirm, &what)?;
+    }
     let client = Client::new(args.off.master.clone())?;
     let vm = client.find(vm).await?;
     let options = RestoreOptions {
@@ -79,6 +81,8 @@ pub(crate) async fn restore(args: RestoreArgs) -> Result<(), Failure> {
 /// `batwa delete-snapshot`
 pub(crate) async fn delete(args: DeleteSnapshotArgs) -> Result<(), Failure> {
     let (vm, snapshot) = vm_and_snapshot(&args.snapshot)?;
+    let what = format!("Remove the snapshot `{snapshot}` of {vm} for good?");
+    ask::confirm(args.confirm, &what)?;
     let client = Client::new(args.off.master.clone())?;
     let vm = client.find(vm).await?;
     let path = [
@@ -89,12 +93,11 @@ pub(crate) async fn delete(args: DeleteSnapshotArgs) -> Result<(), Failure> {
         "snapshots",
         snapshot.as_str(),
     ];
-    let query: &[(&str, &str)] = if args.off.stop {
-        &[("stop", "true")]
-    } else {
-        &[]
-    };
-    let accepted = client.delete(&path, query).await?;
+    let mut query = args.off.delivery.query();
+    if args.off.stop {
+        query.push(("stop", "true"));
+    }
+    let accepted = client.delete(&path, &query).await?;
     wait::finish(&client, accepted, &args.off.wait).await
 }
 
@@ -140,8 +143,8 @@ async fn act(
     options: &impl Serialize,
     args: &OffArgs,
 ) -> Result<(), Failure> {
-    let path = ["agents", vm.agent.as_str(), "vms", vm.name.as_str(), action];
-    let accepted = client.post(&path, options).await?;
+    let query = args.delivery.query();
+    let accepted = client.ask(&path(vm, action), &query, options).await?;
     wait::finish(client, accepted, &args.wait).await
 }
 

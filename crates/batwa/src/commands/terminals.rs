@@ -8,10 +8,10 @@ use batwa_api::{
 };
 
 use crate::{
-    cli::{Format, MasterArgs, ReadArgs, TerminalsArgs, TerminalsTask},
+    cli::{MasterArgs, ReadArgs, TerminalsArgs, TerminalsTask},
     client::Client,
     failure::Failure,
-    output::{self, Table, age, plain, print_json, say},
+    output::{self, Cell, Table, age, plain, say},
 };
 
 /// `batwa terminals`
@@ -104,50 +104,50 @@ async fn change(
 async fn list(args: ReadArgs) -> Result<(), Failure> {
     let client = Client::new(args.master)?;
     let value = client.get(&["terminals"], &[]).await?;
-    if args.format == Format::Json {
-        return print_json(&value);
-    }
-    let sessions: Items<ListedTerminal> = client.read(value)?;
-    let now = Timestamp::now();
-    let mut table = Table::new(&[
-        "ID", "NAME", "VM", "KIND", "OWNER", "THERE", "GUESTS", "LIVES ON", "AGE",
-    ]);
-    for listed in sessions.items {
-        let lives_on = lifetime(&listed);
-        let guests: Vec<_> = listed
-            .guests
-            .iter()
-            .map(|guest| person(&guest.user, guest.access))
-            .collect();
-        let session = listed.terminal;
-        let mut there: Vec<_> = session
-            .present
-            .iter()
-            .map(|viewer| person(&viewer.user, viewer.access))
-            .collect();
-        let more = (session.viewers as usize).saturating_sub(there.len());
-        if more > 0 {
-            there.push(format!("{more} more"));
-        }
-        table.row([
-            session.id.to_string(),
-            session
-                .name
-                .map(|name| name.to_string())
-                .unwrap_or_default(),
-            format!("{}/{}", listed.agent_id, session.vm),
-            match session.kind {
-                TerminalKind::Shell => "shell".to_owned(),
-                TerminalKind::Console => "console".to_owned(),
-            },
-            listed.opened_by.unwrap_or_default(),
-            there.join(", "),
-            guests.join(", "),
-            lives_on,
-            age(session.created_at, now),
+    output::show(args.format, &value, || {
+        let sessions: Items<ListedTerminal> = client.read(value.clone())?;
+        let now = Timestamp::now();
+        let mut table = Table::new(&[
+            "ID", "NAME", "VM", "KIND", "OWNER", "THERE", "GUESTS", "LIVES ON", "OPENED",
         ]);
-    }
-    output::print(&table.render())
+        for listed in sessions.items {
+            let lives_on = lifetime(&listed);
+            let guests: Vec<_> = listed
+                .guests
+                .iter()
+                .map(|guest| person(&guest.user, guest.access))
+                .collect();
+            let session = listed.terminal;
+            let mut there: Vec<_> = session
+                .present
+                .iter()
+                .map(|viewer| person(&viewer.user, viewer.access))
+                .collect();
+            let more = (session.viewers as usize).saturating_sub(there.len());
+            if more > 0 {
+                there.push(format!("{more} more"));
+            }
+            table.row([
+                session.id.to_string().into(),
+                session
+                    .name
+                    .map(|name| name.to_string())
+                    .unwrap_or_default()
+                    .into(),
+                format!("{}/{}", listed.agent_id, session.vm).into(),
+                match session.kind {
+                    TerminalKind::Shell => "shell".into(),
+                    TerminalKind::Console => "console".into(),
+                },
+                listed.opened_by.unwrap_or_default().into(),
+                there.join(", ").into(),
+                guests.join(", ").into(),
+                lives_on.into(),
+                Cell::ago(session.created_at, now),
+            ]);
+        }
+        Ok(table)
+    })
 }
 
 fn person(user: &str, access: TerminalAccess) -> String {

@@ -1,23 +1,23 @@
 //! `ls`, `info`, `launch`, and what is done to VMs.
 
-use std::io::Read;
-
 use batwa_api::{
     Timestamp,
     agent::HealthStatus,
+    cloud_init::UseTemplate,
     id::AgentId,
     name::VmName,
-    operation::StopOptions,
     vm::{CreateVm, ListedVm, VmDetails, VmSpec},
 };
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::wait;
+use super::{templates, wait};
 use crate::{
-    cli::{ActArgs, DeleteArgs, DismissArgs, Format, InfoArgs, LaunchArgs, LsArgs, StopArgs},
+    ask,
+    cli::{ActArgs, DeleteArgs, DismissArgs, InfoArgs, LaunchArgs, LsArgs, PurgeArgs, WaitArgs},
     client::{Client, VmRef},
     failure::{Exit, Failure},
-    output::{self, Table, age, plain, print_json, say},
+    output::{self, Cell, Table, age, say},
 };
 
 /// `batwa ls`
@@ -36,29 +36,28 @@ pub(crate) async fn ls(args: LsArgs) -> Result<(), Failure> {
     .collect();
     let most = args.limit.unwrap_or(usize::MAX);
     let items = client.list(&["vms"], &query, most).await?;
-    if args.read.format == Format::Json {
-        return print_json(&json!({ "items": items }));
-    }
-    let now = Timestamp::now();
-    let mut table = Table::new(&[
-        "VM", "STATE", "IPV4", "IMAGE", "CPUS", "MEMORY", "DISK", "SEEN",
-    ]);
-    for item in items {
-        let listed: ListedVm = client.read(item)?;
-        let state = state_words(&listed);
-        let vm = listed.vm;
-        table.row([
-            format!("{}/{}", listed.agent_id, vm.name),
-            state,
-            vm.ipv4.first().cloned().unwrap_or_default(),
-            vm.image.or(vm.release).unwrap_or_default(),
-            vm.cpus.map(|n| n.to_string()).unwrap_or_default(),
-            vm.memory.map(|size| size.to_string()).unwrap_or_default(),
-            vm.disk.map(|size| size.to_string()).unwrap_or_default(),
-            format!("{} ago", age(vm.observed_at, now)),
+    output::show(args.read.format, &json!({ "items": &items }), || {
+        let now = Timestamp::now();
+        let mut table = Table::new(&[
+            "VM", "STATE", "IPV4", "IMAGE", "CPUS", "MEMORY", "DISK", "SEEN",
         ]);
-    }
-    output::print(&table.render())
+        for item in &items {
+            let listed: ListedVm = client.read(item.clone())?;
+            let state = Cell::of(state_words(&listed), program_state(&listed));
+            let vm = listed.vm;
+            table.row([
+                format!("{}/{}", listed.agent_id, vm.name).into(),
+                state,
+                vm.ipv4.first().cloned().unwrap_or_default().into(),
+                vm.image.or(vm.release).unwrap_or_default().into(),
+                vm.cpus.map(|n| n.to_string()).unwrap_or_default().into(),
+                Cell::size(vm.memory),
+                Cell::size(vm.disk),
+                Cell::ago(vm.observed_at, now),
+            ]);
+        }
+        Ok(table)
+    })
 }
 
 fn state_words(listed: &ListedVm) -> String {
@@ -71,6 +70,14 @@ fn state_words(listed: &ListedVm) -> String {
     }
 }
 
+/// The state without the mark of what may be stale: its age says that to programs.
+fn program_state(listed: &ListedVm) -> String {
+    match listed.missing_since {
+        Some(_) => "missing".to_owned(),
+        None => listed.vm.state.to_string(),
+    }
+}
+
 /// `batwa info`
 pub(crate) async fn info(args: InfoArgs) -> Result<(), Failure> {
     let client = Client::new(args.read.master)?;
@@ -78,11 +85,9 @@ pub(crate) async fn info(args: InfoArgs) -> Result<(), Failure> {
     let value = client
         .get(&["agents", vm.agent.as_str(), "vms", vm.name.as_str()], &[])
         .await?;
-    if args.read.format == Format::Json {
-        return print_json(&value);
-    }
-    let details: VmDetails = client.read(value)?;
-    output::print(&describe(&details, Timestamp::now()))
+    output::show(args.read.format, &value, || {
+        Ok(describe(&client.read(value.clone())?, Timestamp::now()))
+    })
 }
 
 /// `batwa dismiss`
@@ -104,94 +109,95 @@ pub(crate) async fn dismiss(args: DismissArgs) -> Result<(), Failure> {
 }
 
 /// One line a fact; what is not known is left out.
-fn describe(details: &VmDetails, now: Timestamp) -> String {
+fn describe(details: &VmDetails, now: Timestamp) -> Table {
     let listed = &details.vm;
     let vm = &listed.vm;
-    let ago = |then: Timestamp| format!("{} ago", age(then, now));
-    let mut lines: Vec<(&str, String)> = vec![
-        ("Name", vm.name.to_string()),
-        (
-            "Machine",
+    let mut table = Table::of_facts();
+    table.fact("Name", vm.name.to_string());
+    table.fact(
+        "Machine",
+        Cell::of(
             format!("{} ({})", listed.agent_id, listed.agent_name),
+            listed.agent_id.to_string(),
         ),
-        (
-            "State",
+    );
+    table.fact(
+        "State",
+        Cell::of(
             format!("{}, since {}", vm.state, age(vm.state_since, now)),
+            vm.state.to_string(),
         ),
-    ];
-    let mut fact = |name, value: Option<String>| {
-        if let Some(value) = value {
-            lines.push((name, value));
-        }
-    };
-    fact("", vm.message.clone());
+    );
+    table.maybe("", vm.message.clone());
     if let Some(since) = listed.missing_since {
-        fact(
+        table.fact(
             "Missing",
-            Some(format!(
-                "since {}: its machine does not know it any more; `batwa dismiss` takes it off the list",
-                ago(since)
-            )),
+            Cell::of(
+                format!(
+                    "since {} ago: its machine does not know it any more; `batwa dismiss` takes it off the list",
+                    age(since, now)
+                ),
+                since.to_string(),
+            ),
         );
     }
-    fact("Seen", Some(ago(vm.observed_at)));
+    table.fact("Seen", Cell::ago(vm.observed_at, now));
     let link = &details.link;
     let mut link_words = format!("{}, since {}", link.status.as_str(), age(link.since, now));
     if let Some(message) = &link.message {
         link_words.push_str(": ");
         link_words.push_str(message);
     }
-    fact("Link", Some(link_words));
-    fact(
+    table.fact("Link", Cell::of(link_words, link.status.as_str()));
+    let ill = details
+        .driver_health
+        .as_ref()
+        .filter(|health| health.status != HealthStatus::Ok);
+    table.maybe(
         "Driver is",
-        details
-            .driver_health
-            .as_ref()
-            .filter(|health| health.status != HealthStatus::Ok)
-            .map(|health| {
-                let message = health.message.as_deref().unwrap_or("no reason known");
-                format!(
-                    "{}, since {}: {message}",
-                    health_words(health.status),
-                    age(health.since, now)
-                )
-            }),
+        ill.map(|health| {
+            let message = health.message.as_deref().unwrap_or("no reason known");
+            let words = health_words(health.status);
+            Cell::of(
+                format!("{words}, since {}: {message}", age(health.since, now)),
+                words,
+            )
+        }),
     );
-    fact("Files", vm.location.clone());
-    fact(
+    table.maybe("Files", vm.location.clone());
+    table.maybe(
         "IPv4",
         Some(vm.ipv4.join(", ")).filter(|text| !text.is_empty()),
     );
-    fact("Image", vm.image.clone());
-    fact("Release", vm.release.clone());
-    fact("CPUs", vm.cpus.map(|n| n.to_string()));
-    fact("Memory", vm.memory.map(|size| size.to_string()));
-    fact("Disk", vm.disk.map(|size| size.to_string()));
+    table.maybe("Image", vm.image.clone());
+    table.maybe("Release", vm.release.clone());
+    table.maybe("CPUs", vm.cpus.map(|n| n.to_string()));
+    let size = |size: Option<_>| size.map(|size| Cell::size(Some(size)));
+    table.maybe("Memory", size(vm.memory));
+    table.maybe("Disk", size(vm.disk));
     if let Some(usage) = &vm.usage {
-        fact("CPU use", usage.cpu_percent.map(|n| format!("{n:.0} %")));
-        fact("Memory use", usage.memory_used.map(|size| size.to_string()));
-        fact("Disk use", usage.disk_used.map(|size| size.to_string()));
-        fact(
+        table.maybe("CPU use", usage.cpu_percent.map(|n| format!("{n:.0} %")));
+        table.maybe("Memory use", size(usage.memory_used));
+        table.maybe("Disk use", size(usage.disk_used));
+        table.maybe(
             "Load",
             usage.load.map(|[a, b, c]| format!("{a:.2} {b:.2} {c:.2}")),
         );
     }
-    fact(
+    table.fact(
         "Driver",
-        Some(match &vm.acceleration {
+        match &vm.acceleration {
             Some(acceleration) => format!("{} ({acceleration})", vm.driver),
             None => vm.driver.to_string(),
-        }),
+        },
     );
-    fact("Created", vm.created_at.map(ago));
-    fact("Started", vm.started_at.map(ago));
+    table.maybe("Created", vm.created_at.map(|at| Cell::ago(at, now)));
+    table.maybe("Started", vm.started_at.map(|at| Cell::ago(at, now)));
+    table.maybe("Stops", vm.shutdown_at.map(|at| Cell::ends(at, now)));
     for (key, value) in &listed.labels {
-        fact("Label", Some(format!("{key}={value}")));
+        table.fact("Label", format!("{key}={value}"));
     }
-    lines
-        .into_iter()
-        .map(|(name, value)| format!("{name:<12}{}\n", plain(&value)))
-        .collect()
+    table
 }
 
 /// How a driver is, in v1's words.
@@ -208,7 +214,11 @@ pub(super) fn health_words(status: HealthStatus) -> &'static str {
 pub(crate) async fn launch(args: LaunchArgs) -> Result<(), Failure> {
     VmName::parse_new(&args.name).map_err(Failure::usage)?;
     let agent = AgentId::parse(&args.agent).map_err(Failure::usage)?;
-    let cloud_init = args.cloud_init.as_deref().map(read_user_data).transpose()?;
+    let cloud_init = args
+        .cloud_init
+        .as_deref()
+        .map(templates::read)
+        .transpose()?;
     let default = VmSpec::default();
     let spec = VmSpec {
         image: args.image.unwrap_or(default.image),
@@ -216,6 +226,7 @@ pub(crate) async fn launch(args: LaunchArgs) -> Result<(), Failure> {
         memory: args.memory.unwrap_or(default.memory),
         disk: args.disk.unwrap_or(default.disk),
         cloud_init,
+        ssh_keys: Vec::new(),
         driver: args.driver,
         labels: args.labels.into_iter().collect(),
     };
@@ -223,97 +234,94 @@ pub(crate) async fn launch(args: LaunchArgs) -> Result<(), Failure> {
     let body = CreateVm {
         name: args.name,
         spec,
+        template: args.template.map(|name| UseTemplate {
+            name,
+            variables: args.variables.into_iter().collect(),
+        }),
+        own_ssh_keys: !args.no_ssh_keys,
     };
-    let accepted = client
-        .post(&["agents", agent.as_str(), "vms"], &body)
-        .await?;
+    let mut request = client
+        .request(
+            Method::POST,
+            &["agents", agent.as_str(), "vms"],
+            &args.delivery.query(),
+        )
+        .json(&body);
+    if let Some(key) = &args.idempotency_key {
+        request = request.header("Idempotency-Key", key);
+    }
+    let accepted = client.answer(request).await?;
     wait::finish(&client, accepted, &args.wait).await
 }
 
-fn read_user_data(path: &std::path::Path) -> Result<String, Failure> {
-    let mut text = String::new();
-    let read = if path.as_os_str() == "-" {
-        std::io::stdin().read_to_string(&mut text)
-    } else {
-        std::fs::File::open(path).and_then(|mut file| file.read_to_string(&mut text))
-    };
-    read.map_err(|error| {
-        Failure::usage(format!(
-            "cannot read user-data from {}: {error}",
-            path.display()
-        ))
-    })?;
-    Ok(text)
-}
-
-/// `batwa start`, `restart`, `suspend`, `resume`, `recover`, `purge`
+/// `batwa start`, `restart`, `suspend`, `resume`, `recover`
 pub(crate) async fn act(args: ActArgs, action: &str) -> Result<(), Failure> {
-    each(args, async |client, vm| {
-        client
-            .post(
-                &["agents", vm.agent.as_str(), "vms", vm.name.as_str(), action],
-                &json!({}),
-            )
-            .await
+    let client = Client::new(args.master.clone())?;
+    let vms = all(&client, &args.vms).await?;
+    let query = args.delivery.query();
+    each(&client, &vms, &args.wait, async |vm| {
+        client.ask(&path(vm, action), &query, &json!({})).await
     })
     .await
 }
 
-/// `batwa stop`
-pub(crate) async fn stop(args: StopArgs) -> Result<(), Failure> {
-    let options = StopOptions {
-        force: args.force,
-        after_s: None,
-    };
-    each(args.act, async |client, vm| {
-        client
-            .post(
-                &["agents", vm.agent.as_str(), "vms", vm.name.as_str(), "stop"],
-                &options,
-            )
-            .await
-    })
-    .await
+/// `batwa purge`
+pub(crate) async fn purge(args: PurgeArgs) -> Result<(), Failure> {
+    ask::confirm(args.confirm, &for_good(&args.act.vms))?;
+    act(args.act, "purge").await
 }
 
 /// `batwa delete`
 pub(crate) async fn delete(args: DeleteArgs) -> Result<(), Failure> {
-    let query: &[(&str, &str)] = if args.purge {
-        &[("purge", "true")]
-    } else {
-        &[]
-    };
-    each(args.act, async |client, vm| {
-        client
-            .delete(
-                &["agents", vm.agent.as_str(), "vms", vm.name.as_str()],
-                query,
-            )
-            .await
+    let act = args.act;
+    let mut query = act.delivery.query();
+    if args.purge {
+        ask::confirm(args.confirm, &for_good(&act.vms))?;
+        query.push(("purge", "true"));
+    }
+    let client = Client::new(act.master.clone())?;
+    let vms = all(&client, &act.vms).await?;
+    each(&client, &vms, &act.wait, async |vm| {
+        let path = ["agents", vm.agent.as_str(), "vms", vm.name.as_str()];
+        client.delete(&path, &query).await
     })
     .await
 }
 
+fn for_good(vms: &[String]) -> String {
+    format!("Remove {} with all data for good?", vms.join(", "))
+}
+
+/// The path of an action.
+pub(super) fn path<'a>(vm: &'a VmRef, action: &'a str) -> [&'a str; 5] {
+    ["agents", vm.agent.as_str(), "vms", vm.name.as_str(), action]
+}
+
+/// All VMs that are named: every name is understood before anything is done to any.
+pub(super) async fn all(client: &Client, names: &[String]) -> Result<Vec<VmRef>, Failure> {
+    let mut vms = Vec::new();
+    for name in names {
+        vms.push(client.find(name).await?);
+    }
+    Ok(vms)
+}
+
 /// Asks for the same of every VM, then waits for each. One that fails does not keep the others from being asked;
 /// the first failure is the command's, the others are said.
-async fn each(
-    args: ActArgs,
-    ask: impl AsyncFn(&Client, &VmRef) -> Result<Value, Failure>,
+pub(super) async fn each(
+    client: &Client,
+    vms: &[VmRef],
+    wait: &WaitArgs,
+    ask: impl AsyncFn(&VmRef) -> Result<Value, Failure>,
 ) -> Result<(), Failure> {
-    let client = Client::new(args.master)?;
-    // All names are understood before anything is done to any.
-    let mut vms = Vec::new();
-    for text in &args.vms {
-        vms.push(client.find(text).await?);
-    }
     let mut first: Option<Failure> = None;
     let mut accepted = Vec::new();
     let mut keep = |failure: Failure| match &first {
         Some(_) => output::say(&failure.to_string()),
         None => first = Some(failure),
     };
-    for vm in &vms {
-        match ask(&client, vm).await {
+    for vm in vms {
+        match ask(vm).await {
             Ok(operation) => accepted.push(operation),
             Err(failure) if failure.exit == Exit::Unreachable => return Err(failure),
             Err(mut failure) => {
@@ -325,7 +333,7 @@ async fn each(
         }
     }
     for operation in accepted {
-        if let Err(failure) = wait::finish(&client, operation, &args.wait).await {
+        if let Err(failure) = wait::finish(client, operation, wait).await {
             keep(failure);
         }
     }

@@ -13,7 +13,7 @@ use crate::{
     cli::{Format, WaitArgs},
     client::Client,
     failure::{Exit, Failure},
-    output::{self, ProgressLine, plain, print_json, say},
+    output::{self, Progress, ProgressLine, plain, say},
 };
 
 /// How often the master is asked: often enough that a bar moves, rarely enough that nobody notices.
@@ -30,15 +30,40 @@ pub(crate) async fn finish(
     let operation: Operation = client.read(accepted.clone())?;
     if args.no_wait {
         return match args.format {
-            Format::Json => print_json(&accepted),
             Format::Table => output::print(&format!("{}\n", operation.id)),
+            format => print(format, &accepted, &operation),
         };
     }
     let (operation, value) = until_finished(client, operation, accepted, args.timeout).await?;
-    if args.format == Format::Json {
-        print_json(&value)?;
+    if args.format != Format::Table {
+        print(args.format, &value, &operation)?;
     }
     conclude(&operation)
+}
+
+fn print(format: Format, value: &Value, operation: &Operation) -> Result<(), Failure> {
+    output::show(format, value, || {
+        Ok(super::operations::table(std::slice::from_ref(operation)))
+    })
+}
+
+/// Waits for an operation that was asked to be cancelled. That it had ended before is a failure.
+pub(super) async fn until_cancelled(
+    client: &Client,
+    asked: Value,
+    args: &WaitArgs,
+) -> Result<(), Failure> {
+    let operation: Operation = client.read(asked.clone())?;
+    let (operation, _) = until_finished(client, operation, asked, args.timeout).await?;
+    match operation.state {
+        OperationState::Cancelled => Ok(()),
+        _ => conclude(&operation).and_then(|()| {
+            Err(Failure::new(
+                Exit::Failed,
+                format!("operation {} was done before", operation.id),
+            ))
+        }),
+    }
 }
 
 /// Asks until the operation is finished.
@@ -52,7 +77,7 @@ async fn until_finished(
     let mut line = ProgressLine::new();
     let mut heard = Instant::now();
     while !operation.state.is_finished() {
-        line.show(&words(&operation), &figures(&operation));
+        line.show(&progress(&operation));
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             line.clear();
             return Err(still_running(operation.id));
@@ -70,7 +95,7 @@ async fn until_finished(
                 heard = Instant::now();
             }
             Err(failure) if failure.exit == Exit::Unreachable && heard.elapsed() < PATIENCE => {
-                line.show("the master does not answer, asking again", "");
+                line.show(&Progress::words("the master does not answer, asking again"));
             }
             Err(failure) => {
                 line.clear();
@@ -82,13 +107,13 @@ async fn until_finished(
     Ok((operation, value))
 }
 
-fn still_running(id: OperationId) -> Failure {
+pub(super) fn still_running(id: OperationId) -> Failure {
     Failure::new(Exit::StillRunning, format!("operation {id} goes on"))
         .hint(format!("wait for it with `batwa operations wait {id}`, or end it with `batwa operations cancel {id}`"))
 }
 
 /// Says how a finished operation ended.
-fn conclude(operation: &Operation) -> Result<(), Failure> {
+pub(super) fn conclude(operation: &Operation) -> Result<(), Failure> {
     let what = format!("{} {}/{}", operation.kind, operation.agent_id, operation.vm);
     match operation.state {
         OperationState::Succeeded => {
@@ -127,20 +152,19 @@ fn words(operation: &Operation) -> String {
     format!("{}/{}: {stage}", operation.agent_id, operation.vm)
 }
 
-fn figures(operation: &Operation) -> String {
-    let mut parts = Vec::new();
-    if let Some(percent) = operation.progress {
-        parts.push(format!("{percent:.0} %"));
-    }
+fn progress(operation: &Operation) -> Progress {
+    let mut figures = Vec::new();
     match (operation.bytes_done, operation.bytes_total) {
-        (Some(done), Some(total)) => parts.push(format!("({done} of {total})")),
-        (Some(done), None) => parts.push(format!("({done})")),
+        (Some(done), Some(total)) => figures.push(format!("({done} of {total})")),
+        (Some(done), None) => figures.push(format!("({done})")),
         _ => {}
     }
-    if let Some(message) = &operation.message {
-        parts.push(message.clone());
+    figures.extend(operation.message.clone());
+    Progress {
+        words: words(operation),
+        percent: operation.progress,
+        figures: figures.join(" "),
     }
-    parts.join(" ")
 }
 
 /// The stage as people say it.

@@ -1,23 +1,30 @@
 //! The client commands against a real master: data on stdout, talk on stderr, exit codes.
 
+mod at_a_terminal;
+mod cloud_init;
+mod completions;
+mod formats;
+mod login;
+mod stopping;
+
 use serde_json::Value;
 
 use crate::lab::{INSTANT, Lab, ProcessBuilder, batwa};
 
-fn client(lab: &Lab, args: &[&str]) -> ProcessBuilder {
+pub(crate) fn client(lab: &Lab, args: &[&str]) -> ProcessBuilder {
     batwa()
         .args(args)
         .env("BATWA_URL", &lab.url)
         .env("BATWA_TOKEN", lab.admin.token())
 }
 
-async fn json(lab: &Lab, args: &[&str]) -> Value {
+pub(crate) async fn json(lab: &Lab, args: &[&str]) -> Value {
     let ended = client(lab, args).args(["--format", "json"]).run().await;
     assert_eq!(ended.code, Some(0), "{args:?}: {}", ended.stderr);
     serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {}", ended.stdout))
 }
 
-async fn run(lab: &Lab, args: &[&str], code: i32) -> String {
+pub(crate) async fn run(lab: &Lab, args: &[&str], code: i32) -> String {
     let ended = client(lab, args).run().await;
     assert_eq!(
         ended.code,

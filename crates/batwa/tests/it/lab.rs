@@ -18,7 +18,7 @@ pub(crate) use self::{
     caller::{Answer, Caller},
     machine::{COPY, Machine, Networks, REPOSITORY},
     member::join_token,
-    process::{Process, ProcessBuilder, batwa},
+    process::{Finished, Process, ProcessBuilder, batwa},
     terminal::Terminal,
 };
 

@@ -339,7 +339,7 @@ async fn help_of_every_command_fits_its_reader() {
     for shell in ["bash", "zsh", "fish"] {
         let ended = batwa().args(["completions", shell]).run().await;
         assert_eq!(ended.code, Some(0));
-        assert!(ended.stdout.contains("launch"), "{shell}");
+        assert!(ended.stdout.contains("BATWA_COMPLETE"), "{shell}");
     }
 }
 

@@ -21,20 +21,20 @@ export type LaunchArguments = {
 	cpus: number;
 	memory: number;
 	disk: number;
-	cloudInit: boolean;
+	/** What else is asked for, word by word. */
+	options: string[];
 };
 
 export function launchCommand(launch: LaunchArguments): string {
 	const parts = [
-		'batwa launch',
-		target(launch.agent, launch.name),
-		`--image ${quote(launch.image)}`,
+		`batwa launch ${quote(launch.image)}`,
+		`--name ${quote(launch.name)}`,
+		...(launch.agent === 'local' ? [] : [`--agent ${quote(launch.agent)}`]),
 		`--cpus ${launch.cpus}`,
 		`--memory ${writeSize(launch.memory)}`,
 		`--disk ${writeSize(launch.disk)}`
 	];
-	if (launch.cloudInit) parts.push('--cloud-init FILE');
-	return parts.join(' ');
+	return [...parts, ...launch.options.map(quote)].join(' ');
 }
 
 /** The guide's command that starts an agent on another machine. */

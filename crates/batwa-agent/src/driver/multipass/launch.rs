@@ -30,11 +30,7 @@ impl Multipass {
         progress: &Progress,
     ) -> Result<(), DriverError> {
         self.check_spec(vm, spec)?;
-        let document = spec
-            .cloud_init
-            .as_deref()
-            .map(user_data::document)
-            .transpose()?;
+        let document = user_data::document(spec.cloud_init.as_deref(), &spec.ssh_keys)?;
         progress.stage(Stage::ResolvingImage);
         if self.knowledge.cut_off(vm).is_some() {
             // Asked again after it was cut off: the daemon may still be at it.

@@ -90,7 +90,8 @@ impl Vms {
             .copy(&disk, what, |percent| progress.percent(percent))
             .await?;
         // What the user gave has done its work on this disk already.
-        copy.give_identity(&UserData::Empty, Disk::Copied)?;
+        // Who may sign in to the first one stands on the disk, and may sign in to the copy.
+        copy.give_identity(&UserData::Empty, &[], Disk::Copied)?;
         copy.update(|record: &mut Record| record.phase = Phase::Made)
     }
 }

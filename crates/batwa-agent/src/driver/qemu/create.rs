@@ -63,7 +63,7 @@ impl Vms {
         let _making = Making::begin(&vm);
         self.changed();
         let made = async {
-            self.prepare(&vm, &user_data).await?;
+            self.prepare(&vm, &user_data, &spec.ssh_keys).await?;
             vm.update(|record| record.phase = Phase::Made)?;
             self.power_on(&vm, From::Boot, accelerator, progress).await
         };
@@ -81,8 +81,13 @@ impl Vms {
     }
 
     /// Keys, seed and disk.
-    async fn prepare(&self, vm: &Vm, user_data: &UserData) -> Result<(), DriverError> {
-        vm.give_identity(user_data, Disk::New)?;
+    async fn prepare(
+        &self,
+        vm: &Vm,
+        user_data: &UserData,
+        authorized: &[String],
+    ) -> Result<(), DriverError> {
+        vm.give_identity(user_data, authorized, Disk::New)?;
         let record = vm.record();
         let image = self.images().dir_of(&record.manifest.id);
         let base = image.join(Manifest::DISK);

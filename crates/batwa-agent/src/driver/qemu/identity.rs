@@ -13,10 +13,11 @@ use super::{
 use crate::driver::DriverError;
 
 impl Vm {
-    /// Gives it new keys, and a seed that says so.
+    /// Gives it new keys, and a seed that says so. `authorized` may sign in to its account besides us.
     pub(super) fn give_identity(
         &self,
         user_data: &UserData,
+        authorized: &[String],
         disk: Disk,
     ) -> Result<(), DriverError> {
         let record = self.record();
@@ -42,6 +43,7 @@ impl Vm {
             hostname: record.name.as_str(),
             user: &record.manifest.user,
             client_key: client_key.public_key(),
+            authorized,
             host_key: &host_key,
             user_data,
             disk,

@@ -10,6 +10,7 @@ use std::{
     path::Path,
 };
 
+use batwa_api::ssh_key;
 use russh::keys::{PrivateKey, PublicKey};
 
 use super::{files, user_data::UserData};
@@ -29,6 +30,8 @@ pub(super) struct Seed<'a> {
     pub(super) user: &'a str,
     /// The key that may sign in to it.
     pub(super) client_key: &'a PublicKey,
+    /// Keys of people that may sign in to it too, a line each.
+    pub(super) authorized: &'a [String],
     /// The key that the VM shall show.
     pub(super) host_key: &'a PrivateKey,
     /// What the user gave.
@@ -81,11 +84,13 @@ impl Seed<'_> {
     }
 
     fn meta_data(&self) -> String {
+        let keys: String = std::iter::once(public_line(self.client_key))
+            .chain(self.authorized.iter().filter_map(|line| plain_line(line)))
+            .map(|key| format!("  - {key}\n"))
+            .collect();
         format!(
-            "instance-id: {}\nlocal-hostname: {}\npublic-keys:\n  - {}\n",
-            self.instance,
-            self.hostname,
-            public_line(self.client_key)
+            "instance-id: {}\nlocal-hostname: {}\npublic-keys:\n{keys}",
+            self.instance, self.hostname,
         )
     }
 
@@ -149,6 +154,20 @@ fn public_line(key: &PublicKey) -> String {
         .to_owned()
 }
 
+/// A person's key as it can stand in YAML and in tiny's own reading of it without quotes: its comment goes where it
+/// has more than usual characters.
+fn plain_line(line: &str) -> Option<String> {
+    let mut key = ssh_key::PublicKey::parse(line).ok()?;
+    let is_plain = key
+        .comment
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '@' | '.' | '_' | '-'));
+    if !is_plain {
+        key.comment.clear();
+    }
+    Some(key.line())
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Read;
@@ -160,11 +179,14 @@ mod tests {
     fn the_volume_holds_the_three_files_under_the_label_that_cloud_init_looks_for() {
         let (client, host) = (new_key("client"), new_key("host"));
         let user_data = UserData::Script(format!("#!/bin/sh\n{}\n", "x".repeat(60 << 10)));
+        let ann = public_line(new_key("ann").public_key());
+        let authorized = [format!("{ann} ann@home"), format!("{ann} it's: #1")];
         let seed = Seed {
             instance: uuid::Uuid::now_v7(),
             hostname: "web-1",
             user: "debian",
             client_key: client.public_key(),
+            authorized: &authorized,
             host_key: &host,
             user_data: &user_data,
             disk: Disk::Copied,
@@ -183,6 +205,16 @@ mod tests {
         let meta = read("meta-data");
         assert!(meta.contains("\nlocal-hostname: web-1\n"), "{meta}");
         assert!(meta.contains(&public_line(client.public_key())), "{meta}");
+        #[derive(serde::Deserialize)]
+        struct Meta {
+            #[serde(rename = "public-keys")]
+            keys: Vec<String>,
+        }
+        let read_meta: Meta = serde_saphyr::from_str(&meta).unwrap();
+        assert_eq!(
+            read_meta.keys,
+            [public_line(client.public_key()), authorized[0].clone(), ann]
+        );
         let vendor = read("vendor-data");
         let config = vendor
             .split("#cloud-config\n")

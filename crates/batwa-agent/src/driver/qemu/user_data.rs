@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use russh::keys::{PrivateKey, PublicKey};
-use serde::de::IgnoredAny;
 
 use crate::driver::DriverError;
 
@@ -24,50 +23,21 @@ pub(super) enum UserData {
 }
 
 impl UserData {
-    /// Checks what the user gave. A YAML mapping without a first line is taken for `#cloud-config`, as Multipass
-    /// does.
+    /// Checks what the user gave, as [`batwa_cloud_init::parse`] does.
     ///
     /// # Errors
     /// [`DriverError::Invalid`] for `cloud_init`, with the line where it is one.
     pub(super) fn parse(text: Option<&str>) -> Result<Self, DriverError> {
-        let Some(text) = text.filter(|text| !text.trim().is_empty()) else {
-            return Ok(Self::Empty);
-        };
-        let text = text.replace("\r\n", "\n");
-        if text.starts_with("#!") {
-            return Ok(Self::Script(text));
-        }
-        let named = text
-            .lines()
-            .next()
-            .is_some_and(|line| line.trim_end() == "#cloud-config");
-        let document: BTreeMap<String, IgnoredAny> =
-            serde_saphyr::from_str(&text).map_err(|error| {
-                let place = error
-                    .location()
-                    .map(|at| format!(" in line {}", at.line()))
-                    .unwrap_or_default();
-                if named {
-                    invalid(format!(
-                        "the user-data is not a valid #cloud-config{place}: {}",
-                        first_line(&error.to_string())
-                    ))
-                } else {
-                    invalid(
-                        "user-data begins with the line `#cloud-config` or with `#!`".to_owned(),
-                    )
-                }
-            })?;
-        let host_key = document
-            .contains_key("ssh_keys")
-            .then(|| host_key(&text))
-            .transpose()?;
-        let text = if named {
-            text
-        } else {
-            format!("#cloud-config\n{text}")
-        };
-        Ok(Self::CloudConfig { text, host_key })
+        let read = batwa_cloud_init::parse(text.unwrap_or_default())
+            .map_err(|finding| invalid(finding.to_string()))?;
+        Ok(match read {
+            batwa_cloud_init::UserData::Empty => Self::Empty,
+            batwa_cloud_init::UserData::Script(text) => Self::Script(text),
+            batwa_cloud_init::UserData::CloudConfig(text) => {
+                let host_key = host_key(&text)?;
+                Self::CloudConfig { text, host_key }
+            }
+        })
     }
 
     /// The bytes for the seed.
@@ -80,16 +50,22 @@ impl UserData {
     }
 }
 
-/// The host key among the user's own `ssh_keys`: without it the VM could not be told from an impostor.
-fn host_key(text: &str) -> Result<PublicKey, DriverError> {
-    #[derive(serde::Deserialize)]
+/// The host key among the user's own `ssh_keys`, if there are any: without it the VM could not be told from an
+/// impostor.
+fn host_key(text: &str) -> Result<Option<PublicKey>, DriverError> {
+    #[derive(Default, serde::Deserialize)]
     struct Keys {
-        ssh_keys: BTreeMap<String, String>,
+        #[serde(default)]
+        ssh_keys: Option<BTreeMap<String, String>>,
     }
-    let keys: Keys = serde_saphyr::from_str(text).map_err(|_| {
+    // A file of comments is no mapping, and has no keys.
+    let keys: Option<Keys> = serde_saphyr::from_str(text).map_err(|_| {
         invalid("`ssh_keys` maps names such as `ed25519_private` to keys".to_owned())
     })?;
-    let Some(private) = keys.ssh_keys.get("ed25519_private") else {
+    let Some(keys) = keys.and_then(|keys| keys.ssh_keys) else {
+        return Ok(None);
+    };
+    let Some(private) = keys.get("ed25519_private") else {
         return Err(invalid(
             "`ssh_keys` needs an `ed25519_private`: the VM is known by that key".to_owned(),
         ));
@@ -99,7 +75,7 @@ fn host_key(text: &str) -> Result<PublicKey, DriverError> {
             "`ssh_keys.ed25519_private` is not an OpenSSH private key: {error}"
         ))
     })?;
-    Ok(private.public_key().clone())
+    Ok(Some(private.public_key().clone()))
 }
 
 fn invalid(message: String) -> DriverError {
@@ -107,10 +83,6 @@ fn invalid(message: String) -> DriverError {
         field: "cloud_init",
         message,
     }
-}
-
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -148,7 +120,7 @@ mod tests {
     #[test]
     fn broken_yaml_is_refused_with_its_line() {
         let message = refusal("#cloud-config\npackages:\n  - vim\n bad: [\n");
-        assert!(message.contains("in line "), "{message}");
+        assert!(message.starts_with("line 4: "), "{message}");
         refusal("#cloud-config\n- a list\n");
         refusal("just words");
     }

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     cli::SshConfigArgs,
-    client::{Client, VmRef, cut},
+    client::{Client, Master, VmRef, cut},
     failure::{Exit, Failure},
     output::{plain, say},
 };
@@ -57,19 +57,17 @@ pub(crate) async fn ssh_config(args: SshConfigArgs) -> Result<(), Failure> {
         None => home()?.join(".ssh/batwa"),
     };
     let folder = absolute(&dir)?;
-    let url = args.master.url.clone();
-    let certificate = args
-        .master
-        .master_certificate
-        .as_ref()
-        .map(ToString::to_string);
     let token_file = args
         .master
         .token_file
         .as_deref()
         .map(absolute)
         .transpose()?;
-    let client = Client::new(args.master)?;
+    // ssh finds the token of `batwa login` by the address.
+    let master = Master::meant_by(args.master)?;
+    let url = master.url.as_str().trim_end_matches('/').to_owned();
+    let certificate = master.certificate.as_ref().map(ToString::to_string);
+    let client = Client::of(master)?;
     let mut vms = Vec::new();
     for text in &args.vms {
         vms.push(find(&client, text).await?);

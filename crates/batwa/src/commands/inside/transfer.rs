@@ -7,6 +7,7 @@ mod put;
 use std::{path::PathBuf, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use batwa_api::size::ByteSize;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use tokio::time::{Instant, sleep};
 
@@ -15,7 +16,7 @@ use crate::{
     cli::TransferArgs,
     client::{Client, VmRef},
     failure::{Exit, Failure, chain},
-    output::ProgressLine,
+    output::{Progress, ProgressLine},
 };
 
 /// A transfer has no length that could be known beforehand; what stands still is ended by the agent.
@@ -222,18 +223,21 @@ impl Meter {
         let seconds = now.duration_since(self.began).as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "for people")]
         let rate = bytes.saturating_sub(first) as f64 / seconds / f64::from(1 << 20);
-        let figures = match self.total {
-            Some(total) if total > 0 => format!(
-                "{}% of {}, {rate:.1} MB/s",
-                bytes * 100 / total,
-                batwa_api::size::ByteSize::bytes(total)
-            ),
-            _ => format!(
-                "{}, {rate:.1} MB/s",
-                batwa_api::size::ByteSize::bytes(bytes)
-            ),
+        let done = ByteSize::bytes(bytes);
+        #[expect(clippy::cast_precision_loss, reason = "for people")]
+        let progress = match self.total.filter(|total| *total > 0) {
+            Some(total) => Progress {
+                words: self.name.clone(),
+                percent: Some(bytes as f64 * 100.0 / total as f64),
+                figures: format!("({done} of {}, {rate:.1} MB/s)", ByteSize::bytes(total)),
+            },
+            None => Progress {
+                words: self.name.clone(),
+                percent: None,
+                figures: format!("({done}, {rate:.1} MB/s)"),
+            },
         };
-        self.line.show(&self.name, &figures);
+        self.line.show(&progress);
     }
 
     /// After a cut: waits a little, or gives up with `why`.
@@ -242,8 +246,8 @@ impl Meter {
             self.line.clear();
             return Err(why);
         }
-        self.line
-            .show(&format!("{}: cut off, going on", self.name), "");
+        let words = format!("{}: cut off, going on", self.name);
+        self.line.show(&Progress::words(words));
         sleep(PAUSE).await;
         Ok(())
     }

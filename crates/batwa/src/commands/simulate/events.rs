@@ -54,10 +54,9 @@ impl Delays {
 /// Opens the master's event stream.
 pub(super) async fn follow(master: &str, api_token: &str) -> Result<Events, Failure> {
     let client = Client::new(MasterArgs {
-        token_file: None,
-        url: master.to_owned(),
+        url: Some(master.to_owned()),
         token: Some(api_token.to_owned()),
-        master_certificate: None,
+        ..MasterArgs::default()
     })?;
     client.events(&[]).await
 }

@@ -5,9 +5,14 @@ import type { PageLoad } from './$types';
 export const load: PageLoad = async ({ depends }) => {
 	depends('batwa:settings');
 	try {
-		const [tokens, sessions] = await Promise.all([unwrap(api.GET('/api/v1/tokens')), unwrap(api.GET('/api/v1/sessions'))]);
-		return { tokens: tokens.items, sessions: sessions.items, problem: null };
+		const [tokens, sessions, keys] = await Promise.all([
+			unwrap(api.GET('/api/v1/tokens')),
+			unwrap(api.GET('/api/v1/sessions')),
+			// Viewers make no VMs and have none.
+			api.GET('/api/v1/ssh-keys').then((answer) => answer.data?.items ?? [])
+		]);
+		return { tokens: tokens.items, sessions: sessions.items, keys, problem: null };
 	} catch (thrown) {
-		return { tokens: [], sessions: [], problem: problemOf(thrown) };
+		return { tokens: [], sessions: [], keys: [], problem: problemOf(thrown) };
 	}
 };
