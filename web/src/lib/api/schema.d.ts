@@ -262,6 +262,41 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/agents/{agent}/recordings/{recording}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One recording. */
+        get: operations["recordings_get"];
+        put?: never;
+        post?: never;
+        /** Delete a recording that has ended. */
+        delete: operations["recordings_delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/agents/{agent}/recordings/{recording}/cast": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A recording's file: asciicast v2, as far as it is written. */
+        get: operations["recordings_file"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/agents/{agent}/revoke": {
         parameters: {
             query?: never;
@@ -547,26 +582,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/cloud-init/check": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * What is wrong with user-data, line by line: errors, with which no VM is made, and warnings, which cloud-init
-         *     would skip. Nothing is kept.
-         */
-        post: operations["templates_check"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/api/v1/download/{file}": {
         parameters: {
             query?: never;
@@ -755,6 +770,44 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/recording-policy": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Which sessions have to be recorded. */
+        get: operations["recordings_policy"];
+        /** Decide which sessions have to be recorded, from the next that is opened on. */
+        put: operations["recordings_set_policy"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/recordings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Recordings of terminal sessions, the newest first: of one's own, or of all for admins. The machines are asked, so
+         *     those that are offline are named instead.
+         */
+        get: operations["recordings_list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/session": {
         parameters: {
             query?: never;
@@ -838,78 +891,6 @@ export interface paths {
         /** Make the first admin with the code of the one-time link, and sign it in. */
         post: operations["session_setup"];
         delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/ssh-keys": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** The caller's SSH keys, which are put into the VMs that they make. */
-        get: operations["ssh_keys_list"];
-        put?: never;
-        /** Add an SSH key of the caller's. */
-        post: operations["ssh_keys_add"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/ssh-keys/{key}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        post?: never;
-        /** Remove an SSH key of the caller's. VMs that have it keep it. */
-        delete: operations["ssh_keys_delete"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/templates": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** All templates by name. The values of secrets are never shown. */
-        get: operations["templates_list"];
-        put?: never;
-        /** Save a template; it is the caller's. */
-        post: operations["templates_create"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/templates/{template}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** One template. */
-        get: operations["templates_get"];
-        /** Write a template anew; its owner and admins may. A secret with `has_default` and without `default` stays as it is. */
-        put: operations["templates_update"];
-        post?: never;
-        /** Remove a template; its owner and admins may. VMs that were made with it stay as they are. */
-        delete: operations["templates_delete"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1001,6 +982,24 @@ export interface paths {
         post?: never;
         /** Take an invitation back: whoever is there by it is turned out at once. For the session's owner and admins. */
         delete: operations["terminals_unshare"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/terminals/{terminal}/recording": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Record a terminal session from now on. For its owner and admins. */
+        put: operations["recordings_start"];
+        post?: never;
+        /** End the recording of a terminal session, unless a policy requires it. For its owner and admins. */
+        delete: operations["recordings_stop"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1281,6 +1280,98 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/cloud-init/check": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * What is wrong with user-data, line by line: errors, with which no VM is made, and warnings, which cloud-init
+         *     would skip. Nothing is kept.
+         */
+        post: operations["templates_check"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/ssh-keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The caller's SSH keys, which are put into the VMs that they make. */
+        get: operations["ssh_keys_list"];
+        put?: never;
+        /** Add an SSH key of the caller's. */
+        post: operations["ssh_keys_add"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/ssh-keys/{key}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Remove an SSH key of the caller's. VMs that have it keep it. */
+        delete: operations["ssh_keys_delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/templates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All templates by name. The values of secrets are never shown. */
+        get: operations["templates_list"];
+        put?: never;
+        /** Save a template; it is the caller's. */
+        post: operations["templates_create"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/templates/{template}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One template. */
+        get: operations["templates_get"];
+        /** Write a template anew; its owner and admins may. A secret with `has_default` and without `default` stays as it is. */
+        put: operations["templates_update"];
+        post?: never;
+        /** Remove a template; its owner and admins may. VMs that were made with it stay as they are. */
+        delete: operations["templates_delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -1295,13 +1386,6 @@ export interface components {
         /** @description Every action with the reason why it is not possible now; `null` when it is. */
         Actions: {
             [key: string]: string | null;
-        };
-        /** @description Body of `POST /api/v1/ssh-keys`. */
-        AddSshKey: {
-            /** @description What to call it; the key's comment when absent. */
-            name?: string | null;
-            /** @description The line of the `.pub` file. */
-            public_key: string;
         };
         /** @description One agent as the master knows it. */
         Agent: {
@@ -1577,13 +1661,6 @@ export interface components {
             /** @description The new one, at least 8 characters. */
             new_password: string;
         };
-        /** @description Body of `POST /api/v1/cloud-init/check`. */
-        CheckCloudInit: {
-            /** @description The user-data. */
-            text: string;
-            /** @description The names of the variables that it is a template of; user-data as it is when absent. */
-            variables?: string[] | null;
-        };
         /** @description A text frame from viewer to agent. */
         ClientFrame: (components["schemas"]["TermSize"] & {
             /** @enum {string} */
@@ -1602,15 +1679,6 @@ export interface components {
             snapshot?: components["schemas"]["SnapshotName"] | null;
             /** @description Stop the VM for it if it runs, and start it again. */
             stop?: boolean;
-        };
-        /** @description Answer to `POST /api/v1/cloud-init/check`. */
-        CloudInitCheck: {
-            /** @description What is wrong, in the order of the lines. */
-            findings: components["schemas"]["Finding"][];
-            /** @description Whether a VM can be made with it. */
-            valid: boolean;
-            /** @description The names that are written as `{{name}}` in it. */
-            variables: string[];
         };
         /** @description Body of `POST /api/v1/agent-keys`. */
         CreateAgentKey: {
@@ -1880,17 +1948,9 @@ export interface components {
             /** @description What is wrong with it and what would be right. */
             message: string;
         };
-        /** @description Something that is wrong with user-data. */
-        Finding: {
-            /**
-             * Format: int32
-             * @description In which line, from 1.
-             */
-            line?: number | null;
-            /** @description What is wrong, for people. Quotes names of keys at most, as values may be passwords. */
-            message: string;
-            /** @description How bad it is. */
-            severity: components["schemas"]["Severity"];
+        /** @description A recording that was looked for. */
+        FoundRecording: components["schemas"]["Recording"] & {
+            found?: components["schemas"]["RecordingMatch"] | null;
         };
         /** @description How a driver is, and since when. */
         Health: {
@@ -2106,53 +2166,6 @@ export interface components {
             }[];
         };
         /** @description A list that is short enough to come whole. */
-        Items_SshKey: {
-            /** @description All of them. */
-            items: {
-                /**
-                 * Format: date-time
-                 * @description When it was added.
-                 */
-                created_at: string;
-                /** @description `SHA256:…`, as ssh shows it. */
-                fingerprint: string;
-                /** @description Its id. */
-                id: components["schemas"]["SshKeyId"];
-                /** @description What its owner calls it. */
-                name: string;
-                /** @description The key on one line. */
-                public_key: string;
-            }[];
-        };
-        /** @description A list that is short enough to come whole. */
-        Items_Template: {
-            /** @description All of them. */
-            items: {
-                /**
-                 * Format: date-time
-                 * @description When it was made.
-                 */
-                created_at: string;
-                /** @description What it is for. */
-                description: string;
-                /** @description Its id. */
-                id: components["schemas"]["TemplateId"];
-                /** @description What it is called: letters, digits and `._-`, at most 63. */
-                name: string;
-                /** @description Who made it; besides admins only they may change it. */
-                owner: string;
-                /** @description A `#cloud-config` with `{{name}}` where a variable's value is to stand. */
-                text: string;
-                /**
-                 * Format: date-time
-                 * @description When it was last changed.
-                 */
-                updated_at: string;
-                /** @description Its variables, in the order in which people are asked for them. */
-                variables: components["schemas"]["TemplateVariable"][];
-            }[];
-        };
-        /** @description A list that is short enough to come whole. */
         Items_Token: {
             /** @description All of them. */
             items: {
@@ -2338,6 +2351,11 @@ export interface components {
             /** @description The agent whose catalogue it is in. */
             agent_id: components["schemas"]["AgentId"];
         };
+        /** @description A recording as the master lists it. */
+        ListedRecording: components["schemas"]["FoundRecording"] & {
+            /** @description The agent on whose disk it is. */
+            agent_id: components["schemas"]["AgentId"];
+        };
         /** @description One terminal session as the master lists it. */
         ListedTerminal: components["schemas"]["Terminal"] & {
             /** @description The agent that holds it. */
@@ -2375,24 +2393,6 @@ export interface components {
             at: string;
             /** @description What the driver or we printed. */
             text: string;
-        };
-        /** @description Body of `POST /api/vm/create`. */
-        OldCreateVm: {
-            /** @description The agent; `null` and `"null"` mean the master's own machine. */
-            agent_id?: string | null;
-            /**
-             * Format: int32
-             * @description Number of virtual CPUs.
-             */
-            cpus?: number;
-            /** @description Disk size. */
-            disk?: components["schemas"]["ByteSize"];
-            /** @description The image. */
-            image?: string;
-            /** @description Memory size. */
-            memory?: components["schemas"]["ByteSize"];
-            /** @description The new VM's name. */
-            name: string;
         };
         /** @description Body of `POST /api/v1/terminals` at the master. */
         OpenAgentTerminal: components["schemas"]["TermSize"] & {
@@ -2547,6 +2547,82 @@ export interface components {
          * @enum {string}
          */
         Readiness: "booting" | "cloud_init" | "ready" | "unreachable";
+        /** @description One recording. */
+        Recording: components["schemas"]["TermSize"] & {
+            /** @description Bytes of its file. */
+            bytes: components["schemas"]["ByteSize"];
+            /**
+             * Format: int64
+             * @description How long it is, in milliseconds.
+             */
+            duration_ms: number;
+            /** @description Why it ended; `null` while it goes on. */
+            ended?: string | null;
+            /** @description Its id. */
+            id: components["schemas"]["RecordingId"];
+            /** @description Whether what was typed is in it. */
+            input: boolean;
+            /** @description What the session was attached to. */
+            kind: components["schemas"]["TerminalKind"];
+            owner?: components["schemas"]["UserId"] | null;
+            /** @description Whether a policy required it. */
+            required: boolean;
+            /**
+             * Format: date-time
+             * @description When it began.
+             */
+            started_at: string;
+            /** @description The session. */
+            terminal: components["schemas"]["TerminalId"];
+            /** @description That account's name. */
+            user?: string;
+            /** @description The session's VM. */
+            vm: components["schemas"]["VmName"];
+        };
+        /** Format: uuid */
+        RecordingId: string;
+        /** @description That a session is being recorded. */
+        RecordingMark: {
+            /** @description The recording. */
+            id: components["schemas"]["RecordingId"];
+            /** @description Whether what is typed is recorded too. */
+            input: boolean;
+            /** @description Whether a policy requires it. */
+            required: boolean;
+        };
+        /** @description Where a text that was searched for stands. */
+        RecordingMatch: {
+            /**
+             * Format: int64
+             * @description Milliseconds from the recording's beginning.
+             */
+            at_ms: number;
+            /** @description The line it stands in, without colours, cut to [`Self::MAX_LINE`] characters. */
+            line: string;
+        };
+        /** @description Which sessions have to be recorded: those that a rule matches when they are opened. */
+        RecordingPolicy: {
+            /** @description The rules, at most [`Self::MAX_RULES`]; nothing is recorded by policy where there are none. */
+            rules: components["schemas"]["RecordingRule"][];
+        };
+        /** @description One rule of a [`RecordingPolicy`]; all that it names must hold, and one that names nothing matches every session. */
+        RecordingRule: {
+            /** @description Whether what is typed is recorded too, passwords included. */
+            input?: boolean;
+            /** @description Sessions in VMs, or on machines, with this label: `key=value`. */
+            label?: string | null;
+            /** @description Sessions of this account. */
+            user?: string | null;
+        };
+        /** @description Answer to `GET /api/v1/recordings`. */
+        Recordings: {
+            /** @description Those that match, the newest first. */
+            items: components["schemas"]["ListedRecording"][];
+            /** @description Whether there are more than are listed: name a machine, a VM or a time to see them. */
+            partial: boolean;
+            /** @description Machines that could not be asked; they have recordings that are not listed, perhaps. */
+            unanswered: components["schemas"]["SilentAgent"][];
+        };
         /** @description Body of `POST /api/agent/register`. */
         Register: {
             /** @description The id the agent goes by. */
@@ -2654,17 +2730,6 @@ export interface components {
          * @enum {string}
          */
         Role: "viewer" | "operator" | "admin";
-        /** @description Body of `POST /api/v1/templates` and `PUT /api/v1/templates/{template}`. */
-        SaveTemplate: {
-            /** @description What it is for. */
-            description?: string;
-            /** @description What it is called. */
-            name: string;
-            /** @description The `#cloud-config`. */
-            text: string;
-            /** @description Its variables. */
-            variables?: components["schemas"]["TemplateVariable"][];
-        };
         /** @description A text frame from agent to viewer. */
         ServerFrame: {
             /**
@@ -2699,6 +2764,12 @@ export interface components {
              * @description Their number.
              */
             viewers: number;
+        } | {
+            /** @description Why it ended. */
+            reason?: string | null;
+            recording?: components["schemas"]["RecordingMark"] | null;
+            /** @enum {string} */
+            type: "recording";
         } | {
             /** @description What it may do. */
             access: components["schemas"]["TerminalAccess"];
@@ -2747,11 +2818,6 @@ export interface components {
             /** @description Whether there is no admin yet. */
             needed: boolean;
         };
-        /**
-         * @description How bad a finding is.
-         * @enum {string}
-         */
-        Severity: "error" | "warning";
         /** @description Body of `PUT /api/v1/terminals/{terminal}/guests/{user}`. */
         ShareTerminal: {
             /** @description What the guest may do. */
@@ -2763,6 +2829,13 @@ export interface components {
             password: string;
             /** @description The account's name. */
             username: string;
+        };
+        /** @description An agent whose recordings are not in the list. */
+        SilentAgent: {
+            /** @description The agent. */
+            agent_id: components["schemas"]["AgentId"];
+            /** @description Why. */
+            reason: string;
         };
         /** @description What a VM's disk was at some moment, as its driver says. */
         Snapshot: {
@@ -2794,29 +2867,16 @@ export interface components {
              */
             stop: boolean;
         };
-        /** @description A key of one's own that is put into the VMs one makes. */
-        SshKey: {
-            /**
-             * Format: date-time
-             * @description When it was added.
-             */
-            created_at: string;
-            /** @description `SHA256:…`, as ssh shows it. */
-            fingerprint: string;
-            /** @description Its id. */
-            id: components["schemas"]["SshKeyId"];
-            /** @description What its owner calls it. */
-            name: string;
-            /** @description The key on one line. */
-            public_key: string;
-        };
-        /** Format: uuid */
-        SshKeyId: string;
         /**
          * @description What a running operation is at.
          * @enum {string}
          */
         Stage: "resolving_image" | "downloading" | "verifying" | "building_image" | "preparing" | "booting" | "waiting_for_ssh" | "cloud_init" | "starting" | "stopping" | "restarting" | "suspending" | "deleting" | "recovering" | "taking_snapshot" | "restoring" | "deleting_snapshot" | "cloning" | "resizing" | "cleaning_up";
+        /** @description Body of `PUT /api/v1/terminals/{terminal}/recording` at the master. */
+        StartRecording: {
+            /** @description Whether what is typed is recorded too, passwords included. */
+            input?: boolean;
+        };
         /** @description Something that an operation was at, and since when. */
         Step: {
             /**
@@ -2840,46 +2900,6 @@ export interface components {
              * @default false
              */
             force: boolean;
-        };
-        /** @description Saved user-data in which variables stand for what is given when a VM is made. */
-        Template: {
-            /**
-             * Format: date-time
-             * @description When it was made.
-             */
-            created_at: string;
-            /** @description What it is for. */
-            description: string;
-            /** @description Its id. */
-            id: components["schemas"]["TemplateId"];
-            /** @description What it is called: letters, digits and `._-`, at most 63. */
-            name: string;
-            /** @description Who made it; besides admins only they may change it. */
-            owner: string;
-            /** @description A `#cloud-config` with `{{name}}` where a variable's value is to stand. */
-            text: string;
-            /**
-             * Format: date-time
-             * @description When it was last changed.
-             */
-            updated_at: string;
-            /** @description Its variables, in the order in which people are asked for them. */
-            variables: components["schemas"]["TemplateVariable"][];
-        };
-        /** Format: uuid */
-        TemplateId: string;
-        /** @description A variable of a template. */
-        TemplateVariable: {
-            /** @description Its value when none is given. Never shown of a secret. */
-            default?: string | null;
-            /** @description What is to be given. */
-            description?: string;
-            /** @description Whether it has such a value. When a template is saved: `true` without a `default` keeps the secret that is there. */
-            has_default?: boolean;
-            /** @description Its name: a small letter, then small letters, digits and `_`, at most 63. */
-            name: string;
-            /** @description Whether its value is a secret: kept encrypted, and not shown again. */
-            secret?: boolean;
         };
         /** @description Size of a terminal in character cells. */
         TermSize: {
@@ -2920,6 +2940,7 @@ export interface components {
             oldest_offset: number;
             /** @description Who watches it, the first ones: at most [`Self::MAX_PRESENT`]. */
             present?: components["schemas"]["TerminalViewer"][];
+            recording?: components["schemas"]["RecordingMark"] | null;
             /** @description Whether it can be attached to again after a cut; old agents' sessions cannot. */
             resumable: boolean;
             /** @description Whether its agent keeps those who may only watch from typing; agents of before cannot, and are given none. */
@@ -3039,15 +3060,6 @@ export interface components {
             role?: components["schemas"]["Role"] | null;
             /** @description The terminal right. */
             terminal?: boolean | null;
-        };
-        /** @description A template for a new VM, with values for its variables. */
-        UseTemplate: {
-            /** @description Its name. */
-            name: string;
-            /** @description Values by the variables' names; those that are absent have the template's. */
-            variables?: {
-                [key: string]: string;
-            };
         };
         /** @description One account. */
         User: {
@@ -3241,6 +3253,189 @@ export interface components {
              * @description The file's size in bytes; absent for a folder.
              */
             size?: number | null;
+        };
+        /** @description Body of `POST /api/v1/ssh-keys`. */
+        AddSshKey: {
+            /** @description What to call it; the key's comment when absent. */
+            name?: string | null;
+            /** @description The line of the `.pub` file. */
+            public_key: string;
+        };
+        /** @description Body of `POST /api/v1/cloud-init/check`. */
+        CheckCloudInit: {
+            /** @description The user-data. */
+            text: string;
+            /** @description The names of the variables that it is a template of; user-data as it is when absent. */
+            variables?: string[] | null;
+        };
+        /** @description Answer to `POST /api/v1/cloud-init/check`. */
+        CloudInitCheck: {
+            /** @description What is wrong, in the order of the lines. */
+            findings: components["schemas"]["Finding"][];
+            /** @description Whether a VM can be made with it. */
+            valid: boolean;
+            /** @description The names that are written as `{{name}}` in it. */
+            variables: string[];
+        };
+        /** @description Something that is wrong with user-data. */
+        Finding: {
+            /**
+             * Format: int32
+             * @description In which line, from 1.
+             */
+            line?: number | null;
+            /** @description What is wrong, for people. Quotes names of keys at most, as values may be passwords. */
+            message: string;
+            /** @description How bad it is. */
+            severity: components["schemas"]["Severity"];
+        };
+        /** @description A list that is short enough to come whole. */
+        Items_SshKey: {
+            /** @description All of them. */
+            items: {
+                /**
+                 * Format: date-time
+                 * @description When it was added.
+                 */
+                created_at: string;
+                /** @description `SHA256:…`, as ssh shows it. */
+                fingerprint: string;
+                /** @description Its id. */
+                id: components["schemas"]["SshKeyId"];
+                /** @description What its owner calls it. */
+                name: string;
+                /** @description The key on one line. */
+                public_key: string;
+            }[];
+        };
+        /** @description A list that is short enough to come whole. */
+        Items_Template: {
+            /** @description All of them. */
+            items: {
+                /**
+                 * Format: date-time
+                 * @description When it was made.
+                 */
+                created_at: string;
+                /** @description What it is for. */
+                description: string;
+                /** @description Its id. */
+                id: components["schemas"]["TemplateId"];
+                /** @description What it is called: letters, digits and `._-`, at most 63. */
+                name: string;
+                /** @description Who made it; besides admins only they may change it. */
+                owner: string;
+                /** @description A `#cloud-config` with `{{name}}` where a variable's value is to stand. */
+                text: string;
+                /**
+                 * Format: date-time
+                 * @description When it was last changed.
+                 */
+                updated_at: string;
+                /** @description Its variables, in the order in which people are asked for them. */
+                variables: components["schemas"]["TemplateVariable"][];
+            }[];
+        };
+        /** @description Body of `POST /api/vm/create`. */
+        OldCreateVm: {
+            /** @description The agent; `null` and `"null"` mean the master's own machine. */
+            agent_id?: string | null;
+            /**
+             * Format: int32
+             * @description Number of virtual CPUs.
+             */
+            cpus?: number;
+            /** @description Disk size. */
+            disk?: components["schemas"]["ByteSize"];
+            /** @description The image. */
+            image?: string;
+            /** @description Memory size. */
+            memory?: components["schemas"]["ByteSize"];
+            /** @description The new VM's name. */
+            name: string;
+        };
+        /** @description Body of `POST /api/v1/templates` and `PUT /api/v1/templates/{template}`. */
+        SaveTemplate: {
+            /** @description What it is for. */
+            description?: string;
+            /** @description What it is called. */
+            name: string;
+            /** @description The `#cloud-config`. */
+            text: string;
+            /** @description Its variables. */
+            variables?: components["schemas"]["TemplateVariable"][];
+        };
+        /**
+         * @description How bad a finding is.
+         * @enum {string}
+         */
+        Severity: "error" | "warning";
+        /** @description A key of one's own that is put into the VMs one makes. */
+        SshKey: {
+            /**
+             * Format: date-time
+             * @description When it was added.
+             */
+            created_at: string;
+            /** @description `SHA256:…`, as ssh shows it. */
+            fingerprint: string;
+            /** @description Its id. */
+            id: components["schemas"]["SshKeyId"];
+            /** @description What its owner calls it. */
+            name: string;
+            /** @description The key on one line. */
+            public_key: string;
+        };
+        /** Format: uuid */
+        SshKeyId: string;
+        /** @description Saved user-data in which variables stand for what is given when a VM is made. */
+        Template: {
+            /**
+             * Format: date-time
+             * @description When it was made.
+             */
+            created_at: string;
+            /** @description What it is for. */
+            description: string;
+            /** @description Its id. */
+            id: components["schemas"]["TemplateId"];
+            /** @description What it is called: letters, digits and `._-`, at most 63. */
+            name: string;
+            /** @description Who made it; besides admins only they may change it. */
+            owner: string;
+            /** @description A `#cloud-config` with `{{name}}` where a variable's value is to stand. */
+            text: string;
+            /**
+             * Format: date-time
+             * @description When it was last changed.
+             */
+            updated_at: string;
+            /** @description Its variables, in the order in which people are asked for them. */
+            variables: components["schemas"]["TemplateVariable"][];
+        };
+        /** Format: uuid */
+        TemplateId: string;
+        /** @description A variable of a template. */
+        TemplateVariable: {
+            /** @description Its value when none is given. Never shown of a secret. */
+            default?: string | null;
+            /** @description What is to be given. */
+            description?: string;
+            /** @description Whether it has such a value. When a template is saved: `true` without a `default` keeps the secret that is there. */
+            has_default?: boolean;
+            /** @description Its name: a small letter, then small letters, digits and `_`, at most 63. */
+            name: string;
+            /** @description Whether its value is a secret: kept encrypted, and not shown again. */
+            secret?: boolean;
+        };
+        /** @description A template for a new VM, with values for its variables. */
+        UseTemplate: {
+            /** @description Its name. */
+            name: string;
+            /** @description Values by the variables' names; those that are absent have the template's. */
+            variables?: {
+                [key: string]: string;
+            };
         };
     };
     responses: never;
@@ -3812,6 +4007,104 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Items_LinkChange"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recordings_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the recording's id */
+                recording: components["schemas"]["RecordingId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ListedRecording"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recordings_delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the recording's id */
+                recording: components["schemas"]["RecordingId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recordings_file: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the recording's id */
+                recording: components["schemas"]["RecordingId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description asciicast v2 */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-asciicast": unknown;
                 };
             };
             /** @description what went wrong */
@@ -4674,38 +4967,6 @@ export interface operations {
             };
         };
     };
-    templates_check: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["CheckCloudInit"];
-            };
-        };
-        responses: {
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CloudInitCheck"];
-                };
-            };
-            /** @description what went wrong */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
     join_tokens_download: {
         parameters: {
             query?: never;
@@ -5105,6 +5366,109 @@ export interface operations {
             };
         };
     };
+    recordings_policy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RecordingPolicy"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recordings_set_policy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RecordingPolicy"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RecordingPolicy"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recordings_list: {
+        parameters: {
+            query?: {
+                /** @description Machines by id, separated by commas; a star at the end stands for any rest. */
+                agent?: string;
+                /** @description Only sessions of VMs with this name. */
+                vm?: components["schemas"]["VmName"];
+                /** @description Only sessions of this account. */
+                user?: string;
+                /** @description Only those that began then or later. */
+                since?: string;
+                /** @description Only those that began before. */
+                until?: string;
+                /** @description A text that was printed, whatever its case; each comes with the first line that has it. */
+                q?: string;
+                /** @description At most so many: 100, and never above 1000. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Recordings"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     session_current: {
         parameters: {
             query?: never;
@@ -5326,250 +5690,6 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["CurrentSession"];
                 };
-            };
-            /** @description what went wrong */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    ssh_keys_list: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Items_SshKey"];
-                };
-            };
-            /** @description what went wrong */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    ssh_keys_add: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["AddSshKey"];
-            };
-        };
-        responses: {
-            201: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SshKey"];
-                };
-            };
-            /** @description what went wrong */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    ssh_keys_delete: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description the key's id */
-                key: components["schemas"]["SshKeyId"];
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            204: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description what went wrong */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    templates_list: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Items_Template"];
-                };
-            };
-            /** @description what went wrong */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    templates_create: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["SaveTemplate"];
-            };
-        };
-        responses: {
-            201: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Template"];
-                };
-            };
-            /** @description what went wrong */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    templates_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description the template's id */
-                template: components["schemas"]["TemplateId"];
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Template"];
-                };
-            };
-            /** @description what went wrong */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    templates_update: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description the template's id */
-                template: components["schemas"]["TemplateId"];
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["SaveTemplate"];
-            };
-        };
-        responses: {
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Template"];
-                };
-            };
-            /** @description what went wrong */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    templates_delete: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description the template's id */
-                template: components["schemas"]["TemplateId"];
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            204: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
             };
             /** @description what went wrong */
             default: {
@@ -5821,6 +5941,70 @@ export interface operations {
                 terminal: components["schemas"]["TerminalId"];
                 /** @description the account's name */
                 user: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recordings_start: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's id */
+                terminal: components["schemas"]["TerminalId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StartRecording"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ListedTerminal"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recordings_stop: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's id */
+                terminal: components["schemas"]["TerminalId"];
             };
             cookie?: never;
         };
@@ -6420,6 +6604,282 @@ export interface operations {
         responses: {
             /** @description binary frames are output, other frames input or a resize */
             101: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_check: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CheckCloudInit"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CloudInitCheck"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    ssh_keys_list: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Items_SshKey"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    ssh_keys_add: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AddSshKey"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SshKey"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    ssh_keys_delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the key's id */
+                key: components["schemas"]["SshKeyId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_list: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Items_Template"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_create: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SaveTemplate"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Template"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the template's id */
+                template: components["schemas"]["TemplateId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Template"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_update: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the template's id */
+                template: components["schemas"]["TemplateId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SaveTemplate"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Template"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the template's id */
+                template: components["schemas"]["TemplateId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
                 headers: {
                     [name: string]: unknown;
                 };
