@@ -12,6 +12,7 @@ use secrecy::SecretString;
 
 use crate::{
     driver::{fake::FakeSettings, multipass, qemu::QemuOptions},
+    recording::RecordingLimits,
     tunnel::TunnelConfig,
     upkeep::Clock,
 };
@@ -61,6 +62,8 @@ pub struct AgentConfig {
     pub clock: Clock,
     /// Bounds on what it does at once.
     pub limits: Limits,
+    /// How much of recordings of terminals it keeps.
+    pub recordings: RecordingLimits,
 }
 
 impl AgentConfig {
@@ -89,6 +92,7 @@ impl AgentConfig {
             trash_kept: None,
             clock: Clock::of_the_machine(),
             limits: Limits::default(),
+            recordings: RecordingLimits::default(),
         }
     }
 }

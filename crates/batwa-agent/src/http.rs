@@ -15,6 +15,7 @@ mod legacy;
 mod operations;
 pub(crate) mod port;
 mod ports;
+mod recordings;
 mod terminals;
 mod vms;
 
@@ -40,8 +41,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::error::ApiError;
 pub(crate) use self::key::HEADER as KEY_HEADER;
 use crate::{
-    config::AgentConfig, inside::Inside, operations::Operations, terminal::Terminals,
-    upkeep::Upkeep, vms::Inventory, watch::Picture,
+    config::AgentConfig, inside::Inside, operations::Operations, recording::Library,
+    terminal::Terminals, upkeep::Upkeep, vms::Inventory, watch::Picture,
 };
 
 /// Largest body that any call takes: a spec with the largest user-data is far below it.
@@ -63,6 +64,7 @@ pub(crate) struct Inner {
     pub(crate) operations: Arc<Operations>,
     pub(crate) upkeep: Arc<Upkeep>,
     pub(crate) terminals: Arc<Terminals>,
+    pub(crate) recordings: Arc<Library>,
     pub(crate) inside: Arc<Inside>,
     pub(crate) stop: CancellationToken,
     /// This start of the agent, for its master.
@@ -112,6 +114,10 @@ impl App {
         &self.0.terminals
     }
 
+    pub(crate) fn recordings(&self) -> &Arc<Library> {
+        &self.0.recordings
+    }
+
     pub(crate) fn instance(&self) -> InstanceId {
         self.0.instance
     }
@@ -155,6 +161,16 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(terminals::list_terminals, terminals::open_terminal))
         .routes(routes!(terminals::update_terminal, terminals::end_terminal))
         .routes(routes!(terminals::set_viewer))
+        .routes(routes!(
+            terminals::record_terminal,
+            terminals::stop_recording
+        ))
+        .routes(routes!(recordings::list_recordings))
+        .routes(routes!(
+            recordings::get_recording,
+            recordings::delete_recording
+        ))
+        .routes(routes!(recordings::get_cast))
         .routes(routes!(terminals::attach))
         .routes(routes!(exec::attach, exec::run))
         .routes(routes!(files::download, files::look, files::upload))

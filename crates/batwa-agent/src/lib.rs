@@ -10,6 +10,7 @@ pub mod host;
 mod http;
 mod inside;
 mod operations;
+mod recording;
 mod registration;
 mod state_dir;
 mod terminal;
@@ -44,6 +45,7 @@ pub use self::{
     config::{AgentConfig, Allow, DriverChoice, Limits},
     driver::{DriverError, fake::FakeSettings},
     http::openapi,
+    recording::RecordingLimits,
     state_dir::StateDirError,
     upkeep::Clock,
 };
@@ -52,6 +54,7 @@ use self::{
     http::{App, Inner},
     inside::Inside,
     operations::Operations,
+    recording::Library,
     state_dir::StateDir,
     terminal::Terminals,
     upkeep::Upkeep,
@@ -195,10 +198,12 @@ impl Agent {
             stop.clone(),
         )
         .map_err(AgentError::Journal)?;
+        let recordings = Arc::new(Library::new(&config.state_dir, config.recordings));
         let terminals = Arc::new(Terminals::new(
             config.limits,
             Arc::clone(&picture),
             Arc::clone(&inventory),
+            Arc::clone(&recordings),
             stop.clone(),
         ));
         let inside = Arc::new(Inside::new(
@@ -216,6 +221,7 @@ impl Agent {
                 operations,
                 upkeep,
                 terminals,
+                recordings,
                 inside,
                 stop,
                 instance: tunnel::instance(),
@@ -271,6 +277,11 @@ impl Agent {
         let terminals = Arc::clone(self.app.terminals());
         tasks.spawn(async move {
             terminals.keep_order().await;
+            Ok(())
+        });
+        let (recordings, stop_sweeping) = (Arc::clone(self.app.recordings()), own_stop.clone());
+        tasks.spawn(async move {
+            recordings.keep_order(stop_sweeping).await;
             Ok(())
         });
         let app = self.app.clone();

@@ -20,12 +20,16 @@ use std::{
 };
 
 use batwa_api::{
+    Timestamp,
     event::WatchEvent,
-    id::{TerminalId, ViewerId},
+    id::{RecordingId, TerminalId, ViewerId},
     name::VmName,
     problem::{FieldError, Problem, ProblemCode},
+    recording::{RecordTerminal, Recording},
+    size::ByteSize,
     terminal::{
-        Admission, OpenTerminal, Terminal, TerminalAccess, TerminalKind, UpdateTerminal, close_code,
+        Admission, OpenTerminal, Terminal, TerminalAccess, TerminalKind, TerminalViewer,
+        UpdateTerminal, close_code,
     },
     vm::{ShownVm, Vm, VmAction, VmState},
 };
@@ -40,7 +44,13 @@ pub(crate) use self::{
     session::{JoinError, Session},
     viewer::{Close, Inbound, Outbound, Seat},
 };
-use crate::{config::Limits, operations::error_of, vms::Inventory, watch::Picture};
+use crate::{
+    config::Limits,
+    operations::error_of,
+    recording::{Beginning, Library},
+    vms::Inventory,
+    watch::Picture,
+};
 
 /// How long opening a shell may take; a VM under load takes its time to let one in.
 const ATTACH_DEADLINE: Duration = Duration::from_secs(60);
@@ -55,6 +65,7 @@ pub(crate) struct Terminals {
     limits: Limits,
     picture: Arc<Picture>,
     inventory: Arc<Inventory>,
+    recordings: Arc<Library>,
     sessions: Mutex<BTreeMap<TerminalId, Arc<OnceCell<Arc<Session>>>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -65,12 +76,14 @@ impl Terminals {
         limits: Limits,
         picture: Arc<Picture>,
         inventory: Arc<Inventory>,
+        recordings: Arc<Library>,
         stop: CancellationToken,
     ) -> Self {
         Self {
             limits,
             picture,
             inventory,
+            recordings,
             sessions: Mutex::new(BTreeMap::new()),
             tasks: TaskTracker::new(),
             stop,
@@ -136,6 +149,7 @@ impl Terminals {
             kind,
             size,
             ttl_s,
+            record,
             ..
         } = request;
         if let Some(ttl_s) = ttl_s {
@@ -167,6 +181,10 @@ impl Terminals {
             .map_err(|error| error_of(&error).to_problem())?;
         let ttl = ttl_s.map_or(self.limits.terminal_ttl, Duration::from_secs);
         let (session, output, exit) = session::of_pty(id, name.clone(), *kind, ttl, pty);
+        if let Some(record) = record {
+            // The program has printed nothing that anybody read yet; it is gone again where this fails.
+            self.record(&session, record).await?;
+        }
         let pumped = Arc::clone(&session);
         let picture = Arc::clone(&self.picture);
         let stop = self.stop.clone();
@@ -236,7 +254,84 @@ impl Terminals {
         there
     }
 
-    fn tell(&self, session: &Session) {
+    /// Begins to record a session, unless that is done already.
+    ///
+    /// # Errors
+    /// A problem: the session has ended, or nothing can be written.
+    pub(crate) async fn record(
+        &self,
+        session: &Arc<Session>,
+        record: &RecordTerminal,
+    ) -> Result<(), Problem> {
+        let _alone = session.recording.lock().await;
+        if session.recording_mark().is_some() {
+            return Ok(());
+        }
+        let now = session.terminal();
+        let id = RecordingId::new();
+        let user = record.user.chars().filter(|c| !c.is_control());
+        let beginning = Beginning {
+            recording: Recording {
+                id,
+                terminal: now.id,
+                vm: now.vm,
+                kind: now.kind,
+                owner: record.owner,
+                user: user.take(TerminalViewer::MAX_USER).collect(),
+                input: record.input,
+                required: record.required,
+                size: now.size,
+                started_at: Timestamp::now(),
+                duration_ms: 0,
+                bytes: ByteSize::bytes(0),
+                ended: None,
+            },
+            size: session.sizes(),
+        };
+        let (recorder, writer) = self.recordings.begin(beginning).await.map_err(|error| {
+            let mut problem = Problem::from(error);
+            problem.detail = format!(
+                "terminal session `{}` cannot be recorded: {}",
+                session.id, problem.detail
+            );
+            problem
+        })?;
+        if !session.begin_recording(recorder) {
+            return Err(Problem::new(
+                ProblemCode::Conflict,
+                format!("terminal session `{}` has ended", session.id),
+            ));
+        }
+        let recorded = Arc::clone(session);
+        let picture = Arc::clone(&self.picture);
+        self.tasks.spawn(async move {
+            let reason = writer.run().await;
+            recorded.recording_over(id, &reason);
+            if recorded.ended().is_none() {
+                picture.set_terminal(recorded.terminal());
+            }
+        });
+        info!(terminal.id = %session.id, recording.id = %id, "recording terminal session `{}`", session.id);
+        Ok(())
+    }
+
+    /// Ends the recording of a session, which goes on.
+    ///
+    /// # Errors
+    /// A problem: a policy requires it.
+    pub(crate) fn stop_recording(&self, session: &Session) -> Result<(), Problem> {
+        if session.recording_mark().is_some_and(|mark| mark.required) {
+            return Err(Problem::new(
+                ProblemCode::Conflict,
+                "an admin's policy requires this recording: it goes on as long as the session does",
+            ));
+        }
+        session.stop_recording("it was stopped");
+        self.tell(session);
+        Ok(())
+    }
+
+    pub(crate) fn tell(&self, session: &Session) {
         if session.ended().is_none() {
             self.picture.set_terminal(session.terminal());
         }

@@ -79,6 +79,8 @@ uuid_id! {
     OperationId;
     /// One terminal session of an agent.
     TerminalId;
+    /// One recording of a terminal session.
+    RecordingId;
     /// One screen that a terminal session is on.
     ViewerId;
     /// One account of the master.

@@ -20,6 +20,7 @@ pub mod name;
 pub mod operation;
 pub mod port;
 pub mod problem;
+pub mod recording;
 pub mod size;
 pub mod ssh_key;
 pub mod terminal;

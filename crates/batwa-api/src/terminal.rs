@@ -9,6 +9,7 @@ use crate::{
     Timestamp,
     id::{AgentId, TerminalId, ViewerId},
     name::VmName,
+    recording::{RecordTerminal, RecordingMark},
 };
 
 mod name;
@@ -121,6 +122,9 @@ pub struct OpenTerminal {
     /// Seconds that it lives on once nobody watches; the agent's default when absent.
     #[serde(default)]
     pub ttl_s: Option<u64>,
+    /// How it is recorded, from its first byte on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<RecordTerminal>,
 }
 
 /// One terminal session.
@@ -159,6 +163,9 @@ pub struct Terminal {
     /// Whether its agent keeps those who may only watch from typing; agents of before cannot, and are given none.
     #[serde(default)]
     pub shareable: bool,
+    /// Its recording, while it is recorded.
+    #[serde(default)]
+    pub recording: Option<RecordingMark>,
 }
 
 impl Terminal {
@@ -309,6 +316,14 @@ pub enum ServerFrame {
         /// Who they are, the first ones.
         #[serde(default)]
         present: Vec<TerminalViewer>,
+    },
+    /// Whether the session is recorded, from now on.
+    Recording {
+        /// Its recording; `null` when it has ended.
+        recording: Option<RecordingMark>,
+        /// Why it ended.
+        #[serde(default)]
+        reason: Option<String>,
     },
     /// What this viewer may do: to write until told otherwise. Comes again each time something typed was dropped.
     Access {

@@ -11,6 +11,7 @@ pub(crate) mod keeper;
 mod machines;
 pub(crate) mod operations;
 pub(crate) mod program;
+pub(crate) mod recordings;
 pub(crate) mod sessions;
 pub(crate) mod setup;
 mod ssh_keys;

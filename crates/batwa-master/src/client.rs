@@ -15,12 +15,13 @@ use std::sync::Arc;
 use axum::body::Body;
 use batwa_api::{
     agent::DriverKind,
-    id::{OperationId, TerminalId, ViewerId},
+    id::{OperationId, RecordingId, TerminalId, ViewerId},
     image::{AddImage, Image, ImageCatalogue, ImageName},
     list::Items,
     name::VmName,
     operation::{LogLine, Operation, StartOperation},
     problem::{Problem, ProblemCode},
+    recording::{FoundRecordings, RecordTerminal, Recording},
     terminal::{OpenTerminal, SetViewer, Terminal, TerminalAccess, UpdateTerminal},
     tunnel::RotatedKey,
     vm::{SettingsChange, Vm},
@@ -352,6 +353,58 @@ impl AgentClient {
         let path = format!("/api/v1/terminals/{id}/viewers/{viewer}");
         let body = to_json(&SetViewer { access })?;
         self.send(Method::PUT, &path, Some(body), CALL_DEADLINE)
+            .await?;
+        Ok(())
+    }
+
+    /// Begins to record a terminal session.
+    ///
+    /// # Errors
+    /// Any [`ClientError`]; one that [is not found](ClientError::is_not_found) from agents that cannot.
+    pub(crate) async fn record_terminal(
+        &self,
+        id: TerminalId,
+        record: &RecordTerminal,
+    ) -> Result<Terminal, ClientError> {
+        let path = format!("/api/v1/terminals/{id}/recording");
+        self.json(Method::PUT, &path, Some(record), CALL_DEADLINE)
+            .await
+    }
+
+    /// Ends the recording of a terminal session.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub(crate) async fn stop_recording(&self, id: TerminalId) -> Result<(), ClientError> {
+        let path = format!("/api/v1/terminals/{id}/recording");
+        self.send(Method::DELETE, &path, None, CALL_DEADLINE)
+            .await?;
+        Ok(())
+    }
+
+    /// The recordings that a path with its query asks for.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub(crate) async fn recordings(&self, path: &str) -> Result<FoundRecordings, ClientError> {
+        self.get(path).await
+    }
+
+    /// One recording.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub(crate) async fn recording(&self, id: RecordingId) -> Result<Recording, ClientError> {
+        self.get(&format!("/api/v1/recordings/{id}")).await
+    }
+
+    /// Deletes a recording.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub(crate) async fn delete_recording(&self, id: RecordingId) -> Result<(), ClientError> {
+        let path = format!("/api/v1/recordings/{id}");
+        self.send(Method::DELETE, &path, None, CALL_DEADLINE)
             .await?;
         Ok(())
     }

@@ -22,6 +22,7 @@ pub(crate) mod openapi;
 mod operations;
 mod origin;
 mod plain;
+mod recordings;
 mod router;
 mod security;
 pub(crate) mod serve;

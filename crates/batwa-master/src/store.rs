@@ -16,6 +16,7 @@ pub(crate) mod operations;
 #[cfg(test)]
 mod postgres;
 pub(crate) mod sessions;
+mod settings;
 pub(crate) mod ssh_keys;
 #[cfg(test)]
 mod suite;

@@ -10,6 +10,7 @@ mod live;
 mod login;
 mod machines;
 mod operations;
+mod recordings;
 mod roles;
 mod set;
 mod simulate;
@@ -33,6 +34,7 @@ pub(crate) use self::{
     login::{LoginArgs, LogoutArgs, MastersArgs, MastersTask},
     machines::{AgentsArgs, MachineTask},
     operations::{OperationsArgs, OperationsTask},
+    recordings::{RecordingsArgs, RecordingsTask},
     roles::{AgentArgs, AgentTask, JoinArgs},
     set::{AboutArgs, SetArgs, SettingsArgs},
     simulate::SimulateArgs,
@@ -147,6 +149,8 @@ pub(crate) enum Task {
     Attach(AttachArgs),
     /// List terminal sessions; name, keep, share or end one
     Terminals(TerminalsArgs),
+    /// List and search recordings of terminals, download or delete one; record a terminal
+    Recordings(RecordingsArgs),
     /// Copy files and folders into a VM or out of it
     ///
     /// A path in a VM is `VM:PATH` or `AGENT/VM:PATH`; one without `/` first begins at the account's home. `-` is

@@ -12,6 +12,7 @@ mod login;
 mod machines;
 mod membership;
 mod operations;
+mod recordings;
 mod roles;
 mod set;
 mod simulate;
@@ -70,6 +71,7 @@ pub(crate) async fn run(task: Task) -> Result<u8, Failure> {
         Task::Clone(args) => snapshots::clone(args).await,
         Task::Set(args) => set::set(args).await,
         Task::Dismiss(args) => vms::dismiss(args).await,
+        Task::Recordings(args) => recordings::run(args).await,
         Task::Terminals(args) => terminals::run(args).await,
         Task::Agents(args) => machines::agents(args).await,
         Task::JoinToken(task) => join_tokens::run(task).await,

@@ -300,6 +300,15 @@ fn machine(settings: &Settings, config: &mut AgentConfig) -> Result<(), SettingE
     if let Some(most) = settings.parse("max-terminals", count)? {
         config.limits.terminals = most;
     }
+    if let Some(bytes) = settings.parse("recording-size", size)? {
+        config.recordings.each = bytes;
+    }
+    if let Some(bytes) = settings.parse("recordings-size", size)? {
+        config.recordings.all = bytes;
+    }
+    if let Some(keep) = settings.parse("recordings-kept", duration)? {
+        config.recordings.keep = keep;
+    }
     if let Some(ttl) = settings.parse("terminal-ttl", terminal_ttl)? {
         config.limits.terminal_ttl = ttl;
     }
@@ -312,6 +321,15 @@ fn count(text: &str) -> Result<usize, String> {
         Ok(count) if (1..=10_000).contains(&count) => Ok(count),
         _ => Err("it must be a number from 1 to 10000".to_owned()),
     }
+}
+
+/// Bytes of files: some at least, so that something fits in.
+fn size(text: &str) -> Result<u64, String> {
+    let size: ByteSize = text.parse().map_err(|error| format!("{error}"))?;
+    if size < ByteSize::mib(1) {
+        return Err("it must be 1M at least".to_owned());
+    }
+    Ok(size.as_u64())
 }
 
 fn terminal_ttl(text: &str) -> Result<Duration, String> {

@@ -8,7 +8,7 @@ use axum::{
     http::{StatusCode, request::Parts},
 };
 use batwa_api::{
-    id::{OperationId, TerminalId, ViewerId},
+    id::{OperationId, RecordingId, TerminalId, ViewerId},
     image::ImageName,
     name::VmName,
     problem::{FieldError, Problem, ProblemCode},
@@ -100,6 +100,10 @@ impl Named for OperationId {
 
 impl Named for TerminalId {
     const WHAT: &'static str = "terminal session";
+}
+
+impl Named for RecordingId {
+    const WHAT: &'static str = "recording";
 }
 
 impl Named for ViewerId {

@@ -12,10 +12,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use batwa_api::{
-    id::{TerminalId, ViewerId},
+    id::{TerminalId, UserId, ViewerId},
     list::Items,
     name::VmName,
     problem::{Problem, ProblemCode},
+    recording::RecordTerminal,
     terminal::{
         Admission, ClientFrame, OpenTerminal, ServerFrame, SetViewer, TermSize, Terminal,
         TerminalAccess, TerminalKind, TerminalViewer, UpdateTerminal, close_code,
@@ -114,6 +115,40 @@ pub(crate) async fn set_viewer(
     }
 }
 
+/// Record a terminal session from now on; one that is recorded already goes on being so.
+#[utoipa::path(
+    put, path = "/api/v1/terminals/{id}/recording", tag = "terminals", params(("id" = TerminalId, Path)),
+    request_body = RecordTerminal,
+    responses(
+        (status = 200, body = Terminal), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 507, body = Problem),
+    )
+)]
+pub(crate) async fn record_terminal(
+    State(app): State<App>,
+    PathOf(id): PathOf<TerminalId>,
+    JsonBody(record): JsonBody<RecordTerminal>,
+) -> ApiResult<Json<Terminal>> {
+    let session = app.terminals().get(id).ok_or_else(|| missing(id))?;
+    app.terminals().record(&session, &record).await?;
+    app.terminals().tell(&session);
+    Ok(Json(session.terminal()))
+}
+
+/// End the recording of a terminal session, unless a policy requires it.
+#[utoipa::path(
+    delete, path = "/api/v1/terminals/{id}/recording", tag = "terminals", params(("id" = TerminalId, Path)),
+    responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem))
+)]
+pub(crate) async fn stop_recording(
+    State(app): State<App>,
+    PathOf(id): PathOf<TerminalId>,
+) -> ApiResult<StatusCode> {
+    let session = app.terminals().get(id).ok_or_else(|| missing(id))?;
+    app.terminals().stop_recording(&session)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// Where to begin, and who comes.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -175,6 +210,27 @@ pub(crate) struct LegacyQuery {
     /// The VM.
     #[serde(default)]
     vm_name: String,
+    /// `required` where a policy of the master requires that it is recorded.
+    record: Option<String>,
+    /// Whether what is typed is recorded too.
+    #[serde(default)]
+    input: bool,
+    /// The account whose session it is, for the master.
+    owner: Option<UserId>,
+    /// That account's name.
+    #[serde(default)]
+    user: String,
+}
+
+impl LegacyQuery {
+    fn record(&self) -> Option<RecordTerminal> {
+        (self.record.as_deref() == Some("required")).then(|| RecordTerminal {
+            input: self.input,
+            required: true,
+            owner: self.owner,
+            user: self.user.clone(),
+        })
+    }
 }
 
 /// The old terminal: opens a shell and ends it when the connection closes.
@@ -189,7 +245,7 @@ pub(crate) async fn legacy_terminal(
 ) -> ApiResult<Response> {
     let upgrade = upgrade.map_err(no_websocket)?;
     Ok(prepared(upgrade).on_upgrade(async move |mut socket| {
-        match open_legacy(&app, &query.vm_name).await {
+        match open_legacy(&app, &query).await {
             Ok(seat) => serve(&app, socket, seat, Dialect::Legacy).await,
             Err(problem) => {
                 let text = format!("Error: {}\r\n", problem.detail);
@@ -206,11 +262,11 @@ pub(crate) async fn legacy_terminal(
     }))
 }
 
-async fn open_legacy(app: &App, vm: &str) -> Result<Seat, Problem> {
-    let vm = VmName::parse(vm).map_err(|_| {
+async fn open_legacy(app: &App, query: &LegacyQuery) -> Result<Seat, Problem> {
+    let vm = VmName::parse(&query.vm_name).map_err(|_| {
         Problem::new(
             ProblemCode::NotFound,
-            format!("VM `{}` does not exist", vm.escape_debug()),
+            format!("VM `{}` does not exist", query.vm_name.escape_debug()),
         )
     })?;
     app.wait_for_first_word().await;
@@ -222,6 +278,7 @@ async fn open_legacy(app: &App, vm: &str) -> Result<Seat, Problem> {
             kind: TerminalKind::Shell,
             size: TermSize::default(),
             ttl_s: Some(0),
+            record: query.record(),
         })
         .await?;
     app.terminals()

@@ -17,8 +17,9 @@ use std::{
 
 use batwa_api::{
     Timestamp,
-    id::{TerminalId, ViewerId},
+    id::{RecordingId, TerminalId, ViewerId},
     name::VmName,
+    recording::RecordingMark,
     terminal::{
         Admission, TermSize, Terminal, TerminalAccess, TerminalKind, TerminalName, TerminalViewer,
         close_code,
@@ -33,7 +34,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::ring::Ring;
-use crate::driver::{Pty, PtyExit};
+use crate::{
+    driver::{Pty, PtyExit},
+    recording::Recorder,
+};
 
 /// Output that is kept for those who come back.
 pub(super) const RING_BYTES: usize = 1 << 20;
@@ -82,6 +86,8 @@ pub(super) enum Next {
     Jump(u64),
     /// What it may do.
     Access(TerminalAccess),
+    /// It is recorded from now on, or no longer and why.
+    Recording(Option<RecordingMark>, Option<String>),
     /// So many watch now, and these are the first of them.
     Viewers(u32, Vec<TerminalViewer>),
     /// All is sent, and the session has ended.
@@ -102,6 +108,8 @@ pub(crate) struct Session {
     room: Notify,
     input: tokio::sync::Mutex<Pin<Box<dyn AsyncWrite + Send>>>,
     size: watch::Sender<TermSize>,
+    /// Held by whoever begins to record it.
+    pub(super) recording: tokio::sync::Mutex<()>,
     /// Cancelled to end the program.
     end: CancellationToken,
 }
@@ -116,6 +124,11 @@ struct State {
     next_viewer: u64,
     /// Counts the changes of who watches.
     crowd: u64,
+    recorder: Option<Arc<Recorder>>,
+    /// Why the last recording ended.
+    recording_end: Option<String>,
+    /// Counts the changes of whether it is recorded.
+    recordings: u64,
     /// Why somebody ended it, before the program is gone.
     ending: Option<Ended>,
     ended: Option<Ended>,
@@ -136,6 +149,8 @@ struct Viewer {
     size: Option<TermSize>,
     /// The crowd that it was told.
     told_crowd: u64,
+    /// What it was told of recordings; nothing when there were none.
+    told_recordings: u64,
 }
 
 impl Viewer {
@@ -173,6 +188,9 @@ impl Session {
                 viewers: BTreeMap::new(),
                 next_viewer: 0,
                 crowd: 0,
+                recorder: None,
+                recording_end: None,
+                recordings: 0,
                 ending: None,
                 ended: None,
                 unwatched: Some(Instant::now()),
@@ -182,6 +200,7 @@ impl Session {
             room: Notify::new(),
             input: tokio::sync::Mutex::new(input),
             size,
+            recording: tokio::sync::Mutex::new(()),
             end: CancellationToken::new(),
         }
     }
@@ -208,6 +227,7 @@ impl Session {
             keep: state.keep,
             present: present(&state),
             shareable: true,
+            recording: state.recorder.as_ref().map(|it| it.mark().clone()),
         }
     }
 
@@ -301,6 +321,10 @@ impl Session {
             paused: false,
             size: None,
             told_crowd: state.crowd - u64::from(!alone),
+            told_recordings: match state.recorder {
+                Some(_) => state.recordings - 1,
+                None => state.recordings,
+            },
         };
         state.viewers.insert(id, viewer);
         state.unwatched = None;
@@ -392,6 +416,7 @@ impl Session {
             viewers,
             ended,
             crowd,
+            recordings,
             ..
         } = &mut *state;
         let Some(viewer) = viewers.get_mut(&id) else {
@@ -400,6 +425,12 @@ impl Session {
         if viewer.told_access != Some(viewer.access) {
             viewer.told_access = Some(viewer.access);
             return Next::Access(viewer.access);
+        }
+        if viewer.told_recordings != *recordings {
+            viewer.told_recordings = *recordings;
+            let mark = state.recorder.as_ref().map(|it| it.mark().clone());
+            let reason = state.recording_end.clone();
+            return Next::Recording(mark, reason);
         }
         if viewer.told_crowd != *crowd {
             viewer.told_crowd = *crowd;
@@ -499,6 +530,8 @@ impl Session {
             match read {
                 Ok(0) | Err(_) => break,
                 Ok(n) => {
+                    // Before anybody sees it: what is to be recorded is.
+                    self.record_output(&buffer[..n]).await;
                     self.state().ring.push(&buffer[..n]);
                     self.news.notify_waiters();
                 }
@@ -518,6 +551,80 @@ impl Session {
     }
 }
 
+/// Recording it.
+impl Session {
+    /// What the size is, as it changes.
+    pub(super) fn sizes(&self) -> watch::Receiver<TermSize> {
+        self.size.subscribe()
+    }
+
+    /// The recording under way.
+    pub(super) fn recording_mark(&self) -> Option<RecordingMark> {
+        let state = self.state();
+        state.recorder.as_ref().map(|it| it.mark().clone())
+    }
+
+    /// Records from now on; `false` when it has ended already.
+    pub(super) fn begin_recording(&self, recorder: Recorder) -> bool {
+        let mut state = self.state();
+        if state.ended.is_some() {
+            return false;
+        }
+        state.recorder = Some(Arc::new(recorder));
+        state.recording_end = None;
+        state.recordings += 1;
+        drop(state);
+        self.news.notify_waiters();
+        true
+    }
+
+    /// Records no longer.
+    pub(super) fn stop_recording(&self, reason: &str) {
+        let mut state = self.state();
+        if let Some(recorder) = state.recorder.take() {
+            recorder.because(reason);
+            state.recording_end = Some(reason.to_owned());
+            state.recordings += 1;
+        }
+        drop(state);
+        self.news.notify_waiters();
+    }
+
+    /// A recording is over, whoever ended it.
+    pub(super) fn recording_over(&self, id: RecordingId, reason: &str) {
+        let mut state = self.state();
+        let current = state.recorder.as_ref().map(|it| it.mark().id);
+        if current == Some(id) {
+            state.recorder = None;
+            state.recordings += 1;
+        }
+        if current.is_none_or(|current| current == id) {
+            state.recording_end = Some(reason.to_owned());
+        }
+        drop(state);
+        self.news.notify_waiters();
+    }
+
+    async fn record_output(&self, bytes: &[u8]) {
+        let recorder = self.state().recorder.clone();
+        if let Some(recorder) = recorder
+            && let Err(over) = recorder.output(bytes).await
+        {
+            self.recording_over(recorder.mark().id, &over.0);
+        }
+    }
+
+    /// Records what this session's program was given to read.
+    pub(super) async fn record_input(&self, bytes: &[u8]) {
+        let recorder = self.state().recorder.clone();
+        if let Some(recorder) = recorder
+            && let Err(over) = recorder.input(bytes).await
+        {
+            self.recording_over(recorder.mark().id, &over.0);
+        }
+    }
+}
+
 impl Session {
     /// The program is gone: by itself, or because somebody asked.
     fn note_end(&self, exit: Option<PtyExit>) {
@@ -534,6 +641,10 @@ impl Session {
                 at: Instant::now(),
             }
         });
+        // With it its recording.
+        if let Some(recorder) = state.recorder.take() {
+            recorder.because(ended.reason.clone());
+        }
         state.ended = Some(ended);
         drop(state);
         self.news.notify_waiters();

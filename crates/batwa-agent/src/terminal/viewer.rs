@@ -126,6 +126,9 @@ impl Seat {
                 Next::Output(bytes) => Outbound::Output(bytes),
                 Next::Jump(offset) => Outbound::Control(ServerFrame::Offset { offset }),
                 Next::Access(access) => Outbound::Control(ServerFrame::Access { access }),
+                Next::Recording(recording, reason) => {
+                    Outbound::Control(ServerFrame::Recording { recording, reason })
+                }
                 Next::Viewers(viewers, present) => {
                     Outbound::Control(ServerFrame::Viewers { viewers, present })
                 }
@@ -158,6 +161,10 @@ impl Seat {
                 }
                 written = self.write(held.front()), if !held.is_empty() => {
                     let n = written.unwrap_or(bytes_held);
+                    if let Some(front) = held.front() {
+                        let typed = &front[..n.min(front.len())];
+                        self.session.record_input(typed).await;
+                    }
                     bytes_held -= advance(&mut held, n);
                     flushed = false;
                     continue;

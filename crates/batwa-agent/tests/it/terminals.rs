@@ -18,19 +18,19 @@ use tokio_tungstenite::{
 
 use crate::lab::{DEADLINE, Lab};
 
-struct Client {
+pub(crate) struct Client {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// Output so far.
     seen: Vec<u8>,
     /// Control frames so far.
-    control: Vec<String>,
+    pub(crate) control: Vec<String>,
     /// Offset of the first byte seen.
     start: Option<u64>,
     closed: Option<(u16, String)>,
 }
 
 impl Client {
-    async fn connect(lab: &Lab, path: &str) -> Self {
+    pub(crate) async fn connect(lab: &Lab, path: &str) -> Self {
         Self::try_connect(lab, path).await.unwrap()
     }
 
@@ -53,7 +53,7 @@ impl Client {
             .unwrap();
     }
 
-    async fn type_text(&mut self, text: &str) {
+    pub(crate) async fn type_text(&mut self, text: &str) {
         self.send(Message::Binary(text.as_bytes().to_vec().into()))
             .await;
     }
@@ -81,17 +81,17 @@ impl Client {
         true
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.seen).into_owned()
     }
 
-    async fn until(&mut self, wanted: &str) {
+    pub(crate) async fn until(&mut self, wanted: &str) {
         while !self.text().contains(wanted) {
             assert!(self.receive().await, "ended after {:?}", self.text());
         }
     }
 
-    async fn until_closed(&mut self) -> (u16, String) {
+    pub(crate) async fn until_closed(&mut self) -> (u16, String) {
         while self.receive().await {}
         self.closed.clone().expect("a close frame")
     }
@@ -104,7 +104,7 @@ fn two() -> FakeSettings {
     }
 }
 
-async fn open(lab: &Lab, vm: &str, more: Value) -> TerminalId {
+pub(crate) async fn open(lab: &Lab, vm: &str, more: Value) -> TerminalId {
     let mut body = json!({"vm": vm, "cols": 80, "rows": 24});
     body.as_object_mut()
         .unwrap()
@@ -114,7 +114,7 @@ async fn open(lab: &Lab, vm: &str, more: Value) -> TerminalId {
     serde_json::from_value(answer.body["id"].clone()).unwrap()
 }
 
-fn attach(id: TerminalId) -> String {
+pub(crate) fn attach(id: TerminalId) -> String {
     format!("/api/v1/terminals/{id}/attach")
 }
 

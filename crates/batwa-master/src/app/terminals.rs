@@ -18,6 +18,7 @@ use batwa_api::{
     id::{AgentId, TerminalId, ViewerId},
     name::VmName,
     problem::{Problem, ProblemCode},
+    recording::RecordTerminal,
     terminal::{
         ListedTerminal, OpenAgentTerminal, OpenTerminal, Terminal, TerminalAccess, TerminalKind,
         UpdateTerminal, close_code,
@@ -110,7 +111,7 @@ impl App {
         if let Some(ttl_s) = open.ttl_s {
             check_ttl(ttl_s)?;
         }
-        let opened = self.open_on_agent(&vm, &open).await;
+        let opened = self.open_on_agent(caller, &vm, &open).await;
         let target = format!("{}/{}", vm.agent, vm.name);
         let record = match &opened {
             Ok(terminal) => Record {
@@ -141,7 +142,12 @@ impl App {
         self.listed(id)
     }
 
-    async fn open_on_agent(&self, vm: &VmRef, open: &OpenAgentTerminal) -> Result<Terminal, Error> {
+    async fn open_on_agent(
+        &self,
+        caller: &Caller,
+        vm: &VmRef,
+        open: &OpenAgentTerminal,
+    ) -> Result<Terminal, Error> {
         let (kind, size) = (open.kind, open.size.clamped());
         let contact = self.online(&vm.agent)?;
         let action = match kind {
@@ -150,7 +156,12 @@ impl App {
         };
         self.can_enter(vm, action, "open a terminal in")?;
         let id = TerminalId::new();
+        let record = self.required_recording(caller, vm).await?;
+        let required = record.is_some();
         if self.is_legacy(&vm.agent) {
+            if required {
+                return Err(must_be_recorded(&vm.agent));
+            }
             return Ok(Terminal {
                 id,
                 vm: vm.name.clone(),
@@ -166,6 +177,7 @@ impl App {
                 keep: false,
                 present: Vec::new(),
                 shareable: false,
+                recording: None,
             });
         }
         let open = OpenTerminal {
@@ -174,12 +186,17 @@ impl App {
             kind,
             size,
             ttl_s: open.ttl_s,
+            record,
         };
-        contact
-            .client
-            .open_terminal(&open)
-            .await
-            .map_err(|error| agent_error(&vm.agent, error))
+        let opened = contact.client.open_terminal(&open).await;
+        let opened = opened.map_err(|error| agent_error(&vm.agent, error))?;
+        if required && opened.recording.is_none() {
+            // An agent of before does not know what it was asked for: nobody gets to this session.
+            let closed = contact.client.close_terminal(id).await;
+            closed.map_err(|error| agent_error(&vm.agent, error))?;
+            return Err(must_be_recorded(&vm.agent));
+        }
+        Ok(opened)
     }
 
     /// Refuses what the VM does not allow now.
@@ -256,7 +273,7 @@ impl App {
             .await
     }
 
-    fn terminal(&self, id: TerminalId) -> Result<(AgentId, Terminal), Error> {
+    pub(super) fn terminal(&self, id: TerminalId) -> Result<(AgentId, Terminal), Error> {
         self.fleet()
             .read(|state| {
                 state.agents.iter().find_map(|(agent, entry)| {
@@ -344,9 +361,17 @@ impl App {
         let opened = async {
             let contact = self.online(&vm.agent)?;
             self.can_enter(&vm, VmAction::Shell, "open a terminal in")?;
+            let record = self.required_recording(caller, &vm).await?;
+            let path = match &record {
+                None => old_path(&vm.name),
+                Some(record) => {
+                    self.require_recorder(&contact).await?;
+                    recorded_old_path(&vm.name, record)
+                }
+            };
             let attached = contact
                 .client
-                .open_websocket(&old_path(&vm.name), key)
+                .open_websocket(&path, key)
                 .await
                 .map_err(|error| agent_error(&vm.agent, error))?;
             Ok(Attachment {
@@ -371,6 +396,22 @@ impl App {
         };
         self.audit(caller, record).await?;
         opened
+    }
+
+    /// Refuses an agent that cannot record.
+    async fn require_recorder(&self, contact: &Contact) -> Result<(), Error> {
+        if self.is_legacy(&contact.id) {
+            return Err(must_be_recorded(&contact.id));
+        }
+        match contact
+            .client
+            .recordings("/api/v1/recordings?limit=0")
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => Err(must_be_recorded(&contact.id)),
+            Err(error) => Err(agent_error(&contact.id, error)),
+        }
     }
 
     /// Joins a viewer to the agent's end until either ends, the agent vanishes, or the caller may no longer.
@@ -475,6 +516,30 @@ fn check_ttl(ttl_s: u64) -> Result<(), Error> {
         Terminal::MAX_TTL_S
     );
     Err(Error::invalid("ttl_s", message))
+}
+
+/// An admin's policy wants what this agent cannot do.
+fn must_be_recorded(agent: &AgentId) -> Error {
+    Error::Problem(Box::new(Problem::new(
+        ProblemCode::Unsupported,
+        format!(
+            "terminals here have to be recorded, and {} runs an agent that cannot: update Batwa there",
+            App::agent_words(agent)
+        ),
+    )))
+}
+
+/// The old way to a shell that is recorded.
+fn recorded_old_path(vm: &VmName, record: &RecordTerminal) -> String {
+    let owner = record
+        .owner
+        .map_or_else(String::new, |owner| format!("&owner={owner}"));
+    format!(
+        "{}&record=required&input={}&user={}{owner}",
+        old_path(vm),
+        record.input,
+        path_segment(&record.user)
+    )
 }
 
 fn old_path(vm: &VmName) -> String {

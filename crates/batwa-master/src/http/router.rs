@@ -23,8 +23,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     agent_keys, agents, audit, caller, client::Client, events, files, health, images, inside,
-    install, join_tokens, legacy, legacy_auth, openapi, operations, security, session, setup,
-    snapshots, ssh_keys, templates, terminals, tokens, tunnel, ui::Ui, users, vms,
+    install, join_tokens, legacy, legacy_auth, openapi, operations, recordings, security, session,
+    setup, snapshots, ssh_keys, templates, terminals, tokens, tunnel, ui::Ui, users, vms,
 };
 use crate::app::{App, auth::Right};
 
@@ -133,6 +133,9 @@ fn read() -> OpenApiRouter<App> {
         .routes(routes!(images::list))
         .routes(routes!(terminals::list))
         .routes(routes!(terminals::attach))
+        .routes(routes!(recordings::list))
+        .routes(routes!(recordings::get))
+        .routes(routes!(recordings::file))
         .routes(routes!(events::follow))
         .routes(routes!(legacy::agents))
         .routes(routes!(legacy::agent))
@@ -178,6 +181,7 @@ fn terminal() -> OpenApiRouter<App> {
         .routes(routes!(terminals::update, terminals::close))
         .routes(routes!(terminals::share, terminals::unshare))
         .routes(routes!(terminals::unshare_all))
+        .routes(routes!(recordings::start, recordings::stop))
         .routes(routes!(inside::exec, inside::run))
         .routes(routes!(inside::connect))
         .routes(routes!(files::download, files::look, files::upload))
@@ -190,6 +194,8 @@ fn administer() -> OpenApiRouter<App> {
         .routes(routes!(users::list, users::create))
         .routes(routes!(users::update, users::delete))
         .routes(routes!(audit::list))
+        .routes(routes!(recordings::policy, recordings::set_policy))
+        .routes(routes!(recordings::delete))
         .routes(routes!(agents::update, agents::delete))
         .routes(routes!(agents::approve))
         .routes(routes!(agents::cordon))

@@ -4,6 +4,7 @@
 mod audit;
 mod cloud_init;
 mod fleet;
+mod terminals;
 mod tokens;
 
 use std::time::Duration;
@@ -42,6 +43,9 @@ use fleet::{
     removing_an_agent_removes_what_is_known_of_it_and_nothing_else,
     the_last_changes_of_a_link_are_kept_in_order_and_no_more,
     vms_come_back_with_labels_and_since_when_they_are_missing,
+};
+use terminals::{
+    a_decision_is_what_it_was_last, guests_go_with_their_session_and_with_their_account,
 };
 use tokens::{
     a_token_is_found_until_it_expires, a_token_never_has_more_rights_than_its_owner, token,
@@ -98,6 +102,8 @@ cases! {
     vms_come_back_with_labels_and_since_when_they_are_missing,
     the_last_changes_of_a_link_are_kept_in_order_and_no_more,
     openers_of_sessions_that_are_there_are_never_forgotten,
+    guests_go_with_their_session_and_with_their_account,
+    a_decision_is_what_it_was_last,
     a_key_names_its_operation_and_no_other_request,
     operations_are_listed_newest_first_counted_and_forgotten_when_old,
     templates_come_back_and_their_secrets_are_sealed,

@@ -134,6 +134,23 @@ const TABLE: &[(&str, &str, Need)] = &[
         Terminal,
     ),
     ("DELETE", "/api/v1/terminals/{terminal}/guests", Terminal),
+    ("PUT", "/api/v1/terminals/{terminal}/recording", Terminal),
+    ("DELETE", "/api/v1/terminals/{terminal}/recording", Terminal),
+    // One's own only, but for admins.
+    ("GET", "/api/v1/recordings", Read),
+    ("GET", "/api/v1/agents/{agent}/recordings/{recording}", Read),
+    (
+        "GET",
+        "/api/v1/agents/{agent}/recordings/{recording}/cast",
+        Read,
+    ),
+    (
+        "DELETE",
+        "/api/v1/agents/{agent}/recordings/{recording}",
+        Administer,
+    ),
+    ("GET", "/api/v1/recording-policy", Administer),
+    ("PUT", "/api/v1/recording-policy", Administer),
     // By invitation, and then without the terminal right too.
     ("GET", "/api/v1/terminals/{terminal}/attach", Read),
     // Before v1.

@@ -20,6 +20,7 @@ pub(crate) struct AttachArgs {
 
 /// `batwa terminals`
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct TerminalsArgs {
     #[command(subcommand)]
     pub(crate) task: Option<TerminalsTask>,

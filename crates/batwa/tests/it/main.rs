@@ -22,6 +22,7 @@ mod namespaces;
 mod nat;
 mod plug;
 mod proxies;
+mod recordings;
 mod sharing;
 mod simulate;
 mod ssh;

@@ -8,19 +8,19 @@ use crate::lab::{Answer, Caller, Lab, Terminal, batwa, until};
 const PASSWORD: &str = "correct horse battery";
 
 /// An account, and a token of it.
-async fn somebody(lab: &Lab, name: &str, role: &str, terminal: bool) -> Caller {
+pub(crate) async fn somebody(lab: &Lab, name: &str, role: &str, terminal: bool) -> Caller {
     let account = json!({"name": name, "password": PASSWORD, "role": role, "terminal": terminal});
     lab.admin.post("/api/v1/users", account).await.expect(201);
     Caller::nobody(&lab.url).take_token((name, PASSWORD)).await
 }
 
-async fn open(caller: &Caller, vm: &str) -> String {
+pub(crate) async fn open(caller: &Caller, vm: &str) -> String {
     let body = json!({"vm": vm, "cols": 80, "rows": 24});
     let opened = caller.post("/api/v1/terminals", body).await.expect(201);
     opened["id"].as_str().expect("an id").to_owned()
 }
 
-async fn call(caller: &Caller, method: Method, path: &str, body: Value) -> Answer {
+pub(crate) async fn call(caller: &Caller, method: Method, path: &str, body: Value) -> Answer {
     caller.send(caller.request(method, path).json(&body)).await
 }
 
@@ -29,7 +29,7 @@ async fn share(caller: &Caller, id: &str, user: &str, access: &str) -> Answer {
     call(caller, Method::PUT, &path, json!({ "access": access })).await
 }
 
-async fn attach(caller: &Caller, id: &str) -> Terminal {
+pub(crate) async fn attach(caller: &Caller, id: &str) -> Terminal {
     let path = format!("/api/v1/terminals/{id}/attach");
     Terminal::open(caller, &path).await.expect("let in")
 }

@@ -30,6 +30,7 @@ export type LogLine = Schemas['LogLine'];
 export type Operation = Schemas['Operation'];
 export type OperationKind = Schemas['OperationKind'];
 export type Problem = Schemas['Problem'];
+export type Recording = Schemas['ListedRecording'];
 export type Registration = Schemas['Registration'];
 export type Role = Schemas['Role'];
 export type Snapshot = Schemas['Snapshot'];

@@ -19,6 +19,12 @@ export function people(present: readonly TerminalViewer[], count: number): strin
 	return words.join(', ');
 }
 
+/** What it means that a session is recorded. */
+export function recordedWords(mark: { input: boolean; required: boolean }): string {
+	const what = mark.input ? 'what is shown and what is typed' : 'what is shown';
+	return `Recorded: ${what}${mark.required ? ', as an admin’s policy requires' : ''}`;
+}
+
 /** How long a session lives on once nobody watches. */
 export function lifetime(session: { keep?: boolean; ttl_s: number }): string {
 	if (session.keep) return 'until it is ended';

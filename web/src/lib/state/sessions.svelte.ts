@@ -62,6 +62,16 @@ class Sessions {
 		else await unwrap(api.DELETE('/api/v1/terminals/{terminal}/guests/{user}', { params: { path: { terminal: id, user } } }));
 	}
 
+	/** Records a session from now on. */
+	async record(id: string, input: boolean): Promise<void> {
+		this.put(await unwrap(api.PUT('/api/v1/terminals/{terminal}/recording', { params: { path: { terminal: id } }, body: { input } })));
+	}
+
+	/** Ends its recording. */
+	async stopRecording(id: string): Promise<void> {
+		await unwrap(api.DELETE('/api/v1/terminals/{terminal}/recording', { params: { path: { terminal: id } } }));
+	}
+
 	/** Ends a session, and what runs in it. */
 	async end(id: string): Promise<void> {
 		await unwrap(api.DELETE('/api/v1/terminals/{terminal}', { params: { path: { terminal: id } } }));

@@ -3,7 +3,7 @@
 import { api, socketUrl, unwrap } from '$lib/api/client';
 import { problemOf, ProblemError } from '$lib/api/problem';
 import type { Terminal, TerminalKind } from '$lib/api/types';
-import { MAX_TYPED_AHEAD, TerminalSocket, type Access, type Connection, type Present, type Verdict } from '$lib/terminal/socket';
+import { MAX_TYPED_AHEAD, TerminalSocket, type Access, type Connection, type Present, type RecordingMark, type Verdict } from '$lib/terminal/socket';
 import { owns, sessionTitle } from '$lib/model/terminal';
 import { keyBytes, withControl, type TouchKey } from '$lib/terminal/keys';
 import { TerminalView, type Look } from '$lib/terminal/xterm';
@@ -37,6 +37,8 @@ export class TerminalTab {
 	present = $state.raw<Present[]>([]);
 	/** What may be done here: in a terminal that somebody else shares, perhaps only watching. */
 	access = $state<Access>('write');
+	/** That it is recorded, as its agent says. */
+	recording = $state.raw<RecordingMark | null>(null);
 	view = $state.raw<TerminalView | null>(null);
 	searching = $state(false);
 	found = $state<{ index: number; count: number } | null>(null);
@@ -155,6 +157,11 @@ export class TerminalTab {
 			},
 			access: (access) => {
 				this.access = access;
+			},
+			recording: (mark, reason) => {
+				const ended = this.recording !== null && mark === null && reason !== null;
+				this.recording = mark;
+				if (ended) toasts.show({ tone: 'info', title: `${this.title} is no longer recorded`, detail: reason ?? undefined });
 			},
 			probe: () => this.#probe(id)
 		});
@@ -390,7 +397,8 @@ function look(): Look {
 	return { dark: isDark(), fontSize, font, screenReader };
 }
 
-function isDark(): boolean {
+/** Whether terminals are dark, by the settings. */
+export function isDark(): boolean {
 	if (settings.terminal.colours !== 'page') return settings.terminal.colours === 'dark';
 	if (settings.theme === 'auto') return matchMedia('(prefers-color-scheme: dark)').matches;
 	return settings.theme !== 'light';

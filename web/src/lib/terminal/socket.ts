@@ -13,6 +13,8 @@ export type Connection =
 	| { kind: 'ended'; reason: string; code: number | null };
 
 export type Access = 'watch' | 'write';
+/** That the session is recorded. */
+export type RecordingMark = { input: boolean; required: boolean };
 /** Somebody who has the session on a screen. */
 export type Present = { user: string; access: Access };
 
@@ -29,6 +31,8 @@ export type TerminalSocketOptions = {
 	changed: (connection: Connection) => void;
 	/** Who watches; `count` may be above those who are named. */
 	crowd?: (present: Present[], count: number) => void;
+	/** Whether the session is recorded, and why no longer: told anew for each connection. */
+	recording?: (mark: RecordingMark | null, reason: string | null) => void;
 	/** What this viewer may do: told anew for each connection, and each time something typed was dropped. */
 	access?: (access: Access) => void;
 	/** Asks why an attach was refused: a browser is not told the status of a refused upgrade. */
@@ -243,6 +247,11 @@ export class TerminalSocket {
 			case 'viewers':
 				if (typeof fields.viewers === 'number') this.#options.crowd?.(present(fields.present), fields.viewers);
 				return;
+			case 'recording': {
+				const mark = fields.recording as Record<string, unknown> | null | undefined;
+				this.#options.recording?.(mark ? { input: mark.input === true, required: mark.required === true } : null, typeof fields.reason === 'string' ? fields.reason : null);
+				return;
+			}
 			case 'access':
 				if (fields.access === 'watch' || fields.access === 'write') this.#options.access?.(fields.access);
 		}
@@ -255,6 +264,7 @@ export class TerminalSocket {
 		this.#paused = false;
 		// Those who may only watch are told so after this.
 		this.#options.access?.('write');
+		this.#options.recording?.(null, null);
 		this.#set({ kind: 'open' });
 		if (this.#size) this.#control({ type: 'resize', ...this.#size });
 		this.#flowControl();

@@ -42,7 +42,11 @@ impl App {
     }
 
     /// Refuses whoever does not own a session and is no admin.
-    pub(super) fn require_owner(&self, caller: &Caller, id: TerminalId) -> Result<(), Error> {
+    pub(in crate::app) fn require_owner(
+        &self,
+        caller: &Caller,
+        id: TerminalId,
+    ) -> Result<(), Error> {
         caller.require(Right::Terminal)?;
         let ownership = self
             .fleet()

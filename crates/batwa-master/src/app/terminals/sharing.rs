@@ -110,7 +110,7 @@ impl App {
     }
 
     /// Writes a line of the audit about a session.
-    pub(super) async fn audit_terminal(
+    pub(in crate::app) async fn audit_terminal(
         &self,
         caller: &Caller,
         action: &str,
@@ -126,7 +126,7 @@ impl App {
     }
 
     /// A session as it is listed now.
-    pub(super) fn listed(&self, id: TerminalId) -> Result<ListedTerminal, Error> {
+    pub(in crate::app) fn listed(&self, id: TerminalId) -> Result<ListedTerminal, Error> {
         let (agent, terminal) = self.terminal(id)?;
         Ok(self
             .fleet()

@@ -4,6 +4,7 @@ use std::{collections::VecDeque, io::Write, time::Duration};
 
 use batwa_api::{
     id::TerminalId,
+    recording::RecordingMark,
     terminal::{
         ClientFrame, ListedTerminal, OpenAgentTerminal, ServerFrame, TerminalAccess, TerminalKind,
         TerminalViewer, close_code,
@@ -254,6 +255,9 @@ impl<'a> Session<'a> {
                             }
                             self.may = access;
                         }
+                        Ok(ServerFrame::Recording { recording, reason }) => {
+                            tell(&recording_words(recording.as_ref(), reason.as_deref()));
+                        }
                         Ok(ServerFrame::Viewers { viewers, present }) => {
                             tell(&present_words(viewers, &present));
                         }
@@ -283,6 +287,15 @@ fn access_words(access: TerminalAccess) -> &'static str {
     match access {
         TerminalAccess::Watch => "watching only: what you type is not sent (`~.` leaves)",
         TerminalAccess::Write => "you may type now",
+    }
+}
+
+fn recording_words(recording: Option<&RecordingMark>, reason: Option<&str>) -> String {
+    match (recording, reason) {
+        (Some(mark), _) if mark.input => "this is RECORDED, with all that is typed".to_owned(),
+        (Some(_), _) => "this is RECORDED".to_owned(),
+        (None, Some(reason)) => format!("no longer recorded: {}", plain(reason)),
+        (None, None) => "no longer recorded".to_owned(),
     }
 }
 
