@@ -170,6 +170,28 @@ test('a terminal opens, answers, fits its window and survives pages, a reload an
 	await shoot(page, 'terminal');
 });
 
+test('a page that is slow to come does not take the keys away from a terminal', async ({ page }) => {
+	let asked = 0;
+	let arrive = () => {};
+	const arrived = new Promise((resolve) => (arrive = () => resolve(undefined)));
+	const nodes = '**/_app/immutable/**';
+	await page.route(nodes, async (route) => {
+		asked += 1;
+		await arrived;
+		await route.continue();
+	});
+	await page.getByRole('link', { name: 'Audit' }).first().click();
+	await page.locator('[role=tabpanel].shown .xterm-helper-textarea').focus();
+	await page.keyboard.type('echo slow-');
+	check(asked > 0, 'the page was there before it was asked for');
+	arrive();
+	await page.waitForURL('**/audit');
+	await page.getByRole('heading', { name: 'Audit' }).waitFor();
+	await page.keyboard.type('$MARK\n');
+	await eventually('what was typed before and after the page came', async () => (await screen(page)).includes('slow-kept-by-the-shell'));
+	await page.unroute(nodes);
+});
+
 test('the terminal finds text, and a shell that ends says so and can be reopened', async ({ page }) => {
 	await page.getByRole('button', { name: 'Search in the terminal' }).click();
 	await page.getByRole('textbox', { name: 'Search in the terminal' }).fill('after-kept');

@@ -1,7 +1,7 @@
 // A fleet on the page: thousands of VMs, machines that join by one line, what is missing, what is revoked.
 import { rmSync } from 'node:fs';
 import { joined, rejoin, stateDir, up } from './master.js';
-import { keepFailure, open, row, setUp, shoot } from './browser.js';
+import { choose, keepFailure, open, row, setUp, shoot } from './browser.js';
 import { check, eventually, suite } from './harness.js';
 
 const VMS = 2500;
@@ -210,10 +210,15 @@ test('a link that is cut shows at once, stays in the log, and leaves the VMs lis
 	await panel.getByText('may be out of date').waitFor();
 	await panel.getByRole('region', { name: 'How sure this is' }).getByText('offline', { exact: true }).waitFor();
 	await shoot(page, 'fleet-stale');
+	await choose(page, 'demo-01', /^Stop once its machine is back/);
+	await page.getByText('barn will stop demo-01 once it is back').waitFor();
+	await shoot(page, 'fleet-when-online');
 	it.barn.agent = await rejoin({ log: 'fleet-barn', dir: it.barn.dir, args: TINY });
 	it.agents.push(it.barn.agent);
 	await panel.getByText('may be out of date').waitFor({ state: 'detached' });
 	await panel.getByRole('region', { name: 'How sure this is' }).getByText('online', { exact: true }).waitFor();
+	await page.goto(`${master.url}/vms?q=${encodeURIComponent('agent:barn state:stopped')}`);
+	await row(page, 'demo-01').getByText('Stopped').waitFor({ timeout: 30_000 });
 }, 90);
 
 test('a VM that is gone although nobody asked for it is missing, with where it was, until it is dismissed', async (it) => {

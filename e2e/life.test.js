@@ -204,6 +204,14 @@ test('a stop can be for later, and taken back', async ({ page, master, vm }) => 
 	await shoot(page, 'stops-later');
 	await panel(page, vm).getByRole('button', { name: 'Let it go on' }).click();
 	await panel(page, vm).getByText(/^Stops in/).waitFor({ state: 'detached' });
+	await page.goto(`${master.url}/operations`);
+	await page.getByRole('button', { name: 'Stop cancelled' }).first().click();
+	await page.getByRole('complementary', { name: 'Operation' }).getByRole('button', { name: 'Try again' }).click();
+	await page.getByText(`Trying again to stop ${vm}`).waitFor();
+	await look(page, master, vm);
+	await panel(page, vm).getByText(/^Stops in/).waitFor();
+	await panel(page, vm).getByRole('button', { name: 'Let it go on' }).click();
+	await panel(page, vm).getByText(/^Stops in/).waitFor({ state: 'detached' });
 	await state(page, vm, 'Running');
 	await choose(page, vm, /^More ways to stop/);
 	await dialog.getByRole('radio', { name: /Pull the plug/ }).check();
@@ -253,7 +261,8 @@ test('the history is searched by VM, kind and state, and what was done is done a
 	await page.getByRole('button', { name: 'Started' }).first().click();
 	const details = page.getByRole('complementary', { name: 'Operation' });
 	await details.getByText('Asked by').waitFor();
-	await details.getByText(/^\d+\.\d s/).waitFor();
+	await details.getByText(/^\d+\.\d s/).first().waitFor();
+	await details.getByRole('heading', { name: 'Steps' }).waitFor();
 	await shoot(page, 'history');
 	const before = await rows.count();
 	await details.getByRole('button', { name: 'Do it again' }).click();
@@ -267,7 +276,7 @@ test('the history is searched by VM, kind and state, and what was done is done a
 	await page.keyboard.press('Escape');
 	await page.getByRole('combobox', { name: 'Kind' }).selectOption('');
 	await page.getByRole('group', { name: 'State' }).getByRole('button', { name: 'Cancelled' }).click();
-	await page.getByRole('button', { name: 'Stop cancelled' }).waitFor();
+	await page.getByRole('button', { name: 'Stop cancelled' }).first().waitFor();
 });
 
 test('every new piece fits a phone, in the light and in the dark', async ({ context, browser, master, vm, page, errors }) => {

@@ -125,10 +125,10 @@ impl Inside {
 
     /// The driver of a VM that can be got into, and a place.
     fn enter(&self, vm: &VmName, what: &str) -> Result<(Arc<dyn Driver>, Place), Problem> {
-        let known = self.picture.vm(vm).ok_or_else(|| {
+        let known = self.picture.shown_vm(vm).ok_or_else(|| {
             Problem::new(ProblemCode::NotFound, format!("VM `{vm}` does not exist"))
         })?;
-        if let Some(reason) = known.actions.0.get(&VmAction::Shell).cloned().flatten() {
+        if let Some(reason) = known.actions.refusal(VmAction::Shell) {
             return Err(Problem::new(
                 ProblemCode::IllegalState,
                 format!("cannot {what} VM `{vm}`: {reason}"),
@@ -136,7 +136,7 @@ impl Inside {
         }
         let driver = self
             .inventory
-            .driver(known.driver)
+            .driver(known.vm.driver)
             .map_err(|error| error_of(&error).to_problem())?;
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             Problem::new(

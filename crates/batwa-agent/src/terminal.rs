@@ -27,7 +27,7 @@ use batwa_api::{
     terminal::{
         Admission, OpenTerminal, Terminal, TerminalAccess, TerminalKind, UpdateTerminal, close_code,
     },
-    vm::{Vm, VmAction, VmState},
+    vm::{ShownVm, Vm, VmAction, VmState},
 };
 use tokio::{
     sync::OnceCell,
@@ -141,7 +141,7 @@ impl Terminals {
         if let Some(ttl_s) = ttl_s {
             check_ttl(*ttl_s)?;
         }
-        let vm = self.picture.vm(name).ok_or_else(|| no_vm(name))?;
+        let vm = self.picture.shown_vm(name).ok_or_else(|| no_vm(name))?;
         if let Some(reason) = refusal(&vm, *kind) {
             return Err(Problem::new(
                 ProblemCode::IllegalState,
@@ -150,7 +150,7 @@ impl Terminals {
         }
         let driver = self
             .inventory
-            .driver(vm.driver)
+            .driver(vm.vm.driver)
             .map_err(|error| error_of(&error).to_problem())?;
         let attach = driver.attach(name, *kind, size.clamped());
         let pty = timeout(ATTACH_DEADLINE, attach)
@@ -335,13 +335,12 @@ impl Terminals {
 }
 
 /// Why a VM has no terminal of this kind now.
-fn refusal(vm: &Vm, kind: TerminalKind) -> Option<String> {
+fn refusal(vm: &ShownVm, kind: TerminalKind) -> Option<String> {
     let action = match kind {
         TerminalKind::Shell => VmAction::Shell,
         TerminalKind::Console => VmAction::Console,
     };
-    let reason = vm.actions.0.get(&action)?.as_ref()?;
-    Some(reason.clone().into_owned())
+    vm.actions.refusal(action).map(str::to_owned)
 }
 
 fn check_ttl(ttl_s: u64) -> Result<(), Problem> {

@@ -578,10 +578,6 @@ impl Inventory {
             .filter(|(_, state)| state.active)
             .map(|(slot, state)| Source {
                 kind: slot.driver.kind(),
-                capabilities: state
-                    .probe
-                    .as_ref()
-                    .map_or(Capabilities::default(), |probe| probe.capabilities),
                 vms: &state.vms,
             })
             .collect()

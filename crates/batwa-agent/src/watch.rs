@@ -17,7 +17,7 @@ use batwa_api::{
     name::VmName,
     operation::Operation,
     terminal::Terminal,
-    vm::Vm,
+    vm::{ShownVm, Vm},
 };
 use jiff::ToSpan;
 use tokio::sync::broadcast;
@@ -43,6 +43,16 @@ struct State {
     vms: BTreeMap<VmName, Vm>,
     operations: BTreeMap<OperationId, Operation>,
     terminals: BTreeMap<TerminalId, Terminal>,
+}
+
+impl State {
+    /// A VM with what its driver can do with it now.
+    fn shown(&self, vm: &Vm) -> ShownVm {
+        let drivers = &self.agent.drivers;
+        let driver = drivers.iter().find(|driver| driver.kind == vm.driver);
+        let capabilities = driver.map(|driver| driver.capabilities);
+        ShownVm::new(vm.clone(), &capabilities.unwrap_or_default())
+    }
 }
 
 /// One follower of the picture.
@@ -112,6 +122,20 @@ impl Picture {
     #[must_use]
     pub(crate) fn vm(&self, name: &VmName) -> Option<Vm> {
         self.state().vms.get(name).cloned()
+    }
+
+    /// All VMs by name, with what can be done with each.
+    #[must_use]
+    pub(crate) fn shown_vms(&self) -> Vec<ShownVm> {
+        let state = self.state();
+        state.vms.values().map(|vm| state.shown(vm)).collect()
+    }
+
+    /// One VM, with what can be done with it.
+    #[must_use]
+    pub(crate) fn shown_vm(&self, name: &VmName) -> Option<ShownVm> {
+        let state = self.state();
+        state.vms.get(name).map(|vm| state.shown(vm))
     }
 
     /// Number of VMs.
@@ -310,7 +334,7 @@ mod tests {
     use batwa_api::{
         agent::{DriverKind, HostFacts},
         id::AgentId,
-        vm::{Actions, VmState},
+        vm::VmState,
     };
     use futures_util::FutureExt;
     use proptest::prelude::*;
@@ -361,8 +385,6 @@ mod tests {
             location: None,
             observed_at: now,
             snapshots: Vec::new(),
-            needs_stop: false,
-            actions: Actions::default(),
             operations: Vec::new(),
         }
     }

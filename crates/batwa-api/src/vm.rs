@@ -5,7 +5,7 @@ mod resize;
 mod snapshot;
 mod spec;
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -20,7 +20,7 @@ pub use self::{
 };
 use crate::{
     Timestamp,
-    agent::{DriverKind, Health, LinkHealth},
+    agent::{Capabilities, DriverKind, Health, LinkHealth},
     id::{AgentId, OperationId},
     name::VmName,
     size::ByteSize,
@@ -183,16 +183,34 @@ pub struct Vm {
     pub snapshots: Vec<Snapshot>,
     /// When the driver last said so.
     pub observed_at: Timestamp,
-    /// What can be done with it now.
-    #[serde(default)]
-    pub actions: Actions,
-    /// Whether `snapshot`, `restore`, `delete_snapshot`, `clone` and `resize` have to stop it first, for which they are
-    /// to be asked with `stop`.
-    #[serde(default)]
-    pub needs_stop: bool,
     /// The operation that runs or waits for it, the oldest first.
     #[serde(default)]
     pub operations: Vec<OperationId>,
+}
+
+/// One VM as its agent shows it: what is observed, and what can be done with it now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ShownVm {
+    /// What can be done with it now.
+    pub actions: Actions,
+    /// Whether `snapshot`, `restore`, `delete_snapshot`, `clone` and `resize` have to stop it first, for which they are
+    /// to be asked with `stop`.
+    pub needs_stop: bool,
+    /// What is observed.
+    #[serde(flatten)]
+    pub vm: Vm,
+}
+
+impl ShownVm {
+    /// A VM whose driver can do this.
+    #[must_use]
+    pub fn new(vm: Vm, capabilities: &Capabilities) -> Self {
+        Self {
+            actions: Actions::of(vm.state, capabilities),
+            needs_stop: Actions::need_stop(vm.state),
+            vm,
+        }
+    }
 }
 
 /// One VM as the master knows it: the agent's last word and how sure we are of it.
@@ -211,9 +229,18 @@ pub struct ListedVm {
     /// Labels given by the caller that created it.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// What can be done with it now.
+    #[serde(default)]
+    pub actions: Actions,
+    /// Whether `snapshot`, `restore`, `delete_snapshot`, `clone` and `resize` have to stop it first, for which they are
+    /// to be asked with `stop`.
+    #[serde(default)]
+    pub needs_stop: bool,
     /// The agent's last word.
+    // Shared: a list is made for every reader.
     #[serde(flatten)]
-    pub vm: Vm,
+    #[schema(value_type = Vm)]
+    pub vm: Arc<Vm>,
 }
 
 /// One VM with the health of everything that it depends on: the link to its machine, the driver there, itself.

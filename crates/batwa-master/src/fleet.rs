@@ -132,7 +132,7 @@ pub(crate) struct Found {
 impl Found {
     /// Why `action` is not possible now.
     pub(crate) fn refusal(&self, action: VmAction) -> Option<&str> {
-        self.vm.vm.actions.0.get(&action)?.as_deref()
+        self.vm.actions.refusal(action)
     }
 }
 

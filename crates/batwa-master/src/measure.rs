@@ -8,7 +8,7 @@ use batwa_api::{
     id::AgentId,
     name::VmName,
     size::ByteSize,
-    vm::{Actions, Vm, VmState},
+    vm::{Vm, VmState},
 };
 
 use crate::fleet::{
@@ -96,8 +96,6 @@ impl PretendedFleet {
             location: Some(format!("/var/lib/batwa/vms/{}", name(vm))),
             observed_at: now,
             snapshots: Vec::new(),
-            needs_stop: false,
-            actions: Actions::default(),
             operations: vec![],
         }
     }

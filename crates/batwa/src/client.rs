@@ -284,7 +284,7 @@ impl Client {
             .filter_map(|vm| match vm {
                 Ok(vm) if vm.vm.name == name => Some(Ok(VmRef {
                     agent: vm.agent_id,
-                    name: vm.vm.name,
+                    name: vm.vm.name.clone(),
                 })),
                 Ok(_) => None,
                 Err(error) => Some(Err(error)),

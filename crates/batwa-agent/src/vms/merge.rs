@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use batwa_api::{
     Timestamp,
-    agent::{Capabilities, DriverKind},
+    agent::DriverKind,
     name::VmName,
     operation::OperationKind,
-    vm::{Actions, Vm, VmState},
+    vm::{Vm, VmState},
 };
 use tracing::warn;
 
@@ -16,7 +16,6 @@ use super::{Busy, Running, Seen};
 /// One driver's VMs.
 pub(super) struct Source<'a> {
     pub(super) kind: DriverKind,
-    pub(super) capabilities: Capabilities,
     pub(super) vms: &'a BTreeMap<VmName, Seen>,
 }
 
@@ -66,11 +65,7 @@ pub(super) fn row(
             if running.kind != OperationKind::Create {
                 return None;
             }
-            let capabilities = sources
-                .iter()
-                .find(|source| source.kind == running.driver)
-                .map_or(Capabilities::default(), |source| source.capabilities);
-            to_be(name, running, busy, &capabilities, Timestamp::now())
+            to_be(name, running, busy, Timestamp::now())
         }
     };
     if let Some(before) = before
@@ -112,20 +107,12 @@ fn shown(seen: &Seen, source: &Source<'_>, busy: Option<&Busy>) -> Vm {
         location: observed.location.clone(),
         snapshots: observed.snapshots.clone(),
         observed_at: at,
-        needs_stop: Actions::need_stop(state),
-        actions: Actions::of(state, &source.capabilities),
         operations: busy.map_or_else(Vec::new, |busy| busy.operations.clone()),
     }
 }
 
 /// A VM of which the driver knows nothing yet: what was asked for is what is known.
-fn to_be(
-    name: &VmName,
-    running: &Running,
-    busy: &Busy,
-    capabilities: &Capabilities,
-    now: Timestamp,
-) -> Vm {
+fn to_be(name: &VmName, running: &Running, busy: &Busy, now: Timestamp) -> Vm {
     let spec = running.spec.as_ref();
     Vm {
         name: name.clone(),
@@ -148,8 +135,6 @@ fn to_be(
         location: None,
         observed_at: now,
         snapshots: Vec::new(),
-        needs_stop: false,
-        actions: Actions::of(VmState::Creating, capabilities),
         operations: busy.operations.clone(),
     }
 }
@@ -193,11 +178,7 @@ mod tests {
     }
 
     fn source(kind: DriverKind, vms: &BTreeMap<VmName, Seen>) -> Source<'_> {
-        Source {
-            kind,
-            capabilities: Capabilities::all(),
-            vms,
-        }
+        Source { kind, vms }
     }
 
     fn running(kind: OperationKind, driver: DriverKind) -> Busy {

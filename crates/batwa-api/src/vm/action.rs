@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
 use super::VmState;
@@ -181,30 +181,31 @@ impl fmt::Display for VmAction {
 }
 
 /// Every action with the reason why it is not possible now; `null` when it is.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(transparent)]
+// One place an action, in the order of `VmAction::ALL`, and no allocation: a list makes one for each VM.
+#[derive(Debug, Clone, PartialEq, Eq, Default, ToSchema)]
 #[schema(value_type = BTreeMap<String, Option<String>>)]
-pub struct Actions(pub BTreeMap<VmAction, Option<Reason>>);
+pub struct Actions([Option<Reason>; VmAction::ALL.len()]);
 
-/// Why something is not possible now. Our own reasons are sentences of the program: a list of a thousand VMs has ten
-/// thousand of them.
+/// Why something is not possible now. Our own reasons are sentences of the program.
 pub type Reason = Cow<'static, str>;
 
 impl Actions {
     /// The table of legal actions for one VM.
     #[must_use]
     pub fn of(state: VmState, capabilities: &Capabilities) -> Self {
-        Self(
-            VmAction::ALL
-                .into_iter()
-                .map(|action| {
-                    (
-                        action,
-                        action.refusal(state, capabilities).map(Cow::Borrowed),
-                    )
-                })
-                .collect(),
-        )
+        Self(VmAction::ALL.map(|action| action.refusal(state, capabilities).map(Cow::Borrowed)))
+    }
+
+    /// No action is possible, for one reason.
+    #[must_use]
+    pub fn none_because(reason: &'static str) -> Self {
+        Self(VmAction::ALL.map(|_| Some(Cow::Borrowed(reason))))
+    }
+
+    /// Why `action` is not possible now; `None` when it is.
+    #[must_use]
+    pub fn refusal(&self, action: VmAction) -> Option<&str> {
+        self.0[action as usize].as_deref()
     }
 
     /// Whether a VM in this state has to be stopped for what touches its disk.
@@ -214,16 +215,21 @@ impl Actions {
             .into_iter()
             .any(|action| action.needs_stop(state))
     }
+}
 
-    /// No action is possible, for one reason.
-    #[must_use]
-    pub fn none_because(reason: &'static str) -> Self {
-        Self(
-            VmAction::ALL
-                .into_iter()
-                .map(|action| (action, Some(Cow::Borrowed(reason))))
-                .collect(),
-        )
+impl Serialize for Actions {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(VmAction::ALL.into_iter().zip(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Actions {
+    /// An action that is not told of is possible, as far as that tells; one that is not known here is passed over.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut told = BTreeMap::<Cow<'de, str>, Option<Reason>>::deserialize(deserializer)?;
+        Ok(Self(
+            VmAction::ALL.map(|action| told.remove(action.as_str()).flatten()),
+        ))
     }
 }
 
@@ -246,6 +252,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn actions_are_found_by_their_name_and_come_back_as_they_went() {
+        for (place, action) in VmAction::ALL.into_iter().enumerate() {
+            assert_eq!(action as usize, place, "{action}");
+        }
+        let actions = Actions::of(VmState::Stopped, &Capabilities::all());
+        let json = serde_json::to_value(&actions).unwrap();
+        assert_eq!(json["stop"], "VM is stopped");
+        assert_eq!(json["start"], serde_json::Value::Null);
+        assert_eq!(serde_json::from_value::<Actions>(json).unwrap(), actions);
+        assert_eq!(actions.refusal(VmAction::Stop), Some("VM is stopped"));
+        assert_eq!(actions.refusal(VmAction::Start), None);
+        let newer = serde_json::json!({ "teleport": "not today", "stop": null });
+        let newer: Actions = serde_json::from_value(newer).unwrap();
+        assert_eq!(newer, Actions::default());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub(crate) mod limits;
 pub(crate) mod password;
+mod recent;
 pub(crate) mod secret;
 
 use std::{
@@ -26,7 +27,11 @@ use batwa_api::{
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 
-use self::{limits::Limits, password::Passwords};
+use self::{
+    limits::Limits,
+    password::Passwords,
+    recent::{Kind, Recent},
+};
 use super::{App, Error};
 use crate::store::sessions::Holder;
 
@@ -147,6 +152,7 @@ pub(crate) struct Auth {
     limits: Mutex<Limits>,
     /// Counts what was withdrawn: sessions and tokens ended, accounts removed or changed.
     withdrawals: watch::Sender<u64>,
+    recent: Recent,
 }
 
 impl Default for Auth {
@@ -155,6 +161,7 @@ impl Default for Auth {
             passwords: Passwords::default(),
             limits: Mutex::default(),
             withdrawals: watch::Sender::new(0),
+            recent: Recent::default(),
         }
     }
 }
@@ -191,22 +198,31 @@ impl App {
         credential: &Credential,
         source: Source,
     ) -> Result<Caller, Error> {
-        let now = Timestamp::now();
-        match credential {
-            Credential::Session(secret) => {
-                let hash = secret::hash(secret.expose_secret());
-                let holder = self
-                    .store()
-                    .session_holder(&hash, now, self.idle_since(now))
-                    .await?;
-                self.session_caller(holder, source, now).await
-            }
-            Credential::Token(secret) => {
-                let hash = secret::hash(secret.expose_secret());
-                let holder = self.store().token_holder(&hash, now).await?;
-                self.token_caller(holder, source, now).await
-            }
+        let (kind, secret) = match credential {
+            Credential::Session(secret) => (Kind::Session, secret),
+            Credential::Token(secret) => (Kind::Token, secret),
+        };
+        let hash = secret::hash(secret.expose_secret());
+        // Counted before the store is asked: what is withdrawn meanwhile makes this answer an old one.
+        let withdrawals = *self.auth().withdrawals.borrow();
+        if let Some(caller) = self.auth().recent.get(&(kind, hash), withdrawals) {
+            return Ok(Caller { source, ..caller });
         }
+        let now = Timestamp::now();
+        let caller = match kind {
+            Kind::Session => {
+                let idle_since = self.idle_since(now);
+                let holder = self.store().session_holder(&hash, now, idle_since).await?;
+                self.session_caller(holder, source, now).await?
+            }
+            Kind::Token => {
+                let holder = self.store().token_holder(&hash, now).await?;
+                self.token_caller(holder, source, now).await?
+            }
+        };
+        let recent = &self.auth().recent;
+        recent.put((kind, hash), withdrawals, caller.clone());
+        Ok(caller)
     }
 
     /// Ends when `caller` has lost its session or token, or `right`; says which.

@@ -10,7 +10,7 @@ use batwa_api::{
     agent::{AgentStatus, DriverKind},
     legacy::state_from_name,
     name::VmName,
-    vm::{Actions, Vm, VmState},
+    vm::{Vm, VmState},
 };
 
 use super::{
@@ -76,7 +76,7 @@ impl Fleet {
         let now = Timestamp::now();
         let explained = self.explained(id, &[]);
         self.write(|state| {
-            let known: HashMap<VmName, Vm> = state
+            let known: HashMap<VmName, Arc<Vm>> = state
                 .vms
                 .of_agent(id)
                 .map(|row| (row.vm.name.clone(), row.vm.clone()))
@@ -97,7 +97,7 @@ impl Fleet {
 /// The VMs of an old agent's list, and how many of it have names that no VM can have.
 fn observe(
     list: Vec<ListedByOld>,
-    known: &HashMap<VmName, Vm>,
+    known: &HashMap<VmName, Arc<Vm>>,
     now: Timestamp,
 ) -> (Vec<Vm>, usize) {
     let mut unusable = 0;
@@ -120,7 +120,7 @@ fn observe(
                     ipv4: listed.ipv4,
                     release: listed.release,
                     observed_at: now,
-                    ..before.clone()
+                    ..Vm::clone(before)
                 },
                 None => new_vm(name, state, listed, now),
             }))
@@ -151,8 +151,6 @@ fn new_vm(name: VmName, state: VmState, listed: ListedByOld, now: Timestamp) -> 
         location: None,
         observed_at: now,
         snapshots: Vec::new(),
-        needs_stop: false,
-        actions: Actions::default(),
         operations: Vec::new(),
     }
 }
@@ -186,7 +184,10 @@ mod tests {
         assert_eq!(unusable, 1);
         assert_eq!(vms.len(), 2);
         assert_eq!(vms[1].state, VmState::Running);
-        let known = vms.into_iter().map(|vm| (vm.name.clone(), vm)).collect();
+        let known = vms
+            .into_iter()
+            .map(|vm| (vm.name.clone(), Arc::new(vm)))
+            .collect();
         let (again, _) = observe(
             vec![listed("web", "Running"), listed("db", "Stopped")],
             &known,

@@ -1,13 +1,8 @@
 //! One VM of the fleet, and the keys that lists are in order of.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use batwa_api::{
-    Timestamp,
-    id::AgentId,
-    name::VmName,
-    vm::{Actions, Vm},
-};
+use batwa_api::{Timestamp, id::AgentId, name::VmName, vm::Vm};
 
 /// Labels of a VM or an agent.
 pub(crate) type Labels = BTreeMap<String, String>;
@@ -17,8 +12,8 @@ pub(crate) type Labels = BTreeMap<String, String>;
 pub(crate) struct Row {
     /// The agent it is on.
     pub(crate) agent: AgentId,
-    /// The agent's last word. Its `actions` are empty: they are made for each reader, from the one table.
-    pub(crate) vm: Vm,
+    /// The agent's last word.
+    pub(crate) vm: Arc<Vm>,
     /// Its labels.
     pub(crate) labels: Labels,
     /// Since when, by the master's clock, its agent does not know it any more although nobody asked for its end.
@@ -27,12 +22,10 @@ pub(crate) struct Row {
 
 impl Row {
     /// A VM that its agent just told of.
-    pub(crate) fn new(agent: AgentId, mut vm: Vm, labels: Labels) -> Self {
-        vm.actions = Actions::default();
-        vm.needs_stop = false;
+    pub(crate) fn new(agent: AgentId, vm: Vm, labels: Labels) -> Self {
         Self {
             agent,
-            vm,
+            vm: Arc::new(vm),
             labels,
             missing_since: None,
         }
@@ -40,16 +33,15 @@ impl Row {
 
     /// Whether `other` differs in what is worth writing down: all but measurements and their times.
     pub(crate) fn differs_lastingly(&self, other: &Self) -> bool {
-        let lasting = |row: &Self| Self {
-            vm: Vm {
-                usage: None,
-                observed_at: Timestamp::UNIX_EPOCH,
-                operations: Vec::new(),
-                ..row.vm.clone()
-            },
-            ..row.clone()
+        let lasting = |row: &Self| Vm {
+            usage: None,
+            observed_at: Timestamp::UNIX_EPOCH,
+            operations: Vec::new(),
+            ..Vm::clone(&row.vm)
         };
-        lasting(self) != lasting(other)
+        self.labels != other.labels
+            || self.missing_since != other.missing_since
+            || lasting(self) != lasting(other)
     }
 
     /// Whether `other` differs in what people see change: all but the time of observation.

@@ -369,8 +369,9 @@ impl State {
             missing_since: Some(whole_ms(now)),
             ..(**row).clone()
         };
-        row.vm.usage = None;
-        row.vm.operations.clear();
+        let vm = Arc::make_mut(&mut row.vm);
+        vm.usage = None;
+        vm.operations.clear();
         self.put_row(row)
     }
 
@@ -452,11 +453,9 @@ impl State {
             stale: stale.is_some(),
             missing_since: row.missing_since,
             labels: row.labels.clone(),
-            vm: Vm {
-                needs_stop: Actions::need_stop(row.vm.state),
-                actions,
-                ..row.vm.clone()
-            },
+            actions,
+            needs_stop: Actions::need_stop(row.vm.state),
+            vm: row.vm.clone(),
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, header};
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     app::Error,
@@ -16,6 +18,15 @@ use crate::{
 const MAX_WAIT: Duration = Duration::from_secs(15 * 60);
 /// Longest time that an operation is kept for a machine that is offline.
 const MAX_KEEP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// A list as JSON that takes about so many bytes. A buffer that grows from nothing is copied over and over: for a page
+/// of VMs that was a tenth of the work.
+pub(crate) fn json(list: &impl Serialize, expected: usize) -> Response {
+    let mut body = Vec::with_capacity(expected);
+    serde_json::to_writer(&mut body, list).expect("lists are plain data, and memory takes all");
+    let kind = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, kind)], body).into_response()
+}
 
 /// Reads parameters that several lists have.
 pub(crate) struct ListParams;

@@ -20,7 +20,7 @@ use utoipa::IntoParams;
 use super::{
     ApiError, ApiResult,
     extract::{Body, OptionalBody, Path, Query},
-    list::{ListParams, bad_search, cursor, keep_for, sort, split, wait, words_of},
+    list::{ListParams, bad_search, cursor, json, keep_for, sort, split, wait, words_of},
 };
 use crate::{
     app::{App, Error, auth::Caller, operations::Delivery, vms::VmRef},
@@ -129,8 +129,11 @@ pub(crate) fn agent_patterns(list: Option<&str>) -> Result<Vec<AgentPattern>, Er
 pub(crate) async fn list(
     State(app): State<App>,
     Query(params): Query<VmParams>,
-) -> ApiResult<Json<VmList>> {
-    Ok(Json(app.list_vms(params.query()?).await?))
+) -> ApiResult<Response> {
+    /// What one takes as JSON, with room to spare: most of it says why which action is not possible.
+    const BYTES_A_VM: usize = 2048;
+    let list = app.list_vms(params.query()?).await?;
+    Ok(json(&list, BYTES_A_VM * (list.items.len() + 1)))
 }
 
 /// One VM, with the health of its machine's link and of its driver.

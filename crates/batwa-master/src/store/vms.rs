@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use batwa_api::{
-    id::AgentId,
-    name::VmName,
-    vm::{Actions, Vm},
-};
+use batwa_api::{id::AgentId, name::VmName, vm::Vm};
 
 use super::{Store, StoreError, from_ms, on, to_json, to_ms};
 use crate::fleet::row::Row;
@@ -46,9 +42,8 @@ impl Store {
             match change {
                 Some(row) => {
                     let vm = Vm {
-                        actions: Actions::default(),
                         usage: None,
-                        ..row.vm.clone()
+                        ..Vm::clone(&row.vm)
                     };
                     on!(&mut tx, tx => {
                         sqlx::query(put)

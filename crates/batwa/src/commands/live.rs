@@ -83,7 +83,7 @@ pub(crate) fn snapshots(typed: &OsStr) -> Vec<CompletionCandidate> {
         let path = ["agents", found.agent.as_str(), "vms", found.name.as_str()];
         client.read::<VmDetails>(client.get(&path, &[]).await?)
     });
-    let snapshots = found.map(|details| details.vm.vm.snapshots);
+    let snapshots = found.map(|details| details.vm.vm.snapshots.clone());
     let values = snapshots
         .into_iter()
         .flatten()

@@ -38,11 +38,11 @@ pub(crate) async fn snapshots(args: SnapshotsArgs) -> Result<(), Failure> {
     let vm = client.find(&args.vm).await?;
     let path = ["agents", vm.agent.as_str(), "vms", vm.name.as_str()];
     let details: VmDetails = client.read(client.get(&path, &[]).await?)?;
-    let snapshots = details.vm.vm.snapshots;
-    output::show(args.read.format, &json!({ "items": &snapshots }), || {
+    let snapshots = &details.vm.vm.snapshots;
+    output::show(args.read.format, &json!({ "items": snapshots }), || {
         let now = Timestamp::now();
         let mut table = Table::new(&["SNAPSHOT", "PARENT", "TAKEN", "DISK", "COMMENT"]);
-        for snapshot in &snapshots {
+        for snapshot in snapshots {
             table.row([
                 snapshot.name.to_string().into(),
                 snapshot
@@ -169,7 +169,7 @@ async fn free_name(client: &Client, vm: &VmRef) -> Result<VmName, Failure> {
     let query = [("q", search.as_str()), ("agent", vm.agent.as_str())];
     let mut taken = Vec::new();
     for item in client.list(&["vms"], &query, usize::MAX).await? {
-        taken.push(client.read::<ListedVm>(item)?.vm.name);
+        taken.push(client.read::<ListedVm>(item)?.vm.name.clone());
     }
     (1..=taken.len() + 1)
         .map(|number| format!("{stem}{number}"))

@@ -49,7 +49,11 @@ pub(crate) async fn ls(args: LsArgs) -> Result<(), Failure> {
                 format!("{}/{}", listed.agent_id, vm.name).into(),
                 state,
                 vm.ipv4.first().cloned().unwrap_or_default().into(),
-                vm.image.or(vm.release).unwrap_or_default().into(),
+                vm.image
+                    .clone()
+                    .or_else(|| vm.release.clone())
+                    .unwrap_or_default()
+                    .into(),
                 vm.cpus.map(|n| n.to_string()).unwrap_or_default().into(),
                 Cell::size(vm.memory),
                 Cell::size(vm.disk),

@@ -16,6 +16,7 @@ mod join;
 mod join_ways;
 mod kept;
 mod lab;
+mod master_faults;
 mod namespaces;
 mod nat;
 mod plug;

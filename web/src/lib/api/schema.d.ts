@@ -2349,6 +2349,8 @@ export interface components {
         };
         /** @description One VM as the master knows it: the agent's last word and how sure we are of it. */
         ListedVm: components["schemas"]["Vm"] & {
+            /** @description What can be done with it now. */
+            actions?: components["schemas"]["Actions"];
             /** @description The agent it is on. */
             agent_id: components["schemas"]["AgentId"];
             /** @description What people call that agent. */
@@ -2363,6 +2365,11 @@ export interface components {
              *     else is how it was last seen. It stays listed until it is dismissed or comes back.
              */
             missing_since?: string | null;
+            /**
+             * @description Whether `snapshot`, `restore`, `delete_snapshot`, `clone` and `resize` have to stop it first, for which they are
+             *     to be asked with `stop`.
+             */
+            needs_stop?: boolean;
             /** @description Whether the agent or its driver has been silent since, so that this may be out of date. */
             stale: boolean;
         };
@@ -3076,8 +3083,6 @@ export interface components {
         Vm: {
             /** @description How its CPU runs (`kvm` or `tcg`), where the driver knows. */
             acceleration?: string | null;
-            /** @description What can be done with it now. */
-            actions?: components["schemas"]["Actions"];
             /**
              * Format: int32
              * @description Number of virtual CPUs.
@@ -3102,11 +3107,6 @@ export interface components {
             message?: string | null;
             /** @description Unique on the agent. */
             name: components["schemas"]["VmName"];
-            /**
-             * @description Whether `snapshot`, `restore`, `delete_snapshot`, `clone` and `resize` have to stop it first, for which they are
-             *     to be asked with `stop`.
-             */
-            needs_stop?: boolean;
             /**
              * Format: date-time
              * @description When the driver last said so.

@@ -1,7 +1,8 @@
 // What one can do with a VM, as a menu: in the order of use, the dangerous last, the impossible with its reason.
 import { goto } from '$app/navigation';
 import type { Vm } from '$lib/api/types';
-import { dismiss, refusal, request, TITLES, type Verb } from '$lib/state/actions.svelte';
+import { actWhenOnline, dismiss, plain, refusal, request, TITLES, type Verb } from '$lib/state/actions.svelte';
+import { agents } from '$lib/state/agents.svelte';
 import { dialogs } from '$lib/state/dialogs.svelte';
 import { session } from '$lib/state/session.svelte';
 import { terminals } from '$lib/state/terminals.svelte';
@@ -20,6 +21,14 @@ export function vmMenu(vm: Vm): MenuItem[] {
 		danger: verb === 'purge',
 		run: () => request(vm, verb)
 	});
+	// A machine that may come back by itself does then what is asked now.
+	const away = ['offline', 'error'].includes(agents.get(vm.agent_id)?.status ?? '');
+	const later = (verb: 'start' | 'stop' | 'restart'): MenuItem => ({
+		title: `${TITLES[verb]} once its machine is back`,
+		icon: verb,
+		refusal: session.operateRefusal,
+		run: () => void actWhenOnline(vm, plain(verb))
+	});
 	const terminal = (kind: 'shell' | 'console'): MenuItem => ({
 		title: TITLES[kind],
 		icon: kind === 'shell' ? 'terminal' : 'console',
@@ -37,14 +46,14 @@ export function vmMenu(vm: Vm): MenuItem[] {
 	if (vm.state === 'deleted') return [open, 'line', action('recover'), action('purge')];
 	// What the driver can never do is left out; what it cannot do now says why.
 	const able = (verb: Verb) => vm.actions?.[verb] === null || vm.actions?.[verb] === undefined || !/driver cannot/.test(vm.actions[verb] ?? '');
-	const power: Verb[] = ['start', 'stop', 'restart'];
+	const power = ['start', 'stop', 'restart'] as const;
 	const memory = (vm.state === 'suspended' ? ['resume'] : ['suspend']) as Verb[];
 	return [
 		terminal('shell'),
 		...(/driver cannot/.test(vm.actions?.console ?? '') ? [] : [terminal('console')]),
 		open,
 		'line',
-		...power.map(action),
+		...power.map(away ? later : action),
 		{ title: 'More ways to stop…', icon: 'stop', refusal: refusal(vm, 'stop'), run: () => (dialogs.about = { kind: 'stop', vm }) },
 		...memory.filter(able).map(action),
 		'line',

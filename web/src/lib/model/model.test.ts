@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { browserName } from './browser';
 import { quote } from './cli';
 import { expandNames, nameError, proposeName } from './name';
-import { createStep, headline, stageText } from './operation';
+import { createStep, headline, stageText, timeline } from './operation';
 import { bestPlace, placeRefusal } from './placement';
 import { GRACEFUL, requestCommand } from './request';
 import { formatBytes, parseSize, writeSize } from './size';
@@ -113,6 +113,19 @@ describe('states', () => {
 		if (driver) driver.health.status = 'stuck';
 		expect(agentMark(stuck).word).toBe('Driver stuck');
 		expect(agentMark(agent('a', 1)).word).toBe('Online');
+	});
+	test('an operation says what it has been at, and for how long', () => {
+		const steps = [
+			{ stage: 'preparing' as const, began_at: '2026-01-01T12:00:00Z' },
+			{ stage: 'booting' as const, began_at: '2026-01-01T12:00:02Z' }
+		];
+		const now = Date.parse('2026-01-01T12:00:10Z');
+		expect(timeline({ steps, finished_at: null }, now).map(({ title, took, current }) => [title, took, current])).toEqual([
+			['Preparing disk and seed', 2000, false],
+			['Booting', 8000, true]
+		]);
+		expect(timeline({ steps, finished_at: '2026-01-01T12:00:05Z' }, now).map(({ took, current }) => [took, current])).toEqual([[2000, false], [3000, false]]);
+		expect(timeline({ finished_at: null }, now)).toEqual([]);
 	});
 	test('an operation says what it is at', () => {
 		const operation = {

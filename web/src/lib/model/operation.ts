@@ -68,6 +68,15 @@ export const CREATE_STEPS: { title: string; stages: Stage[] }[] = [
 	{ title: 'Set-up', stages: ['cloud_init'] }
 ];
 
+/** What an operation has been at, with how long each took, in milliseconds; the last goes on until `now` unless all is over. */
+export function timeline(operation: Pick<Operation, 'steps' | 'finished_at'>, now: number): { title: string; began: string; took: number; current: boolean }[] {
+	const steps = operation.steps ?? [];
+	return steps.map(({ stage, began_at }, i) => {
+		const next = steps[i + 1]?.began_at ?? operation.finished_at;
+		return { title: STAGE[stage] ?? stage, began: began_at, took: Math.max(0, (next ? Date.parse(next) : now) - Date.parse(began_at)), current: !next };
+	});
+}
+
 /** Which of [`CREATE_STEPS`] an operation is at; -1 before the first. */
 export function createStep(operation: Pick<Operation, 'stage'>): number {
 	const stage = operation.stage;

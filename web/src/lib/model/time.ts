@@ -40,6 +40,11 @@ export function formatClock(milliseconds: number): string {
 
 /** How long something took: `0.6 s`, from a minute on `mm:ss`. */
 export function formatTook(from: string, to: string): string {
-	const ms = Math.max(0, Date.parse(to) - Date.parse(from));
+	return formatLasted(Date.parse(to) - Date.parse(from));
+}
+
+/** A time that something lasted, as [`formatTook`] writes it. */
+export function formatLasted(milliseconds: number): string {
+	const ms = Math.max(0, milliseconds);
 	return ms < MINUTE ? `${(ms / SECOND).toFixed(1)} s` : formatClock(ms);
 }

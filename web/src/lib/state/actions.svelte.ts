@@ -77,6 +77,26 @@ export function plain(action: PlainVerb | 'stop'): VmRequest {
 	return action === 'stop' ? GRACEFUL : { kind: action };
 }
 
+/** How long what is asked for an offline machine waits for it. */
+const KEPT = { param: '3d', words: 'three days' };
+
+/** Asks for something that is done once the VM's machine is back. */
+export async function actWhenOnline(vm: VmName, wanted: VmRequest): Promise<void> {
+	try {
+		const operation = await ask(vm, wanted, { whenOnline: KEPT.param });
+		operations.whenFinished(operation, (finished) => tell(vm, wanted, finished));
+		if (operation.waits_until)
+			toasts.show({
+				tone: 'info',
+				title: `${vm.agent_id} will ${verb(wanted.kind)} ${vm.name} once it is back`,
+				detail: `It waits at most ${KEPT.words}.`,
+				action: { title: 'Show', run: () => void goto(`/operations?operation=${operation.id}`) }
+			});
+	} catch (thrown) {
+		toasts.failure(`Cannot ${verb(wanted.kind)} ${vm.name}`, thrown);
+	}
+}
+
 /** Takes a missing VM off the list. */
 export async function dismiss(vm: VmName): Promise<boolean> {
 	try {

@@ -13,11 +13,17 @@ export function freshKey(): string {
 	return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
+export type AskOptions = {
+	key?: string;
+	/** How long the master keeps it for a machine that is offline, as in `3d`; it is refused there otherwise. */
+	whenOnline?: string;
+};
+
 /** A request whose answer never came is asked again under the same key: the master does it once, however often it hears it. */
-export async function ask(vm: VmName, request: VmRequest, key: string = freshKey()): Promise<Operation> {
+export async function ask(vm: VmName, request: VmRequest, { key = freshKey(), whenOnline }: AskOptions = {}): Promise<Operation> {
 	for (let attempt = 1; ; attempt += 1) {
 		try {
-			return await askOnce(vm, request, { 'Idempotency-Key': key });
+			return await askOnce(vm, request, { 'Idempotency-Key': key }, { when_online: whenOnline });
 		} catch (thrown) {
 			if (problemOf(thrown).status !== 0 || attempt === ATTEMPTS) throw thrown;
 			await new Promise((resolve) => setTimeout(resolve, PAUSE_MS * attempt));
@@ -25,9 +31,9 @@ export async function ask(vm: VmName, request: VmRequest, key: string = freshKey
 	}
 }
 
-function askOnce(vm: VmName, request: VmRequest, headers: Record<string, string>): Promise<Operation> {
+function askOnce(vm: VmName, request: VmRequest, headers: Record<string, string>, query: { when_online?: string }): Promise<Operation> {
 	const path = { agent: vm.agent_id, vm: vm.name };
-	const params = { path };
+	const params = { path, query };
 	switch (request.kind) {
 		case 'delete':
 			return unwrap(api.DELETE('/api/v1/agents/{agent}/vms/{vm}', { params, headers }));
@@ -41,7 +47,7 @@ function askOnce(vm: VmName, request: VmRequest, headers: Record<string, string>
 		}
 		case 'delete_snapshot': {
 			const { snapshot, stop } = request;
-			return unwrap(api.DELETE('/api/v1/agents/{agent}/vms/{vm}/snapshots/{snapshot}', { params: { path: { ...path, snapshot }, query: { stop } }, headers }));
+			return unwrap(api.DELETE('/api/v1/agents/{agent}/vms/{vm}/snapshots/{snapshot}', { params: { path: { ...path, snapshot }, query: { ...query, stop } }, headers }));
 		}
 		case 'clone': {
 			const { name, snapshot, stop } = request;
@@ -53,7 +59,7 @@ function askOnce(vm: VmName, request: VmRequest, headers: Record<string, string>
 		}
 		default: {
 			const body = request.kind === 'stop' ? { force: request.force, after_s: request.after_s } : undefined;
-			return unwrap(api.POST('/api/v1/agents/{agent}/vms/{vm}/{action}', { params: { path: { ...path, action: request.kind } }, headers, body }));
+			return unwrap(api.POST('/api/v1/agents/{agent}/vms/{vm}/{action}', { params: { path: { ...path, action: request.kind }, query }, headers, body }));
 		}
 	}
 }

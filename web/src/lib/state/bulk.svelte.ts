@@ -51,7 +51,7 @@ export class Batch {
 
 	async #begin(item: BulkItem): Promise<void> {
 		try {
-			const operation = await ask(item.vm, this.wanted, item.key);
+			const operation = await ask(item.vm, this.wanted, { key: item.key });
 			this.#set(item, { state: 'running', operation: operation.id });
 			operations.whenFinished(operation, (finished) => this.#finished(item, finished));
 		} catch (thrown) {

@@ -1,19 +1,46 @@
-// Asking once more for what an operation did.
+// Asking once more for what an operation did, or was to do.
 import { api, unwrap } from '$lib/api/client';
 import { problemOf } from '$lib/api/problem';
 import type { Operation, Vm } from '$lib/api/types';
-import { sameAgain } from '$lib/model/request';
+import { verb, sameAgain } from '$lib/model/request';
 import { act } from './actions.svelte';
+import { freshKey } from './ask';
 import { dialogs, type About } from './dialogs.svelte';
+import { operations } from './operations.svelte';
 import { toasts } from './toasts.svelte';
+
+function isInVain(operation: Operation): boolean {
+	return operation.state === 'failed' || operation.state === 'cancelled';
+}
 
 /** What its button says; with an ellipsis where a dialog opens first. */
 export function repeatTitle(operation: Operation): string {
+	if (isInVain(operation)) return 'Try again';
 	return sameAgain(operation) ? 'Do it again' : 'Do it again…';
 }
 
-/** Does it again; where the operation does not tell all that was asked for, opens the dialog with what it tells. */
+/**
+ * What was in vain is asked for with all that it was asked with, which the master kept. What was done is done again, or,
+ * where the operation does not tell all of it, the dialog opens with what it tells.
+ */
 export async function repeat(operation: Operation): Promise<void> {
+	if (isInVain(operation)) await retry(operation);
+	else await anew(operation);
+}
+
+async function retry(operation: Operation): Promise<void> {
+	const what = operation.kind === 'create' ? 'create' : verb(operation.kind);
+	try {
+		const params = { path: { operation: operation.id } };
+		const headers = { 'Idempotency-Key': freshKey() };
+		operations.put(await unwrap(api.POST('/api/v1/operations/{operation}/retry', { params, headers })));
+		toasts.show({ tone: 'info', title: `Trying again to ${what} ${operation.vm}` });
+	} catch (thrown) {
+		toasts.failure(`Cannot ${what} ${operation.vm}`, thrown);
+	}
+}
+
+async function anew(operation: Operation): Promise<void> {
 	const same = sameAgain(operation);
 	const name = { agent_id: operation.agent_id, name: operation.vm };
 	if (same) {

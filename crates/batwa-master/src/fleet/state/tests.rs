@@ -1,4 +1,4 @@
-use batwa_api::agent::DriverKind;
+use batwa_api::{agent::DriverKind, vm::VmAction};
 use proptest::prelude::*;
 
 use super::*;
@@ -37,8 +37,6 @@ pub(crate) fn vm(text: &str, state: VmState) -> Vm {
         location: None,
         observed_at: now(),
         snapshots: Vec::new(),
-        needs_stop: false,
-        actions: Actions::default(),
         operations: vec![],
     }
 }
@@ -156,7 +154,11 @@ fn an_agent_that_goes_offline_makes_all_its_vms_stale_by_one_event() {
     let listed = state.listed(row);
     assert!(listed.stale);
     assert_eq!(listed.vm.state, VmState::Running);
-    assert!(listed.vm.actions.0.values().all(Option::is_some));
+    assert!(
+        VmAction::ALL
+            .into_iter()
+            .all(|action| listed.actions.refusal(action).is_some())
+    );
     // Back with the same VMs: nothing is told of each of them.
     let vms = (0..1000).map(|n| vm(&format!("vm{n}"), VmState::Running));
     assert_eq!(state.put_vms(&id("a"), vms.collect(), &none(), now()), []);

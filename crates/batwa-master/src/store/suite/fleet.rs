@@ -224,7 +224,7 @@ pub(super) async fn an_agents_key_belongs_to_the_first_that_uses_it(store: Store
 pub(super) async fn vms_come_back_with_labels_and_since_when_they_are_missing(store: Store) {
     let labels = [("env".to_owned(), "prod ü".to_owned())].into();
     let mut missing = Row::new(id("lab"), vm("web", VmState::Running), labels);
-    missing.vm.location = Some("/srv/vms/web".to_owned());
+    Arc::make_mut(&mut missing.vm).location = Some("/srv/vms/web".to_owned());
     missing.missing_since = Some(now());
     let there = Row::new(id("lab"), vm("db", VmState::Stopped), Default::default());
     let key = |text: &str| (id("lab"), name(text));
@@ -237,7 +237,7 @@ pub(super) async fn vms_come_back_with_labels_and_since_when_they_are_missing(st
     rows.sort_by_key(Row::name_key);
     assert_eq!(rows, [there, missing.clone()]);
     missing.missing_since = None;
-    missing.vm.state = VmState::Stopped;
+    Arc::make_mut(&mut missing.vm).state = VmState::Stopped;
     let changes = [
         (key("web"), Some(Arc::new(missing.clone()))),
         (key("db"), None),

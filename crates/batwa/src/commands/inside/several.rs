@@ -59,7 +59,7 @@ async fn found(client: &Client, search: &str) -> Result<Vec<VmRef>, Failure> {
             let listed: ListedVm = client.read(item)?;
             Ok(VmRef {
                 agent: listed.agent_id,
-                name: listed.vm.name,
+                name: listed.vm.name.clone(),
             })
         })
         .collect()
