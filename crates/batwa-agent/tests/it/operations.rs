@@ -611,8 +611,13 @@ async fn an_operation_has_the_deadline_of_its_kind() {
             .set(OperationKind::Create, Duration::from_millis(50));
     })
     .await;
-    // Nobody steps the driver, so nothing happens.
-    let created = lab.run("web", create()).await;
+    // Nobody steps the driver, so nothing happens until the time is over.
+    let id = OperationId::new();
+    lab.put(id, "web", create()).await;
+    lab.operation_when(id, |operation| operation.stage == Some(Stage::CleaningUp))
+        .await;
+    lab.driver.step(100);
+    let created = lab.finished(id).await;
     assert_eq!(created.state, OperationState::Failed, "{created:?}");
     let error = created.error.unwrap();
     assert_eq!(error.code, ProblemCode::Timeout, "{error:?}");
