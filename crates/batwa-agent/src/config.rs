@@ -6,6 +6,7 @@ use batwa_api::{
     agent::{DriverKind, HostFacts},
     certificate::CertificateHash,
     id::AgentId,
+    operation::OperationKind,
 };
 use batwa_tls::CertificateSource;
 use secrecy::SecretString;
@@ -162,10 +163,8 @@ pub struct Limits {
     pub inside: usize,
     /// How long a terminal session lives on once nobody watches.
     pub terminal_ttl: Duration,
-    /// How long a create may take.
-    pub create_deadline: Duration,
-    /// How long any other operation may take.
-    pub operation_deadline: Duration,
+    /// How long operations may take.
+    pub deadlines: Deadlines,
     /// Time between two looks at a driver that reports no changes by itself.
     pub observe_interval: Duration,
     /// How long a driver may take to list its VMs before it counts as stuck.
@@ -181,9 +180,7 @@ impl Default for Limits {
             terminals: 256,
             inside: 256,
             terminal_ttl: Duration::from_secs(30 * 60),
-            // Above the drivers' own deadlines, which know better what they wait for.
-            create_deadline: Duration::from_secs(75 * 60),
-            operation_deadline: Duration::from_secs(20 * 60),
+            deadlines: Deadlines::default(),
             observe_interval: Duration::from_secs(2),
             // Multipass' daemon stalls for 14 s with three launches under way.
             observe_deadline: Duration::from_secs(25),
@@ -191,9 +188,62 @@ impl Default for Limits {
     }
 }
 
+/// How long an operation of each kind may take before the driver's view decides what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines([Duration; OperationKind::ALL.len()]);
+
+impl Deadlines {
+    /// Above the drivers' own deadlines, which know better what they wait for.
+    const USUAL: Duration = Duration::from_secs(20 * 60);
+    /// The same where an image is fetched, or a whole disk copied.
+    const LONG: Duration = Duration::from_secs(75 * 60);
+
+    /// How long an operation of this kind may take.
+    #[must_use]
+    pub fn of(&self, kind: OperationKind) -> Duration {
+        let kinds = OperationKind::ALL.iter().zip(self.0);
+        kinds
+            .into_iter()
+            .find(|(known, _)| **known == kind)
+            .map_or(Self::USUAL, |(_, deadline)| deadline)
+    }
+
+    /// Sets how long an operation of this kind may take.
+    pub fn set(&mut self, kind: OperationKind, deadline: Duration) {
+        for (known, own) in OperationKind::ALL.iter().zip(&mut self.0) {
+            if *known == kind {
+                *own = deadline;
+            }
+        }
+    }
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self(OperationKind::ALL.map(|kind| match kind {
+            OperationKind::Create | OperationKind::Clone => Self::LONG,
+            _ => Self::USUAL,
+        }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_kind_has_a_deadline_of_its_own() {
+        let mut deadlines = Deadlines::default();
+        assert_eq!(deadlines.of(OperationKind::Create), Deadlines::LONG);
+        deadlines.set(OperationKind::Stop, Duration::from_secs(5));
+        for kind in OperationKind::ALL {
+            let expected = match kind {
+                OperationKind::Stop => Duration::from_secs(5),
+                kind => Deadlines::default().of(kind),
+            };
+            assert_eq!(deadlines.of(kind), expected, "{kind}");
+        }
+    }
 
     #[test]
     fn drivers_are_chosen_by_name() {

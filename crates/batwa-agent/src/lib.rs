@@ -42,7 +42,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 pub use batwa_tls::{CertificateSource, ServedCertificate, TlsError};
 
 pub use self::{
-    config::{AgentConfig, Allow, DriverChoice, Limits},
+    config::{AgentConfig, Allow, Deadlines, DriverChoice, Limits},
     driver::{DriverError, fake::FakeSettings},
     http::openapi,
     recording::RecordingLimits,

@@ -20,7 +20,7 @@ use batwa_api::{id::AgentId, size::ByteSize, terminal::Terminal};
 use batwa_master::MasterConfig;
 use secrecy::SecretString;
 
-use self::parse::{ImageServer, image_server, network, port};
+use self::parse::{ImageServer, deadline, image_server, network, port};
 pub(crate) use self::{
     parse::{driver_kind, duration, http_url, label, rate},
     state_dir::{default_state_dir, state_dir},
@@ -296,6 +296,9 @@ fn machine(settings: &Settings, config: &mut AgentConfig) -> Result<(), SettingE
     }
     if settings.is_on("allow-execute")? {
         config.execute = Allow::Yes;
+    }
+    for (kind, time) in settings.parse_all("deadline", deadline)? {
+        config.limits.deadlines.set(kind, time);
     }
     if let Some(most) = settings.parse("max-terminals", count)? {
         config.limits.terminals = most;

@@ -106,18 +106,14 @@ impl Operations {
         self.picture.set_operation(record.operation());
         info!(operation.id = %record.operation().id, "{kind} VM `{vm}`");
 
-        let deadline = match kind {
-            // An image is fetched, or a whole disk copied.
-            OperationKind::Create | OperationKind::Clone => self.limits.create_deadline,
-            _ => self.limits.operation_deadline,
-        };
+        let deadline = self.limits.deadlines.of(kind);
         let progress = record.progress(&self.picture);
         let work = async {
             let work = self.work(vm, record, &driver, &progress);
             timeout(deadline, work).await.unwrap_or_else(|_| {
                 Err(DriverError::Timeout(format!(
-                    "cannot {kind} VM `{vm}`: not done after {} minutes",
-                    deadline.as_secs() / 60
+                    "cannot {kind} VM `{vm}`: not done after {}",
+                    words(deadline)
                 )))
             })
         };
@@ -322,7 +318,7 @@ impl Operations {
         let progress = record.progress(&self.picture);
         progress.message("starting the VM again, which was stopped for this");
         let starting = driver.start(vm, &progress);
-        match timeout(self.limits.operation_deadline, starting).await {
+        match timeout(self.limits.deadlines.of(OperationKind::Start), starting).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => record.note(&format!("VM `{vm}` did not start again: {error}")),
             Err(_) => record.note(&format!("VM `{vm}` did not start again in time")),
@@ -420,6 +416,15 @@ impl Operations {
             warn!(operation.id = %operation.id, "cannot write down how an operation ended: {error}");
         }
         self.show(record);
+    }
+}
+
+/// A time as people say it.
+fn words(time: Duration) -> String {
+    match time.as_secs() {
+        seconds if seconds >= 120 => format!("{} minutes", seconds / 60),
+        1 => "1 second".to_owned(),
+        seconds => format!("{seconds} seconds"),
     }
 }
 

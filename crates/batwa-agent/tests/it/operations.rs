@@ -12,7 +12,7 @@ use batwa_agent::{
 use batwa_api::{
     event::WatchEvent,
     id::OperationId,
-    operation::{OperationState, Stage},
+    operation::{OperationKind, OperationState, Stage},
     problem::ProblemCode,
     vm::VmState,
 };
@@ -600,4 +600,26 @@ async fn a_stop_that_waits_keeps_no_other_vm_from_its_turn() {
         .await;
     let cancelled = lab.finished(id).await;
     assert_eq!(cancelled.state, OperationState::Cancelled, "{cancelled:?}");
+}
+
+#[tokio::test]
+async fn an_operation_has_the_deadline_of_its_kind() {
+    let lab = Lab::with(stepped(), |config| {
+        config
+            .limits
+            .deadlines
+            .set(OperationKind::Create, Duration::from_millis(50));
+    })
+    .await;
+    // Nobody steps the driver, so nothing happens until the time is over.
+    let id = OperationId::new();
+    lab.put(id, "web", create()).await;
+    lab.operation_when(id, |operation| operation.stage == Some(Stage::CleaningUp))
+        .await;
+    lab.driver.step(100);
+    let created = lab.finished(id).await;
+    assert_eq!(created.state, OperationState::Failed, "{created:?}");
+    let error = created.error.unwrap();
+    assert_eq!(error.code, ProblemCode::Timeout, "{error:?}");
+    assert!(error.detail.contains("not done after"), "{error:?}");
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batwa_api::{agent::DriverKind, vm::label_is_good};
+use batwa_api::{agent::DriverKind, operation::OperationKind, vm::label_is_good};
 use reqwest::Url;
 
 /// A port's number.
@@ -59,6 +59,25 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     duration.try_into().map_err(|_| wrong())
 }
 
+/// `KIND=DURATION`: how long operations of a kind may take.
+pub(super) fn deadline(text: &str) -> Result<(OperationKind, Duration), String> {
+    const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+    let (kind, time) = text
+        .split_once('=')
+        .ok_or("it must look like `create=2h`")?;
+    let kind = OperationKind::ALL
+        .into_iter()
+        .find(|known| known.as_str() == kind)
+        .ok_or_else(|| {
+            let kinds = OperationKind::ALL.map(OperationKind::as_str).join("`, `");
+            format!("the kinds of operations are `{kinds}`")
+        })?;
+    match duration(time)? {
+        time if (Duration::from_secs(1)..=LONGEST).contains(&time) => Ok((kind, time)),
+        _ => Err("a deadline is from 1 second to 7 days".to_owned()),
+    }
+}
+
 /// How often something happens.
 pub(crate) fn rate(text: &str) -> Result<f64, String> {
     match text.parse() {
@@ -93,6 +112,32 @@ pub(crate) fn driver_kind(text: &str) -> Result<DriverKind, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_deadline_names_its_kind() {
+        let two_hours = Duration::from_secs(7200);
+        assert_eq!(
+            deadline("create=2h"),
+            Ok((OperationKind::Create, two_hours))
+        );
+        assert_eq!(
+            deadline("delete_snapshot=90s"),
+            Ok((OperationKind::DeleteSnapshot, Duration::from_secs(90)))
+        );
+        for bad in [
+            "",
+            "create",
+            "create=",
+            "2h",
+            "make=2h",
+            "create=0",
+            "create=8d",
+            "create=0.5",
+        ] {
+            assert!(deadline(bad).is_err(), "{bad}");
+        }
+        assert!(deadline("make=2h").unwrap_err().contains("`create`"));
+    }
 
     #[test]
     fn times_are_words_or_seconds() {
