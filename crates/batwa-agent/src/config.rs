@@ -221,7 +221,7 @@ impl Deadlines {
 impl Default for Deadlines {
     fn default() -> Self {
         Self(OperationKind::ALL.map(|kind| match kind {
-            OperationKind::Create | OperationKind::Clone => Self::LONG,
+            OperationKind::Create | OperationKind::PullImage | OperationKind::Clone => Self::LONG,
             _ => Self::USUAL,
         }))
     }

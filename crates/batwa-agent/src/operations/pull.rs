@@ -133,7 +133,7 @@ impl Operations {
         }
         self.picture.set_operation(record.operation());
         info!(operation.id = %record.operation().id, "pull image `{image}`");
-        let deadline = self.limits.create_deadline;
+        let deadline = self.limits.deadlines.of(OperationKind::PullImage);
         let progress = record.progress(&self.picture);
         let work = async {
             let work = pull(image, record, &driver, &progress);

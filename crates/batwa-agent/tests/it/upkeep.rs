@@ -397,7 +397,7 @@ async fn vms_start_after_a_boot_by_order_and_never_after_a_restart_of_the_agent(
     let mut starts = lab.operations().await;
     starts.retain(|operation| operation.requested_by.is_some());
     starts.sort_by_key(|operation| operation.created_at);
-    let order: Vec<&str> = starts.iter().map(|start| start.vm.as_str()).collect();
+    let order: Vec<&str> = starts.iter().map(|start| start.subject.name()).collect();
     assert_eq!(order, ["db", "web", "late"], "each once");
     assert!(is(&lab.get("/api/v1/vms/other").await.body, "stopped"));
 }

@@ -26,7 +26,7 @@ use tokio::{fs::File, io::AsyncReadExt, time::interval};
 
 use super::wait;
 use crate::{
-    cli::{NewImageArgs, ImagesArgs, ImagesTask, PlaceArgs},
+    cli::{ImagesArgs, ImagesTask, NewImageArgs, PlaceArgs},
     client::Client,
     failure::{Exit, Failure},
     output::{self, Cell, Progress, ProgressLine, Table, plain, say},

@@ -301,7 +301,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         value: "KIND=DURATION",
         env: &["BATWA_DEADLINE"],
         default: None,
-        help: "How long an operation of a kind may take on this machine, such as `create=2h`. When it is over, the VM's state decides how the operation ended. By default 75 minutes for `create` and `clone`, 20 for all others.",
+        help: "How long an operation of a kind may take on this machine, such as `create=2h`. When it is over, the VM's state decides how the operation ended. By default 75 minutes for `create`, `clone` and `pull_image`, 20 for all others.",
     },
     Setting {
         name: "allow-execute",
