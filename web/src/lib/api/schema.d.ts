@@ -582,6 +582,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/cloud-init/check": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * What is wrong with user-data, line by line: errors, with which no VM is made, and warnings, which cloud-init
+         *     would skip. Nothing is kept.
+         */
+        post: operations["templates_check"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/download/{file}": {
         parameters: {
             query?: never;
@@ -891,6 +911,78 @@ export interface paths {
         /** Make the first admin with the code of the one-time link, and sign it in. */
         post: operations["session_setup"];
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/ssh-keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The caller's SSH keys, which are put into the VMs that they make. */
+        get: operations["ssh_keys_list"];
+        put?: never;
+        /** Add an SSH key of the caller's. */
+        post: operations["ssh_keys_add"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/ssh-keys/{key}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Remove an SSH key of the caller's. VMs that have it keep it. */
+        delete: operations["ssh_keys_delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/templates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All templates by name. The values of secrets are never shown. */
+        get: operations["templates_list"];
+        put?: never;
+        /** Save a template; it is the caller's. */
+        post: operations["templates_create"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/templates/{template}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One template. */
+        get: operations["templates_get"];
+        /** Write a template anew; its owner and admins may. A secret with `has_default` and without `default` stays as it is. */
+        put: operations["templates_update"];
+        post?: never;
+        /** Remove a template; its owner and admins may. VMs that were made with it stay as they are. */
+        delete: operations["templates_delete"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1280,98 +1372,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/cloud-init/check": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * What is wrong with user-data, line by line: errors, with which no VM is made, and warnings, which cloud-init
-         *     would skip. Nothing is kept.
-         */
-        post: operations["templates_check"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/ssh-keys": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** The caller's SSH keys, which are put into the VMs that they make. */
-        get: operations["ssh_keys_list"];
-        put?: never;
-        /** Add an SSH key of the caller's. */
-        post: operations["ssh_keys_add"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/ssh-keys/{key}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        post?: never;
-        /** Remove an SSH key of the caller's. VMs that have it keep it. */
-        delete: operations["ssh_keys_delete"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/templates": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** All templates by name. The values of secrets are never shown. */
-        get: operations["templates_list"];
-        put?: never;
-        /** Save a template; it is the caller's. */
-        post: operations["templates_create"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/templates/{template}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** One template. */
-        get: operations["templates_get"];
-        /** Write a template anew; its owner and admins may. A secret with `has_default` and without `default` stays as it is. */
-        put: operations["templates_update"];
-        post?: never;
-        /** Remove a template; its owner and admins may. VMs that were made with it stay as they are. */
-        delete: operations["templates_delete"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -1386,6 +1386,13 @@ export interface components {
         /** @description Every action with the reason why it is not possible now; `null` when it is. */
         Actions: {
             [key: string]: string | null;
+        };
+        /** @description Body of `POST /api/v1/ssh-keys`. */
+        AddSshKey: {
+            /** @description What to call it; the key's comment when absent. */
+            name?: string | null;
+            /** @description The line of the `.pub` file. */
+            public_key: string;
         };
         /** @description One agent as the master knows it. */
         Agent: {
@@ -1661,6 +1668,13 @@ export interface components {
             /** @description The new one, at least 8 characters. */
             new_password: string;
         };
+        /** @description Body of `POST /api/v1/cloud-init/check`. */
+        CheckCloudInit: {
+            /** @description The user-data. */
+            text: string;
+            /** @description The names of the variables that it is a template of; user-data as it is when absent. */
+            variables?: string[] | null;
+        };
         /** @description A text frame from viewer to agent. */
         ClientFrame: (components["schemas"]["TermSize"] & {
             /** @enum {string} */
@@ -1679,6 +1693,15 @@ export interface components {
             snapshot?: components["schemas"]["SnapshotName"] | null;
             /** @description Stop the VM for it if it runs, and start it again. */
             stop?: boolean;
+        };
+        /** @description Answer to `POST /api/v1/cloud-init/check`. */
+        CloudInitCheck: {
+            /** @description What is wrong, in the order of the lines. */
+            findings: components["schemas"]["Finding"][];
+            /** @description Whether a VM can be made with it. */
+            valid: boolean;
+            /** @description The names that are written as `{{name}}` in it. */
+            variables: string[];
         };
         /** @description Body of `POST /api/v1/agent-keys`. */
         CreateAgentKey: {
@@ -1948,6 +1971,18 @@ export interface components {
             /** @description What is wrong with it and what would be right. */
             message: string;
         };
+        /** @description Something that is wrong with user-data. */
+        Finding: {
+            /**
+             * Format: int32
+             * @description In which line, from 1.
+             */
+            line?: number | null;
+            /** @description What is wrong, for people. Quotes names of keys at most, as values may be passwords. */
+            message: string;
+            /** @description How bad it is. */
+            severity: components["schemas"]["Severity"];
+        };
         /** @description A recording that was looked for. */
         FoundRecording: components["schemas"]["Recording"] & {
             found?: components["schemas"]["RecordingMatch"] | null;
@@ -2163,6 +2198,53 @@ export interface components {
                 last_used_at: string;
                 /** @description What the browser called itself. */
                 user_agent: string;
+            }[];
+        };
+        /** @description A list that is short enough to come whole. */
+        Items_SshKey: {
+            /** @description All of them. */
+            items: {
+                /**
+                 * Format: date-time
+                 * @description When it was added.
+                 */
+                created_at: string;
+                /** @description `SHA256:…`, as ssh shows it. */
+                fingerprint: string;
+                /** @description Its id. */
+                id: components["schemas"]["SshKeyId"];
+                /** @description What its owner calls it. */
+                name: string;
+                /** @description The key on one line. */
+                public_key: string;
+            }[];
+        };
+        /** @description A list that is short enough to come whole. */
+        Items_Template: {
+            /** @description All of them. */
+            items: {
+                /**
+                 * Format: date-time
+                 * @description When it was made.
+                 */
+                created_at: string;
+                /** @description What it is for. */
+                description: string;
+                /** @description Its id. */
+                id: components["schemas"]["TemplateId"];
+                /** @description What it is called: letters, digits and `._-`, at most 63. */
+                name: string;
+                /** @description Who made it; besides admins only they may change it. */
+                owner: string;
+                /** @description A `#cloud-config` with `{{name}}` where a variable's value is to stand. */
+                text: string;
+                /**
+                 * Format: date-time
+                 * @description When it was last changed.
+                 */
+                updated_at: string;
+                /** @description Its variables, in the order in which people are asked for them. */
+                variables: components["schemas"]["TemplateVariable"][];
             }[];
         };
         /** @description A list that is short enough to come whole. */
@@ -2400,6 +2482,24 @@ export interface components {
             at: string;
             /** @description What the driver or we printed. */
             text: string;
+        };
+        /** @description Body of `POST /api/vm/create`. */
+        OldCreateVm: {
+            /** @description The agent; `null` and `"null"` mean the master's own machine. */
+            agent_id?: string | null;
+            /**
+             * Format: int32
+             * @description Number of virtual CPUs.
+             */
+            cpus?: number;
+            /** @description Disk size. */
+            disk?: components["schemas"]["ByteSize"];
+            /** @description The image. */
+            image?: string;
+            /** @description Memory size. */
+            memory?: components["schemas"]["ByteSize"];
+            /** @description The new VM's name. */
+            name: string;
         };
         /** @description Body of `POST /api/v1/terminals` at the master. */
         OpenAgentTerminal: components["schemas"]["TermSize"] & {
@@ -2737,6 +2837,17 @@ export interface components {
          * @enum {string}
          */
         Role: "viewer" | "operator" | "admin";
+        /** @description Body of `POST /api/v1/templates` and `PUT /api/v1/templates/{template}`. */
+        SaveTemplate: {
+            /** @description What it is for. */
+            description?: string;
+            /** @description What it is called. */
+            name: string;
+            /** @description The `#cloud-config`. */
+            text: string;
+            /** @description Its variables. */
+            variables?: components["schemas"]["TemplateVariable"][];
+        };
         /** @description A text frame from agent to viewer. */
         ServerFrame: {
             /**
@@ -2825,6 +2936,11 @@ export interface components {
             /** @description Whether there is no admin yet. */
             needed: boolean;
         };
+        /**
+         * @description How bad a finding is.
+         * @enum {string}
+         */
+        Severity: "error" | "warning";
         /** @description Body of `PUT /api/v1/terminals/{terminal}/guests/{user}`. */
         ShareTerminal: {
             /** @description What the guest may do. */
@@ -2874,6 +2990,24 @@ export interface components {
              */
             stop: boolean;
         };
+        /** @description A key of one's own that is put into the VMs one makes. */
+        SshKey: {
+            /**
+             * Format: date-time
+             * @description When it was added.
+             */
+            created_at: string;
+            /** @description `SHA256:…`, as ssh shows it. */
+            fingerprint: string;
+            /** @description Its id. */
+            id: components["schemas"]["SshKeyId"];
+            /** @description What its owner calls it. */
+            name: string;
+            /** @description The key on one line. */
+            public_key: string;
+        };
+        /** Format: uuid */
+        SshKeyId: string;
         /**
          * @description What a running operation is at.
          * @enum {string}
@@ -2907,6 +3041,46 @@ export interface components {
              * @default false
              */
             force: boolean;
+        };
+        /** @description Saved user-data in which variables stand for what is given when a VM is made. */
+        Template: {
+            /**
+             * Format: date-time
+             * @description When it was made.
+             */
+            created_at: string;
+            /** @description What it is for. */
+            description: string;
+            /** @description Its id. */
+            id: components["schemas"]["TemplateId"];
+            /** @description What it is called: letters, digits and `._-`, at most 63. */
+            name: string;
+            /** @description Who made it; besides admins only they may change it. */
+            owner: string;
+            /** @description A `#cloud-config` with `{{name}}` where a variable's value is to stand. */
+            text: string;
+            /**
+             * Format: date-time
+             * @description When it was last changed.
+             */
+            updated_at: string;
+            /** @description Its variables, in the order in which people are asked for them. */
+            variables: components["schemas"]["TemplateVariable"][];
+        };
+        /** Format: uuid */
+        TemplateId: string;
+        /** @description A variable of a template. */
+        TemplateVariable: {
+            /** @description Its value when none is given. Never shown of a secret. */
+            default?: string | null;
+            /** @description What is to be given. */
+            description?: string;
+            /** @description Whether it has such a value. When a template is saved: `true` without a `default` keeps the secret that is there. */
+            has_default?: boolean;
+            /** @description Its name: a small letter, then small letters, digits and `_`, at most 63. */
+            name: string;
+            /** @description Whether its value is a secret: kept encrypted, and not shown again. */
+            secret?: boolean;
         };
         /** @description Size of a terminal in character cells. */
         TermSize: {
@@ -3067,6 +3241,15 @@ export interface components {
             role?: components["schemas"]["Role"] | null;
             /** @description The terminal right. */
             terminal?: boolean | null;
+        };
+        /** @description A template for a new VM, with values for its variables. */
+        UseTemplate: {
+            /** @description Its name. */
+            name: string;
+            /** @description Values by the variables' names; those that are absent have the template's. */
+            variables?: {
+                [key: string]: string;
+            };
         };
         /** @description One account. */
         User: {
@@ -3253,189 +3436,6 @@ export interface components {
              * @description The file's size in bytes; absent for a folder.
              */
             size?: number | null;
-        };
-        /** @description Body of `POST /api/v1/ssh-keys`. */
-        AddSshKey: {
-            /** @description What to call it; the key's comment when absent. */
-            name?: string | null;
-            /** @description The line of the `.pub` file. */
-            public_key: string;
-        };
-        /** @description Body of `POST /api/v1/cloud-init/check`. */
-        CheckCloudInit: {
-            /** @description The user-data. */
-            text: string;
-            /** @description The names of the variables that it is a template of; user-data as it is when absent. */
-            variables?: string[] | null;
-        };
-        /** @description Answer to `POST /api/v1/cloud-init/check`. */
-        CloudInitCheck: {
-            /** @description What is wrong, in the order of the lines. */
-            findings: components["schemas"]["Finding"][];
-            /** @description Whether a VM can be made with it. */
-            valid: boolean;
-            /** @description The names that are written as `{{name}}` in it. */
-            variables: string[];
-        };
-        /** @description Something that is wrong with user-data. */
-        Finding: {
-            /**
-             * Format: int32
-             * @description In which line, from 1.
-             */
-            line?: number | null;
-            /** @description What is wrong, for people. Quotes names of keys at most, as values may be passwords. */
-            message: string;
-            /** @description How bad it is. */
-            severity: components["schemas"]["Severity"];
-        };
-        /** @description A list that is short enough to come whole. */
-        Items_SshKey: {
-            /** @description All of them. */
-            items: {
-                /**
-                 * Format: date-time
-                 * @description When it was added.
-                 */
-                created_at: string;
-                /** @description `SHA256:…`, as ssh shows it. */
-                fingerprint: string;
-                /** @description Its id. */
-                id: components["schemas"]["SshKeyId"];
-                /** @description What its owner calls it. */
-                name: string;
-                /** @description The key on one line. */
-                public_key: string;
-            }[];
-        };
-        /** @description A list that is short enough to come whole. */
-        Items_Template: {
-            /** @description All of them. */
-            items: {
-                /**
-                 * Format: date-time
-                 * @description When it was made.
-                 */
-                created_at: string;
-                /** @description What it is for. */
-                description: string;
-                /** @description Its id. */
-                id: components["schemas"]["TemplateId"];
-                /** @description What it is called: letters, digits and `._-`, at most 63. */
-                name: string;
-                /** @description Who made it; besides admins only they may change it. */
-                owner: string;
-                /** @description A `#cloud-config` with `{{name}}` where a variable's value is to stand. */
-                text: string;
-                /**
-                 * Format: date-time
-                 * @description When it was last changed.
-                 */
-                updated_at: string;
-                /** @description Its variables, in the order in which people are asked for them. */
-                variables: components["schemas"]["TemplateVariable"][];
-            }[];
-        };
-        /** @description Body of `POST /api/vm/create`. */
-        OldCreateVm: {
-            /** @description The agent; `null` and `"null"` mean the master's own machine. */
-            agent_id?: string | null;
-            /**
-             * Format: int32
-             * @description Number of virtual CPUs.
-             */
-            cpus?: number;
-            /** @description Disk size. */
-            disk?: components["schemas"]["ByteSize"];
-            /** @description The image. */
-            image?: string;
-            /** @description Memory size. */
-            memory?: components["schemas"]["ByteSize"];
-            /** @description The new VM's name. */
-            name: string;
-        };
-        /** @description Body of `POST /api/v1/templates` and `PUT /api/v1/templates/{template}`. */
-        SaveTemplate: {
-            /** @description What it is for. */
-            description?: string;
-            /** @description What it is called. */
-            name: string;
-            /** @description The `#cloud-config`. */
-            text: string;
-            /** @description Its variables. */
-            variables?: components["schemas"]["TemplateVariable"][];
-        };
-        /**
-         * @description How bad a finding is.
-         * @enum {string}
-         */
-        Severity: "error" | "warning";
-        /** @description A key of one's own that is put into the VMs one makes. */
-        SshKey: {
-            /**
-             * Format: date-time
-             * @description When it was added.
-             */
-            created_at: string;
-            /** @description `SHA256:…`, as ssh shows it. */
-            fingerprint: string;
-            /** @description Its id. */
-            id: components["schemas"]["SshKeyId"];
-            /** @description What its owner calls it. */
-            name: string;
-            /** @description The key on one line. */
-            public_key: string;
-        };
-        /** Format: uuid */
-        SshKeyId: string;
-        /** @description Saved user-data in which variables stand for what is given when a VM is made. */
-        Template: {
-            /**
-             * Format: date-time
-             * @description When it was made.
-             */
-            created_at: string;
-            /** @description What it is for. */
-            description: string;
-            /** @description Its id. */
-            id: components["schemas"]["TemplateId"];
-            /** @description What it is called: letters, digits and `._-`, at most 63. */
-            name: string;
-            /** @description Who made it; besides admins only they may change it. */
-            owner: string;
-            /** @description A `#cloud-config` with `{{name}}` where a variable's value is to stand. */
-            text: string;
-            /**
-             * Format: date-time
-             * @description When it was last changed.
-             */
-            updated_at: string;
-            /** @description Its variables, in the order in which people are asked for them. */
-            variables: components["schemas"]["TemplateVariable"][];
-        };
-        /** Format: uuid */
-        TemplateId: string;
-        /** @description A variable of a template. */
-        TemplateVariable: {
-            /** @description Its value when none is given. Never shown of a secret. */
-            default?: string | null;
-            /** @description What is to be given. */
-            description?: string;
-            /** @description Whether it has such a value. When a template is saved: `true` without a `default` keeps the secret that is there. */
-            has_default?: boolean;
-            /** @description Its name: a small letter, then small letters, digits and `_`, at most 63. */
-            name: string;
-            /** @description Whether its value is a secret: kept encrypted, and not shown again. */
-            secret?: boolean;
-        };
-        /** @description A template for a new VM, with values for its variables. */
-        UseTemplate: {
-            /** @description Its name. */
-            name: string;
-            /** @description Values by the variables' names; those that are absent have the template's. */
-            variables?: {
-                [key: string]: string;
-            };
         };
     };
     responses: never;
@@ -4967,6 +4967,38 @@ export interface operations {
             };
         };
     };
+    templates_check: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CheckCloudInit"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CloudInitCheck"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     join_tokens_download: {
         parameters: {
             query?: never;
@@ -5690,6 +5722,250 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["CurrentSession"];
                 };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    ssh_keys_list: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Items_SshKey"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    ssh_keys_add: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AddSshKey"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SshKey"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    ssh_keys_delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the key's id */
+                key: components["schemas"]["SshKeyId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_list: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Items_Template"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_create: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SaveTemplate"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Template"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the template's id */
+                template: components["schemas"]["TemplateId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Template"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_update: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the template's id */
+                template: components["schemas"]["TemplateId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SaveTemplate"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Template"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    templates_delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the template's id */
+                template: components["schemas"]["TemplateId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description what went wrong */
             default: {
@@ -6604,282 +6880,6 @@ export interface operations {
         responses: {
             /** @description binary frames are output, other frames input or a resize */
             101: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description what went wrong */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    templates_check: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["CheckCloudInit"];
-            };
-        };
-        responses: {
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CloudInitCheck"];
-                };
-            };
-            /** @description what went wrong */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    ssh_keys_list: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Items_SshKey"];
-                };
-            };
-            /** @description what went wrong */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    ssh_keys_add: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["AddSshKey"];
-            };
-        };
-        responses: {
-            201: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SshKey"];
-                };
-            };
-            /** @description what went wrong */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    ssh_keys_delete: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description the key's id */
-                key: components["schemas"]["SshKeyId"];
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            204: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description what went wrong */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    templates_list: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Items_Template"];
-                };
-            };
-            /** @description what went wrong */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    templates_create: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["SaveTemplate"];
-            };
-        };
-        responses: {
-            201: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Template"];
-                };
-            };
-            /** @description what went wrong */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    templates_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description the template's id */
-                template: components["schemas"]["TemplateId"];
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Template"];
-                };
-            };
-            /** @description what went wrong */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    templates_update: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description the template's id */
-                template: components["schemas"]["TemplateId"];
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["SaveTemplate"];
-            };
-        };
-        responses: {
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Template"];
-                };
-            };
-            /** @description what went wrong */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    templates_delete: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description the template's id */
-                template: components["schemas"]["TemplateId"];
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            204: {
                 headers: {
                     [name: string]: unknown;
                 };
