@@ -13,6 +13,8 @@ use super::{now, with_account};
 use crate::{fleet::state::tests::id, store::Store};
 
 pub(super) async fn guests_go_with_their_session_and_with_their_account(store: Store) {
+    // Somebody has to be one: the last admin is never removed, nor anybody where there is none.
+    with_account(&store, "root", Role::Admin).await;
     let ann = with_account(&store, "ann", Role::Operator).await;
     let bob = with_account(&store, "bob", Role::Operator).await;
     let vic = with_account(&store, "vic", Role::Viewer).await;
