@@ -345,7 +345,11 @@ export interface paths {
         delete: operations["vms_delete"];
         options?: never;
         head?: never;
-        patch?: never;
+        /**
+         * Write something about a VM (display name, notes, labels), or change what its agent does about it by itself: what is
+         *     absent stays as it is.
+         */
+        patch: operations["vms_update"];
         trace?: never;
     };
     "/api/v1/agents/{agent}/vms/{vm}/clone": {
@@ -1508,7 +1512,7 @@ export interface components {
             seq: number;
             /** @description To what: `lab-2/web`. */
             target: string;
-            /** @description By what: `session`, `token`, `agent_key`, `none`. */
+            /** @description By what: `session`, `token`, `agent_key`, `settings` (an agent by itself, because of a VM's settings), `none`. */
             via: string;
         };
         /** @description A page of the audit, the newest line first. */
@@ -1524,6 +1528,24 @@ export interface components {
             authenticated: boolean;
             /** @description Whose it is. */
             username?: string | null;
+        };
+        /**
+         * @description When a VM is started after its machine has booted. VMs of a lower order are started first, and have come up, or
+         *     have failed to, before those of a higher one begin.
+         */
+        Autostart: {
+            /**
+             * Format: int64
+             * @description Not before this many seconds after the machine's boot, at most 3600.
+             * @default 0
+             */
+            delay_s: number;
+            /**
+             * Format: int32
+             * @description Its place, 0 to 9999; several VMs may share one.
+             * @default 0
+             */
+            order: number;
         };
         /** @description Bytes on output; bytes or text such as `512M` or `2G` on input. */
         ByteSize: number | string;
@@ -1544,6 +1566,11 @@ export interface components {
              * @default false
              */
             console: boolean;
+            /**
+             * @description Telling a VM that crashed from one that somebody stopped.
+             * @default false
+             */
+            crashes: boolean;
             /**
              * @description Changing CPUs, memory and disk of a VM.
              * @default false
@@ -1941,6 +1968,23 @@ export interface components {
             /** @description Operating system, for people: `Debian GNU/Linux 12 (bookworm)`. */
             os: string;
         };
+        /**
+         * @description When a VM counts as doing nothing: its processors were below a share the whole time, and nobody had a terminal,
+         *     command, file transfer or forwarded port open in it.
+         */
+        IdleStop: {
+            /**
+             * Format: int64
+             * @description For how many seconds, 300 to 2592000 (30 days).
+             */
+            after_s: number;
+            /**
+             * Format: int32
+             * @description The share of its processors, in per cent, 1 to 100: measured inside the VM once a minute, or taken from its
+             *     load over the last minute where the driver says nothing else.
+             */
+            below_percent?: number;
+        };
         /** @description One image of an agent's catalogue. */
         Image: {
             /** @description Other names for it: `24.04`, `noble`. */
@@ -2297,6 +2341,36 @@ export interface components {
              */
             vm_count: number;
         };
+        /** @description Until when a VM is to run, or to be there. */
+        Lifetime: {
+            /** @description What is done then. */
+            end: components["schemas"]["LifetimeEnd"];
+            /**
+             * Format: date-time
+             * @description When it ends, by the machine's clock.
+             */
+            ends_at: string;
+            /**
+             * Format: date-time
+             * @description From when on people are warned of that.
+             */
+            warns_at: string;
+        };
+        /**
+         * @description What is done when a VM's lifetime ends.
+         * @enum {string}
+         */
+        LifetimeEnd: "stop" | "delete";
+        /** @description How long a VM is to live from now on. */
+        LifetimeWanted: {
+            /**
+             * Format: int64
+             * @description Seconds from now on, 60 to ten years.
+             */
+            after_s: number;
+            /** @description What is done then. */
+            end?: components["schemas"]["LifetimeEnd"];
+        };
         /** @description One change of an agent's link. */
         LinkChange: {
             /**
@@ -2355,7 +2429,13 @@ export interface components {
             agent_id: components["schemas"]["AgentId"];
             /** @description What people call that agent. */
             agent_name: string;
-            /** @description Labels given by the caller that created it. */
+            /** @description What people call it, where that is not its name. */
+            display_name?: string | null;
+            /** @description The account that set each label last, where that was written down. */
+            label_sources?: {
+                [key: string]: string;
+            };
+            /** @description Its labels. */
             labels?: {
                 [key: string]: string;
             };
@@ -2370,6 +2450,8 @@ export interface components {
              *     to be asked with `stop`.
              */
             needs_stop?: boolean;
+            /** @description What people wrote down about it. */
+            notes?: string;
             /** @description Whether the agent or its driver has been silent since, so that this may be out of date. */
             stale: boolean;
         };
@@ -2383,6 +2465,23 @@ export interface components {
             /** @description What the driver or we printed. */
             text: string;
         };
+        /** @description Something that people should know of what an agent does about a VM by itself. */
+        Notice: {
+            /**
+             * Format: date-time
+             * @description When it happened, or is going to.
+             */
+            at: string;
+            /** @description What it is about. */
+            kind: components["schemas"]["NoticeKind"];
+            /** @description What happened or is going to, for people. */
+            text: string;
+        };
+        /**
+         * @description What a notice is about.
+         * @enum {string}
+         */
+        NoticeKind: "lifetime_ends" | "idle" | "crashed" | "given_up" | "purges" | "failed";
         /** @description Body of `POST /api/vm/create`. */
         OldCreateVm: {
             /** @description The agent; `null` and `"null"` mean the master's own machine. */
@@ -2646,6 +2745,11 @@ export interface components {
              */
             stop: boolean;
         };
+        /**
+         * @description What is done when a VM ends without having been asked to, by itself or by anybody.
+         * @enum {string}
+         */
+        RestartPolicy: "never" | "on_crash";
         /** @description How to go back to a snapshot. */
         RestoreOptions: {
             /** @description Throw the VM's disk as it is away, instead of keeping it as one more snapshot first. */
@@ -2740,6 +2844,15 @@ export interface components {
         };
         /** Format: uuid */
         SessionId: string;
+        /** @description A change of [`VmSettings`]: what is absent stays as it is, `null` switches off. */
+        SettingsChange: {
+            autostart?: components["schemas"]["Autostart"] | null;
+            idle_stop?: components["schemas"]["IdleStop"] | null;
+            lifetime?: components["schemas"]["LifetimeWanted"] | null;
+            /** @description Whether it can be neither deleted nor purged. */
+            protected?: boolean | null;
+            restart?: components["schemas"]["RestartPolicy"] | null;
+        };
         /** @description Body of `POST /api/v1/setup`: makes the first admin and signs it in. */
         Setup: {
             /** @description The code of the one-time link. */
@@ -3047,6 +3160,21 @@ export interface components {
             /** @description The terminal right. */
             terminal?: boolean | null;
         };
+        /** @description Body of the master's `PATCH /api/v1/agents/{agent}/vms/{vm}`: what is absent stays as it is. */
+        UpdateVm: {
+            /** @description What people call it, at most 100 characters; empty to go back to its name. */
+            display_name?: string | null;
+            /**
+             * @description Labels to set, and with `null` to take away; the others stay, so that people who change different ones do not
+             *     undo each other.
+             */
+            labels?: {
+                [key: string]: string | null;
+            };
+            /** @description Anything worth writing down about it, at most 4,000 characters. */
+            notes?: string | null;
+            settings?: components["schemas"]["SettingsChange"] | null;
+        };
         /** @description A template for a new VM, with values for its variables. */
         UseTemplate: {
             /** @description Its name. */
@@ -3107,6 +3235,8 @@ export interface components {
             message?: string | null;
             /** @description Unique on the agent. */
             name: components["schemas"]["VmName"];
+            /** @description What people should know of that now. */
+            notices?: components["schemas"]["Notice"][];
             /**
              * Format: date-time
              * @description When the driver last said so.
@@ -3117,6 +3247,8 @@ export interface components {
             readiness?: components["schemas"]["Readiness"] | null;
             /** @description The operating system, for people: `Ubuntu 24.04 LTS`. */
             release?: string | null;
+            /** @description What its agent does about it by itself. */
+            settings?: components["schemas"]["VmSettings"];
             /**
              * Format: date-time
              * @description When it will be stopped, when that was asked for.
@@ -3184,6 +3316,31 @@ export interface components {
             agent_id?: string | null;
             /** @description The VM. */
             name: string;
+        };
+        /** @description What people want of one VM by itself. Its agent keeps it, goes by it, and says how far it is in the VM's notices. */
+        VmSettings: {
+            /** @default null */
+            autostart: components["schemas"]["Autostart"] | null;
+            /** @default null */
+            idle_stop: components["schemas"]["IdleStop"] | null;
+            /** @default null */
+            lifetime: components["schemas"]["Lifetime"] | null;
+            /**
+             * @description Whether it can neither be deleted nor purged, nor taken back to a snapshot with its disk thrown away.
+             * @default false
+             */
+            protected: boolean;
+            /**
+             * @description What is done when it ends without having been asked to.
+             * @default never
+             */
+            restart: components["schemas"]["RestartPolicy"];
+            /**
+             * Format: int64
+             * @description Counts the changes of these, so that one can see whether a change has come through.
+             * @default 0
+             */
+            revision: number;
         };
         /** @description What is asked for when a VM is made. */
         VmSpec: {
@@ -4036,6 +4193,43 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Operation"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    vms_update: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the VM's name */
+                vm: components["schemas"]["VmName"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateVm"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VmDetails"];
                 };
             };
             /** @description what went wrong */
