@@ -13,12 +13,17 @@ const SLOW: &str = "vms=0,latency=120ms";
 /// More stages than any operation has here.
 const MOST_STAGES: usize = 10;
 
+/// A method, what follows `/vms` in the path, and a body.
+type Call = (&'static str, String, Value);
+/// An action and its body.
+type Preparation = (&'static str, fn() -> Value);
+
 /// One kind of operation.
 struct Scenario {
-    /// The method and what follows `/vms` in the path, for a VM of this name.
-    request: fn(&str) -> (&'static str, String, Value),
+    /// What asks for it on a VM of this name.
+    request: fn(&str) -> Call,
     /// Brings a VM that runs into the state that it begins from.
-    before: &'static [(&'static str, fn() -> Value)],
+    before: &'static [Preparation],
     /// What is to be seen once it succeeded.
     holds: fn(&World, &str) -> bool,
 }
@@ -60,7 +65,7 @@ fn nothing() -> Value {
     json!({})
 }
 
-fn action(vm: &str, action: &str, body: Value) -> (&'static str, String, Value) {
+fn action(vm: &str, action: &str, body: Value) -> Call {
     ("POST", format!("/{vm}/{action}"), body)
 }
 
