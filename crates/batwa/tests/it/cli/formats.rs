@@ -28,7 +28,7 @@ async fn every_list_and_info_speaks_json_yaml_and_csv() {
         (vec!["agents", "info", "local"], "field,value"),
         (vec!["agents", "links", "local"], "at,status,reason"),
         (vec!["images"], "image,"),
-        (vec!["operations"], "id,kind,vm,state,by,asked"),
+        (vec!["operations"], "id,kind,for,state,by,asked"),
         (vec!["operations", "show", &id], "field,value"),
         (vec!["operations", "log", &id], "at,text"),
         (vec!["join-token", "list"], "id,status,used,"),
