@@ -336,6 +336,41 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/agents/{agent}/recordings/{recording}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One recording. */
+        get: operations["recordings_get"];
+        put?: never;
+        post?: never;
+        /** Delete a recording that has ended. */
+        delete: operations["recordings_delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/agents/{agent}/recordings/{recording}/cast": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A recording's file: asciicast v2, as far as it is written. */
+        get: operations["recordings_file"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/agents/{agent}/revoke": {
         parameters: {
             query?: never;
@@ -419,7 +454,11 @@ export interface paths {
         delete: operations["vms_delete"];
         options?: never;
         head?: never;
-        patch?: never;
+        /**
+         * Write something about a VM (display name, notes, labels), or change what its agent does about it by itself: what is
+         *     absent stays as it is.
+         */
+        patch: operations["vms_update"];
         trace?: never;
     };
     "/api/v1/agents/{agent}/vms/{vm}/clone": {
@@ -829,6 +868,44 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/recording-policy": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Which sessions have to be recorded. */
+        get: operations["recordings_policy"];
+        /** Decide which sessions have to be recorded, from the next that is opened on. */
+        put: operations["recordings_set_policy"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/recordings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Recordings of terminal sessions, the newest first: of one's own, or of all for admins. The machines are asked, so
+         *     those that are offline are named instead.
+         */
+        get: operations["recordings_list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/session": {
         parameters: {
             query?: never;
@@ -1075,6 +1152,24 @@ export interface paths {
         post?: never;
         /** Take an invitation back: whoever is there by it is turned out at once. For the session's owner and admins. */
         delete: operations["terminals_unshare"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/terminals/{terminal}/recording": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Record a terminal session from now on. For its owner and admins. */
+        put: operations["recordings_start"];
+        post?: never;
+        /** End the recording of a terminal session, unless a policy requires it. For its owner and admins. */
+        delete: operations["recordings_stop"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1609,7 +1704,7 @@ export interface components {
             seq: number;
             /** @description To what: `lab-2/web`. */
             target: string;
-            /** @description By what: `session`, `token`, `agent_key`, `none`. */
+            /** @description By what: `session`, `token`, `agent_key`, `settings` (an agent by itself, because of a VM's settings), `none`. */
             via: string;
         };
         /** @description A page of the audit, the newest line first. */
@@ -1625,6 +1720,24 @@ export interface components {
             authenticated: boolean;
             /** @description Whose it is. */
             username?: string | null;
+        };
+        /**
+         * @description When a VM is started after its machine has booted. VMs of a lower order are started first, and have come up, or
+         *     have failed to, before those of a higher one begin.
+         */
+        Autostart: {
+            /**
+             * Format: int64
+             * @description Not before this many seconds after the machine's boot, at most 3600.
+             * @default 0
+             */
+            delay_s: number;
+            /**
+             * Format: int32
+             * @description Its place, 0 to 9999; several VMs may share one.
+             * @default 0
+             */
+            order: number;
         };
         /** @description Bytes on output; bytes or text such as `512M` or `2G` on input. */
         ByteSize: number | string;
@@ -1645,6 +1758,11 @@ export interface components {
              * @default false
              */
             console: boolean;
+            /**
+             * @description Telling a VM that crashed from one that somebody stopped.
+             * @default false
+             */
+            crashes: boolean;
             /**
              * @description Pulling images ahead, removing them, adding one's own.
              * @default false
@@ -1998,6 +2116,10 @@ export interface components {
             /** @description How bad it is. */
             severity: components["schemas"]["Severity"];
         };
+        /** @description A recording that was looked for. */
+        FoundRecording: components["schemas"]["Recording"] & {
+            found?: components["schemas"]["RecordingMatch"] | null;
+        };
         /** @description How a driver is, and since when. */
         Health: {
             /** @description What is wrong and what helps. */
@@ -2046,6 +2168,23 @@ export interface components {
             memory_available?: components["schemas"]["ByteSize"] | null;
             /** @description Operating system, for people: `Debian GNU/Linux 12 (bookworm)`. */
             os: string;
+        };
+        /**
+         * @description When a VM counts as doing nothing: its processors were below a share the whole time, and nobody had a terminal,
+         *     command, file transfer or forwarded port open in it.
+         */
+        IdleStop: {
+            /**
+             * Format: int64
+             * @description For how many seconds, 300 to 2592000 (30 days).
+             */
+            after_s: number;
+            /**
+             * Format: int32
+             * @description The share of its processors, in per cent, 1 to 100: measured inside the VM once a minute, or taken from its
+             *     load over the last minute where the driver says nothing else.
+             */
+            below_percent?: number;
         };
         /** @description One image of an agent's catalogue. */
         Image: {
@@ -2443,6 +2582,36 @@ export interface components {
              */
             vm_count: number;
         };
+        /** @description Until when a VM is to run, or to be there. */
+        Lifetime: {
+            /** @description What is done then. */
+            end: components["schemas"]["LifetimeEnd"];
+            /**
+             * Format: date-time
+             * @description When it ends, by the machine's clock.
+             */
+            ends_at: string;
+            /**
+             * Format: date-time
+             * @description From when on people are warned of that.
+             */
+            warns_at: string;
+        };
+        /**
+         * @description What is done when a VM's lifetime ends.
+         * @enum {string}
+         */
+        LifetimeEnd: "stop" | "delete";
+        /** @description How long a VM is to live from now on. */
+        LifetimeWanted: {
+            /**
+             * Format: int64
+             * @description Seconds from now on, 60 to ten years.
+             */
+            after_s: number;
+            /** @description What is done then. */
+            end?: components["schemas"]["LifetimeEnd"];
+        };
         /** @description One change of an agent's link. */
         LinkChange: {
             /**
@@ -2484,6 +2653,11 @@ export interface components {
             /** @description The agent whose catalogue it is in. */
             agent_id: components["schemas"]["AgentId"];
         };
+        /** @description A recording as the master lists it. */
+        ListedRecording: components["schemas"]["FoundRecording"] & {
+            /** @description The agent on whose disk it is. */
+            agent_id: components["schemas"]["AgentId"];
+        };
         /** @description One terminal session as the master lists it. */
         ListedTerminal: components["schemas"]["Terminal"] & {
             /** @description The agent that holds it. */
@@ -2501,7 +2675,13 @@ export interface components {
             agent_id: components["schemas"]["AgentId"];
             /** @description What people call that agent. */
             agent_name: string;
-            /** @description Labels given by the caller that created it. */
+            /** @description What people call it, where that is not its name. */
+            display_name?: string | null;
+            /** @description The account that set each label last, where that was written down. */
+            label_sources?: {
+                [key: string]: string;
+            };
+            /** @description Its labels. */
             labels?: {
                 [key: string]: string;
             };
@@ -2516,6 +2696,8 @@ export interface components {
              *     to be asked with `stop`.
              */
             needs_stop?: boolean;
+            /** @description What people wrote down about it. */
+            notes?: string;
             /** @description Whether the agent or its driver has been silent since, so that this may be out of date. */
             stale: boolean;
         };
@@ -2529,6 +2711,23 @@ export interface components {
             /** @description What the driver or we printed. */
             text: string;
         };
+        /** @description Something that people should know of what an agent does about a VM by itself. */
+        Notice: {
+            /**
+             * Format: date-time
+             * @description When it happened, or is going to.
+             */
+            at: string;
+            /** @description What it is about. */
+            kind: components["schemas"]["NoticeKind"];
+            /** @description What happened or is going to, for people. */
+            text: string;
+        };
+        /**
+         * @description What a notice is about.
+         * @enum {string}
+         */
+        NoticeKind: "lifetime_ends" | "idle" | "crashed" | "given_up" | "purges" | "failed";
         /** @description Body of `POST /api/vm/create`. */
         OldCreateVm: {
             /** @description The agent; `null` and `"null"` mean the master's own machine. */
@@ -2703,6 +2902,82 @@ export interface components {
          * @enum {string}
          */
         Readiness: "booting" | "cloud_init" | "ready" | "unreachable";
+        /** @description One recording. */
+        Recording: components["schemas"]["TermSize"] & {
+            /** @description Bytes of its file. */
+            bytes: components["schemas"]["ByteSize"];
+            /**
+             * Format: int64
+             * @description How long it is, in milliseconds.
+             */
+            duration_ms: number;
+            /** @description Why it ended; `null` while it goes on. */
+            ended?: string | null;
+            /** @description Its id. */
+            id: components["schemas"]["RecordingId"];
+            /** @description Whether what was typed is in it. */
+            input: boolean;
+            /** @description What the session was attached to. */
+            kind: components["schemas"]["TerminalKind"];
+            owner?: components["schemas"]["UserId"] | null;
+            /** @description Whether a policy required it. */
+            required: boolean;
+            /**
+             * Format: date-time
+             * @description When it began.
+             */
+            started_at: string;
+            /** @description The session. */
+            terminal: components["schemas"]["TerminalId"];
+            /** @description That account's name. */
+            user?: string;
+            /** @description The session's VM. */
+            vm: components["schemas"]["VmName"];
+        };
+        /** Format: uuid */
+        RecordingId: string;
+        /** @description That a session is being recorded. */
+        RecordingMark: {
+            /** @description The recording. */
+            id: components["schemas"]["RecordingId"];
+            /** @description Whether what is typed is recorded too. */
+            input: boolean;
+            /** @description Whether a policy requires it. */
+            required: boolean;
+        };
+        /** @description Where a text that was searched for stands. */
+        RecordingMatch: {
+            /**
+             * Format: int64
+             * @description Milliseconds from the recording's beginning.
+             */
+            at_ms: number;
+            /** @description The line it stands in, without colours, cut to [`Self::MAX_LINE`] characters. */
+            line: string;
+        };
+        /** @description Which sessions have to be recorded: those that a rule matches when they are opened. */
+        RecordingPolicy: {
+            /** @description The rules, at most [`Self::MAX_RULES`]; nothing is recorded by policy where there are none. */
+            rules: components["schemas"]["RecordingRule"][];
+        };
+        /** @description One rule of a [`RecordingPolicy`]; all that it names must hold, and one that names nothing matches every session. */
+        RecordingRule: {
+            /** @description Whether what is typed is recorded too, passwords included. */
+            input?: boolean;
+            /** @description Sessions in VMs, or on machines, with this label: `key=value`. */
+            label?: string | null;
+            /** @description Sessions of this account. */
+            user?: string | null;
+        };
+        /** @description Answer to `GET /api/v1/recordings`. */
+        Recordings: {
+            /** @description Those that match, the newest first. */
+            items: components["schemas"]["ListedRecording"][];
+            /** @description Whether there are more than are listed: name a machine, a VM or a time to see them. */
+            partial: boolean;
+            /** @description Machines that could not be asked; they have recordings that are not listed, perhaps. */
+            unanswered: components["schemas"]["SilentAgent"][];
+        };
         /** @description Body of `POST /api/agent/register`. */
         Register: {
             /** @description The id the agent goes by. */
@@ -2795,6 +3070,11 @@ export interface components {
              */
             stop: boolean;
         };
+        /**
+         * @description What is done when a VM ends without having been asked to, by itself or by anybody.
+         * @enum {string}
+         */
+        RestartPolicy: "never" | "on_crash";
         /** @description How to go back to a snapshot. */
         RestoreOptions: {
             /** @description Throw the VM's disk as it is away, instead of keeping it as one more snapshot first. */
@@ -2856,6 +3136,12 @@ export interface components {
              */
             viewers: number;
         } | {
+            /** @description Why it ended. */
+            reason?: string | null;
+            recording?: components["schemas"]["RecordingMark"] | null;
+            /** @enum {string} */
+            type: "recording";
+        } | {
             /** @description What it may do. */
             access: components["schemas"]["TerminalAccess"];
             /** @enum {string} */
@@ -2889,6 +3175,15 @@ export interface components {
         };
         /** Format: uuid */
         SessionId: string;
+        /** @description A change of [`VmSettings`]: what is absent stays as it is, `null` switches off. */
+        SettingsChange: {
+            autostart?: components["schemas"]["Autostart"] | null;
+            idle_stop?: components["schemas"]["IdleStop"] | null;
+            lifetime?: components["schemas"]["LifetimeWanted"] | null;
+            /** @description Whether it can be neither deleted nor purged. */
+            protected?: boolean | null;
+            restart?: components["schemas"]["RestartPolicy"] | null;
+        };
         /** @description Body of `POST /api/v1/setup`: makes the first admin and signs it in. */
         Setup: {
             /** @description The code of the one-time link. */
@@ -2919,6 +3214,13 @@ export interface components {
             password: string;
             /** @description The account's name. */
             username: string;
+        };
+        /** @description An agent whose recordings are not in the list. */
+        SilentAgent: {
+            /** @description The agent. */
+            agent_id: components["schemas"]["AgentId"];
+            /** @description Why. */
+            reason: string;
         };
         /** @description What a VM's disk was at some moment, as its driver says. */
         Snapshot: {
@@ -2973,6 +3275,11 @@ export interface components {
          * @enum {string}
          */
         Stage: "resolving_image" | "downloading" | "verifying" | "building_image" | "preparing" | "booting" | "waiting_for_ssh" | "cloud_init" | "starting" | "stopping" | "restarting" | "suspending" | "deleting" | "recovering" | "taking_snapshot" | "restoring" | "deleting_snapshot" | "cloning" | "resizing" | "cleaning_up";
+        /** @description Body of `PUT /api/v1/terminals/{terminal}/recording` at the master. */
+        StartRecording: {
+            /** @description Whether what is typed is recorded too, passwords included. */
+            input?: boolean;
+        };
         /** @description Something that an operation was at, and since when. */
         Step: {
             /**
@@ -3081,6 +3388,7 @@ export interface components {
             oldest_offset: number;
             /** @description Who watches it, the first ones: at most [`Self::MAX_PRESENT`]. */
             present?: components["schemas"]["TerminalViewer"][];
+            recording?: components["schemas"]["RecordingMark"] | null;
             /** @description Whether it can be attached to again after a cut; old agents' sessions cannot. */
             resumable: boolean;
             /** @description Whether its agent keeps those who may only watch from typing; agents of before cannot, and are given none. */
@@ -3201,6 +3509,21 @@ export interface components {
             /** @description The terminal right. */
             terminal?: boolean | null;
         };
+        /** @description Body of the master's `PATCH /api/v1/agents/{agent}/vms/{vm}`: what is absent stays as it is. */
+        UpdateVm: {
+            /** @description What people call it, at most 100 characters; empty to go back to its name. */
+            display_name?: string | null;
+            /**
+             * @description Labels to set, and with `null` to take away; the others stay, so that people who change different ones do not
+             *     undo each other.
+             */
+            labels?: {
+                [key: string]: string | null;
+            };
+            /** @description Anything worth writing down about it, at most 4,000 characters. */
+            notes?: string | null;
+            settings?: components["schemas"]["SettingsChange"] | null;
+        };
         /** @description A template for a new VM, with values for its variables. */
         UseTemplate: {
             /** @description Its name. */
@@ -3261,6 +3584,8 @@ export interface components {
             message?: string | null;
             /** @description Unique on the agent. */
             name: components["schemas"]["VmName"];
+            /** @description What people should know of that now. */
+            notices?: components["schemas"]["Notice"][];
             /**
              * Format: date-time
              * @description When the driver last said so.
@@ -3271,6 +3596,8 @@ export interface components {
             readiness?: components["schemas"]["Readiness"] | null;
             /** @description The operating system, for people: `Ubuntu 24.04 LTS`. */
             release?: string | null;
+            /** @description What its agent does about it by itself. */
+            settings?: components["schemas"]["VmSettings"];
             /**
              * Format: date-time
              * @description When it will be stopped, when that was asked for.
@@ -3338,6 +3665,31 @@ export interface components {
             agent_id?: string | null;
             /** @description The VM. */
             name: string;
+        };
+        /** @description What people want of one VM by itself. Its agent keeps it, goes by it, and says how far it is in the VM's notices. */
+        VmSettings: {
+            /** @default null */
+            autostart: components["schemas"]["Autostart"] | null;
+            /** @default null */
+            idle_stop: components["schemas"]["IdleStop"] | null;
+            /** @default null */
+            lifetime: components["schemas"]["Lifetime"] | null;
+            /**
+             * @description Whether it can neither be deleted nor purged, nor taken back to a snapshot with its disk thrown away.
+             * @default false
+             */
+            protected: boolean;
+            /**
+             * @description What is done when it ends without having been asked to.
+             * @default never
+             */
+            restart: components["schemas"]["RestartPolicy"];
+            /**
+             * Format: int64
+             * @description Counts the changes of these, so that one can see whether a change has come through.
+             * @default 0
+             */
+            revision: number;
         };
         /** @description What is asked for when a VM is made. */
         VmSpec: {
@@ -4146,6 +4498,104 @@ export interface operations {
             };
         };
     };
+    recordings_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the recording's id */
+                recording: components["schemas"]["RecordingId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ListedRecording"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recordings_delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the recording's id */
+                recording: components["schemas"]["RecordingId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recordings_file: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the recording's id */
+                recording: components["schemas"]["RecordingId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description asciicast v2 */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-asciicast": unknown;
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     agents_revoke: {
         parameters: {
             query?: never;
@@ -4357,6 +4807,43 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Operation"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    vms_update: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the VM's name */
+                vm: components["schemas"]["VmName"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateVm"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VmDetails"];
                 };
             };
             /** @description what went wrong */
@@ -5428,6 +5915,109 @@ export interface operations {
             };
         };
     };
+    recordings_policy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RecordingPolicy"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recordings_set_policy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RecordingPolicy"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RecordingPolicy"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recordings_list: {
+        parameters: {
+            query?: {
+                /** @description Machines by id, separated by commas; a star at the end stands for any rest. */
+                agent?: string;
+                /** @description Only sessions of VMs with this name. */
+                vm?: components["schemas"]["VmName"];
+                /** @description Only sessions of this account. */
+                user?: string;
+                /** @description Only those that began then or later. */
+                since?: string;
+                /** @description Only those that began before. */
+                until?: string;
+                /** @description A text that was printed, whatever its case; each comes with the first line that has it. */
+                q?: string;
+                /** @description At most so many: 100, and never above 1000. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Recordings"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     session_current: {
         parameters: {
             query?: never;
@@ -6144,6 +6734,70 @@ export interface operations {
                 terminal: components["schemas"]["TerminalId"];
                 /** @description the account's name */
                 user: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recordings_start: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's id */
+                terminal: components["schemas"]["TerminalId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StartRecording"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ListedTerminal"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recordings_stop: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's id */
+                terminal: components["schemas"]["TerminalId"];
             };
             cookie?: never;
         };
