@@ -81,10 +81,6 @@ pub enum WatchEvent {
 /// One event of the master's `GET /api/v1/events` (Server-Sent Events; the name is the SSE event's too).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "each is published once, and shared from then on"
-)]
 pub enum Event {
     /// An agent appeared or changed.
     Agent {

@@ -48,7 +48,7 @@ impl Operations {
             return false;
         }
         if matches!(end, End::Succeeded { .. }) {
-            self.upkeep.done(&vm, &record.request).await;
+            self.upkeep.done(vm, &record.request).await;
         }
         // The VM first: whoever hears of the operation's end finds its effect in the list.
         if !matches!(end, End::Cancelled) || record.operation().started_at.is_some() {
