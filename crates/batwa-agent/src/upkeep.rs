@@ -1,7 +1,7 @@
 //! What is done about VMs without anybody asking at that moment: their settings, kept and carried out.
 //!
 //! People's wishes for one VM are written down first ([`book`]), then gone by: one task looks at every VM that has any
-//! ([`run`]), a pure function says what is due ([`decide`]), and what is due becomes an operation like any other, with
+//! ([`mod@run`]), a pure function says what is due ([`decide`]), and what is due becomes an operation like any other, with
 //! the agent's reason as the one who asked. A machine's boot is told from a mere restart of the agent by the boot's id
 //! ([`boot`]). Nothing here touches a VM that has no settings.
 //!

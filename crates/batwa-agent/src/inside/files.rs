@@ -1,4 +1,4 @@
-//! Files of a VM, read and written by scripts that run in it ([`scripts`]): one way that works wherever
+//! Files of a VM, read and written by scripts that run in it ([`super::scripts`]): one way that works wherever
 //! commands do, with no server in the VM that would have to be there.
 //!
 //! A file is written to a part beside its place, and takes its place when it is whole and its checksum right; so nobody
