@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::{
@@ -349,7 +349,7 @@ impl ToSchema for Subject {
 }
 
 /// Body of the agent's `PUT /api/v1/operations/{id}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct StartOperation {
     /// What it is for.
     #[serde(flatten)]
@@ -357,6 +357,31 @@ pub struct StartOperation {
     /// What to do.
     #[serde(flatten)]
     pub request: OperationRequest,
+}
+
+impl<'de> Deserialize<'de> for StartOperation {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// The subject apart, so that what is missing is told by its name.
+        #[derive(Deserialize)]
+        struct Body {
+            #[serde(default)]
+            vm: Option<VmName>,
+            #[serde(default)]
+            image: Option<ImageName>,
+            #[serde(flatten)]
+            request: OperationRequest,
+        }
+        let Body { vm, image, request } = Body::deserialize(deserializer)?;
+        let subject = match (vm, image) {
+            (Some(vm), None) => Subject::Vm(vm),
+            (None, Some(image)) => Subject::Image(image),
+            (None, None) => return Err(de::Error::missing_field("vm")),
+            (Some(_), Some(_)) => {
+                return Err(de::Error::custom("give one of `vm` and `image`, not both"));
+            }
+        };
+        Ok(Self { subject, request })
+    }
 }
 
 impl StartOperation {

@@ -349,6 +349,7 @@ async fn a_key_is_changed_on_demand_and_by_hand_and_the_old_one_opens_nothing() 
     })
     .await;
     member.kill();
+    lab.agent_is("edge", "offline").await;
     member.start();
     lab.agent_is("edge", "online").await;
 
