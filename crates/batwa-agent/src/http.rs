@@ -32,11 +32,11 @@ use batwa_api::{
     problem::{Problem, ProblemCode},
     tunnel::InstanceId,
 };
+use batwa_routes::{Routes, routes};
 use batwa_tls::ServedCertificate;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::error::ApiError;
 pub(crate) use self::key::HEADER as KEY_HEADER;
@@ -140,8 +140,8 @@ impl App {
 ))]
 struct Document;
 
-fn api() -> OpenApiRouter<App> {
-    OpenApiRouter::with_openapi(Document::openapi())
+fn api() -> Routes<App> {
+    Routes::new()
         .routes(routes!(agent::health))
         .routes(routes!(agent::get_agent))
         .routes(routes!(agent::watch))
@@ -188,13 +188,13 @@ fn api() -> OpenApiRouter<App> {
 /// The OpenAPI document of everything that an agent serves.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    api().into_openapi()
+    api().document(Document::openapi())
 }
 
 /// The router for links whose other end is known already.
 pub(crate) fn router(app: App) -> Router {
-    let (router, _) = api().split_for_parts();
-    router
+    api()
+        .into_router()
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))

@@ -21,6 +21,7 @@ mod verify;
 
 use std::{sync::Arc, time::Duration};
 
+use axum::Router;
 use batwa_api::tunnel::{InstanceId, Purpose, RefusalCode, TunnelStatus};
 use batwa_tunnel::{Ended, Identity, Mux, Timing, keys};
 use tokio::time::{Instant, sleep, timeout};
@@ -34,7 +35,7 @@ pub use self::{
     join::{JoinError, JoinRequest, Joined, default_agent_id, join},
     rotate::{RotateError, rotate_key},
 };
-use crate::http::App;
+use crate::http::{self, App};
 
 /// How long the whole way to an open tunnel may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(20);
@@ -132,10 +133,11 @@ pub(crate) async fn run(app: App) {
     };
     let mut backoff = Backoff::new(tunnel.first_pause, tunnel.longest_pause);
     let mut said = String::new();
+    let router = http::router(app.clone());
     loop {
         let lasted = tokio::select! {
             () = app.stop().cancelled() => return,
-            lasted = once(&app, tunnel) => lasted,
+            lasted = once(&app, tunnel, &router) => lasted,
         };
         let pause = match &lasted {
             Ok(Lasted { since, ended }) => {
@@ -172,7 +174,7 @@ struct Lasted {
     ended: Ended,
 }
 
-async fn once(app: &App, tunnel: &TunnelConfig) -> Result<Lasted, ConnectError> {
+async fn once(app: &App, tunnel: &TunnelConfig, router: &Router) -> Result<Lasted, ConnectError> {
     let config = app.config();
     let member = Membership::load(&config.state_dir)?
         .filter(|member| member.joined)
@@ -201,7 +203,7 @@ async fn once(app: &App, tunnel: &TunnelConfig) -> Result<Lasted, ConnectError> 
     let since = Instant::now();
     let mux = Mux::agent(socket, tunnel.timing);
     app.tunnel_is_open().send_replace(true);
-    let ended = serve::streams(app, mux).await;
+    let ended = serve::streams(app, router, mux).await;
     app.tunnel_is_open().send_replace(false);
     Ok(Lasted { since, ended })
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::Router;
 use batwa_api::tunnel::CloseCode;
 use batwa_tunnel::{Closed, Ended, Mux, Stream};
 use hyper::server::conn::http1;
@@ -14,7 +15,7 @@ use tokio::{
 use tracing::debug;
 
 use super::backoff::Backoff;
-use crate::http::{self, App};
+use crate::http::App;
 
 /// Streams that have come and are not served yet.
 const QUEUE: usize = 64;
@@ -24,11 +25,10 @@ const MAX_HEAD: usize = 64 << 10;
 const LONGEST_ABSENCE: Duration = Duration::from_secs(120);
 
 /// Serves the tunnel until it ends; when the agent stops it says so.
-pub(super) async fn streams<S>(app: &App, mux: Mux<S>) -> Ended
+pub(super) async fn streams<S>(app: &App, router: &Router, mux: Mux<S>) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let router = http::router(app.clone());
     let closer = mux.closer();
     let (sender, mut arriving) = mpsc::channel(QUEUE);
     let mut running = std::pin::pin!(mux.run_agent(sender));
@@ -49,7 +49,7 @@ where
     }
 }
 
-async fn serve(stream: Stream, router: TowerToHyperService<axum::Router>) {
+async fn serve(stream: Stream, router: TowerToHyperService<Router>) {
     let connection = http1::Builder::new()
         .max_header_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), router)

@@ -31,7 +31,7 @@ use crate::app::App;
 struct Base;
 
 /// What all paths have in common.
-pub(crate) fn base() -> Document {
+fn base() -> Document {
     let mut document = Base::openapi();
     let components = document.components.get_or_insert_default();
     components.add_security_scheme(
@@ -48,7 +48,7 @@ pub(crate) fn base() -> Document {
 /// The OpenAPI document of the whole API.
 #[must_use]
 pub fn document() -> Document {
-    let mut document = super::router::api().into_openapi();
+    let mut document = super::router::api().document(base());
     let problem = ContentBuilder::new()
         .schema(Some(Ref::from_schema_name("Problem")))
         .build();

@@ -11,6 +11,7 @@ use axum::{
     extract::{DefaultBodyLimit, Request, State},
     middleware::{self, Next},
 };
+use batwa_routes::{Routes, routes};
 use http::{Extensions, HeaderMap, StatusCode, Version, header};
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -19,7 +20,6 @@ use tower_http::{
         predicate::{Predicate, SizeAbove},
     },
 };
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     agent_keys, agents, audit, caller, client::Client, events, files, health, images, inside,
@@ -33,9 +33,9 @@ const MAX_BODY: usize = 1024 * 1024;
 
 /// The whole master as one service.
 pub(crate) fn router(app: App) -> Router {
-    let (routes, _document) = groups(&app).split_for_parts();
     let ui = Arc::new(Ui::load());
-    routes
+    groups(&app)
+        .into_router()
         .fallback(move |request: Request| {
             let ui = Arc::clone(&ui);
             async move { ui.answer(&request) }
@@ -68,8 +68,8 @@ fn is_text(_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions) -> bo
 }
 
 /// The routes without their guards, for the document.
-pub(crate) fn api() -> OpenApiRouter<App> {
-    OpenApiRouter::with_openapi(openapi::base())
+pub(crate) fn api() -> Routes<App> {
+    Routes::new()
         .merge(public())
         .merge(read())
         .merge(manage())
@@ -77,14 +77,14 @@ pub(crate) fn api() -> OpenApiRouter<App> {
         .merge(administer())
 }
 
-fn groups(app: &App) -> OpenApiRouter<App> {
-    let guard = |right: Right, routes: OpenApiRouter<App>| {
+fn groups(app: &App) -> Routes<App> {
+    let guard = |right: Right, routes: Routes<App>| {
         let guard = move |app: State<App>, client: Client, request: Request, next: Next| {
             caller::require(right, app, client, request, next)
         };
         routes.route_layer(middleware::from_fn_with_state(app.clone(), guard))
     };
-    OpenApiRouter::with_openapi(openapi::base())
+    Routes::new()
         .merge(public().route_layer(middleware::from_fn_with_state(
             app.clone(),
             caller::refuse_other_sites,
@@ -96,8 +96,8 @@ fn groups(app: &App) -> OpenApiRouter<App> {
 }
 
 /// Open to everybody: signs of life, signing in, and what agents prove by their own keys.
-fn public() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+fn public() -> Routes<App> {
+    Routes::new()
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
         .routes(routes!(openapi::openapi_json))
@@ -114,8 +114,8 @@ fn public() -> OpenApiRouter<App> {
 }
 
 /// Every account. Who may attach to a terminal depends on which: its guests need no other right to watch.
-fn read() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+fn read() -> Routes<App> {
+    Routes::new()
         .routes(routes!(session::current, session::sign_out))
         .routes(routes!(session::change_password))
         .routes(routes!(session::list))
@@ -144,8 +144,8 @@ fn read() -> OpenApiRouter<App> {
 }
 
 /// Operators.
-fn manage() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+fn manage() -> Routes<App> {
+    Routes::new()
         .routes(routes!(vms::create))
         .routes(routes!(vms::update))
         .routes(routes!(vms::delete))
@@ -175,8 +175,8 @@ fn manage() -> OpenApiRouter<App> {
 }
 
 /// Accounts with the terminal right, whatever their role.
-fn terminal() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+fn terminal() -> Routes<App> {
+    Routes::new()
         .routes(routes!(terminals::open))
         .routes(routes!(terminals::update, terminals::close))
         .routes(routes!(terminals::share, terminals::unshare))
@@ -189,8 +189,8 @@ fn terminal() -> OpenApiRouter<App> {
 }
 
 /// Admins.
-fn administer() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+fn administer() -> Routes<App> {
+    Routes::new()
         .routes(routes!(users::list, users::create))
         .routes(routes!(users::update, users::delete))
         .routes(routes!(audit::list))
