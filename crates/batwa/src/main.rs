@@ -14,6 +14,7 @@ mod output;
 mod service_manager;
 mod settings;
 mod shutdown;
+mod start_pages;
 mod tls;
 
 use std::process::ExitCode;

@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 use crate::{
     failure::{Exit, Failure},
     service_manager::{self, ServiceManager},
+    start_pages,
 };
 
 /// Master and agent end by themselves well within this; what has not by then is cut.
@@ -55,6 +56,7 @@ impl Parts {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(wrong)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(wrong)?;
         let mut outcome = Ok(());
+        self.add("start pages", start_pages::let_go);
         self.manager.tell(service_manager::READY);
         tokio::select! {
             _ = interrupt.recv() => info!("stopping: interrupted; VMs go on"),
