@@ -48,6 +48,8 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(10);
 const SLOW: Duration = Duration::from_secs(3);
 /// Time between two tries while a driver does not answer.
 const RETRY: Duration = Duration::from_secs(5);
+/// How many looks are left out at a driver that tells of its changes: it is only asked for what it may have missed.
+const TOLD: u32 = 4;
 /// Time between two observations, however often the driver signals.
 const MIN_GAP: Duration = Duration::from_millis(15);
 /// A closer look younger than this is good enough for whoever asks.
@@ -207,7 +209,8 @@ impl Inventory {
             let answered = self.probe_if_needed(index).await && self.observe_once(index).await;
             self.note_first_word();
             let pause = if answered {
-                self.limits.observe_interval
+                let tells = u32::from(changes.is_some());
+                self.limits.observe_interval * (1 + tells * TOLD)
             } else {
                 RETRY.min(self.limits.observe_interval * 4)
             };

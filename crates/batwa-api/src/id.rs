@@ -103,9 +103,16 @@ uuid_id! {
 ///
 /// `local` is the agent of the master's own machine and `null` is what the old page sends for it; neither
 /// can be taken by another agent, see [`AgentId::parse_remote`].
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct AgentId(std::sync::Arc<str>);
+
+// By hand, as serde's `into` makes a text of its own: lists have one of these in every row.
+impl Serialize for AgentId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
 
 /// Why a text is no agent id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -49,9 +49,16 @@ macro_rules! name {
         ///
         /// Other programs make them too, so this accepts what they may be called: 1 to 255 bytes, no control
         /// characters, no slash, no white space, and no hyphen first, so that it can never be read as an option.
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+        #[serde(try_from = "String")]
         pub struct $name(Arc<str>);
+
+        // By hand, as serde's `into` makes a text of its own: lists have one of these in every row.
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
 
         impl $name {
             /// Longest one that is observed, in bytes.

@@ -117,6 +117,11 @@ impl Book {
         self.kept().get(vm).cloned().unwrap_or_default()
     }
 
+    /// Whether nothing is kept of any VM.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kept().is_empty()
+    }
+
     /// All of it.
     pub(crate) fn all(&self) -> BTreeMap<VmName, Kept> {
         self.kept().clone()

@@ -28,6 +28,8 @@ use crate::{inside::Inside, operations::Operations};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The same while nothing is kept of any VM: whoever sets something wakes the task.
+const REST: Duration = Duration::from_secs(60);
 /// Between two measurements of what a VM does.
 const MEASURE: Duration = Duration::from_secs(60);
 /// How long one may take.
@@ -64,7 +66,7 @@ pub(crate) async fn run(
             task.look_at_all().await;
             tokio::select! {
                 () = task.upkeep.wake.notified() => {}
-                () = task.upkeep.clock.tick(PAUSE) => {}
+                () = task.upkeep.clock.tick(task.pause()) => {}
             }
         }
     };
@@ -91,6 +93,16 @@ struct Task {
 }
 
 impl Task {
+    /// How long until the next look, if nothing changes before.
+    fn pause(&self) -> Duration {
+        let nothing_kept = self.upkeep.book.is_empty() && self.upkeep.trash_kept.is_none();
+        if nothing_kept && self.boot.is_some() {
+            REST
+        } else {
+            PAUSE
+        }
+    }
+
     async fn look_at_all(&mut self) {
         self.measure().await;
         self.start_after_boot().await;
@@ -176,8 +188,9 @@ impl Task {
         let start = StartOperation {
             subject: Subject::Vm(vm.clone()),
             request,
+            requested_by: Some(reason.requested_by().to_owned()),
         };
-        if let Err(refused) = self.operations.start_by(reason, id, start).await {
+        if let Err(refused) = self.operations.start(id, start).await {
             warn!(vm.name = %vm, "{}", refused.detail);
             let now = self.upkeep.clock.now();
             let noted = self.upkeep.book.change(vm, |kept| {
