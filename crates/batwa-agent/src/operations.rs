@@ -16,6 +16,7 @@ mod queue;
 mod record;
 mod run;
 mod settle;
+mod turns;
 
 use std::{
     collections::BTreeMap,
@@ -34,9 +35,7 @@ use batwa_api::{
         StartOperation, Subject,
     },
     problem::{Problem, ProblemCode},
-    vm::AgentReason,
 };
-use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
 
@@ -45,6 +44,7 @@ use self::{
     queue::{Ask, Queue, Verdict},
     record::Record,
     settle::Pause,
+    turns::Turns,
 };
 use crate::{config::Limits, driver::DriverError, upkeep::Upkeep, vms::Inventory, watch::Picture};
 
@@ -67,7 +67,7 @@ struct Book {
     records: BTreeMap<OperationId, Arc<Record>>,
     /// The VMs and images with work.
     queues: BTreeMap<Subject, Queue>,
-    turns: BTreeMap<(DriverKind, Lane), Arc<Semaphore>>,
+    turns: BTreeMap<(DriverKind, Lane), Arc<Turns>>,
 }
 
 /// A sort of work that waits for others of its sort alone: a pull over a slow line keeps no VM from being made.
@@ -157,28 +157,6 @@ impl Operations {
         id: OperationId,
         start: StartOperation,
     ) -> Result<Started, Problem> {
-        self.start_for(None, id, start).await
-    }
-
-    /// Starts an operation that nobody asked for at this moment, for `reason`.
-    ///
-    /// # Errors
-    /// As [`Self::start`].
-    pub(crate) async fn start_by(
-        self: &Arc<Self>,
-        reason: AgentReason,
-        id: OperationId,
-        start: StartOperation,
-    ) -> Result<Started, Problem> {
-        self.start_for(Some(reason), id, start).await
-    }
-
-    async fn start_for(
-        self: &Arc<Self>,
-        reason: Option<AgentReason>,
-        id: OperationId,
-        start: StartOperation,
-    ) -> Result<Started, Problem> {
         if let Some(operation) = self.get(id) {
             return Ok(Started::Known(operation));
         }
@@ -192,16 +170,20 @@ impl Operations {
                 ),
             ));
         }
-        let StartOperation { subject, request } = start;
+        let StartOperation {
+            subject,
+            request,
+            requested_by,
+        } = start;
         match subject {
-            Subject::Vm(vm) => self.start_for_vm(reason, id, vm, request).await,
-            Subject::Image(image) => self.start_pull(id, image, request).await,
+            Subject::Vm(vm) => self.start_for_vm(requested_by, id, vm, request).await,
+            Subject::Image(image) => self.start_pull(requested_by, id, image, request).await,
         }
     }
 
     async fn start_for_vm(
         self: &Arc<Self>,
-        reason: Option<AgentReason>,
+        requested_by: Option<String>,
         id: OperationId,
         vm: VmName,
         request: OperationRequest,
@@ -230,8 +212,7 @@ impl Operations {
                 Verdict::Accept { preempts } => Some(preempts),
             };
             let request = self.named(&book, &vm, request)?;
-            let mut entry = self.entry(id, &subject, request, driver);
-            entry.operation.requested_by = reason.map(|reason| reason.requested_by().to_owned());
+            let entry = self.entry(id, &subject, request, driver, requested_by);
             let record = Arc::new(Record::new(entry));
             book.records.insert(id, Arc::clone(&record));
             let mut replaced = Vec::new();
@@ -293,15 +274,19 @@ impl Operations {
         subject: &Subject,
         request: OperationRequest,
         driver: DriverKind,
+        requested_by: Option<String>,
     ) -> JournalEntry {
         JournalEntry {
-            operation: Operation::new(
-                id,
-                self.agent_id.clone(),
-                subject.clone(),
-                &request,
-                Timestamp::now(),
-            ),
+            operation: Operation {
+                requested_by,
+                ..Operation::new(
+                    id,
+                    self.agent_id.clone(),
+                    subject.clone(),
+                    &request,
+                    Timestamp::now(),
+                )
+            },
             request,
             driver,
             pause: Pause::default(),
@@ -339,9 +324,9 @@ impl Operations {
         }
     }
 
-    /// The permits of one driver for one sort of work.
-    fn turns(&self, driver: DriverKind, kind: OperationKind) -> Arc<Semaphore> {
-        let (lane, permits) = match kind {
+    /// The turns of one driver for one sort of work.
+    fn turns(&self, driver: DriverKind, kind: OperationKind) -> Arc<Turns> {
+        let (lane, limit) = match kind {
             OperationKind::Create => (Lane::Create, self.limits.creates_per_driver),
             OperationKind::PullImage => (Lane::Pull, self.limits.creates_per_driver),
             _ => (Lane::Other, self.limits.operations_per_driver),
@@ -350,7 +335,7 @@ impl Operations {
         let turns = book
             .turns
             .entry((driver, lane))
-            .or_insert_with(|| Arc::new(Semaphore::new(permits.max(1))));
+            .or_insert_with(|| Arc::new(Turns::new(limit)));
         Arc::clone(turns)
     }
 

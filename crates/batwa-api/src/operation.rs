@@ -357,6 +357,10 @@ pub struct StartOperation {
     /// What to do.
     #[serde(flatten)]
     pub request: OperationRequest,
+    /// Who asked the master for it, so that accounts get their turns fairly; at most 255 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 255)]
+    pub requested_by: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for StartOperation {
@@ -370,8 +374,24 @@ impl<'de> Deserialize<'de> for StartOperation {
             image: Option<ImageName>,
             #[serde(flatten)]
             request: OperationRequest,
+            #[serde(default)]
+            requested_by: Option<String>,
         }
-        let Body { vm, image, request } = Body::deserialize(deserializer)?;
+        let Body {
+            vm,
+            image,
+            request,
+            requested_by,
+        } = Body::deserialize(deserializer)?;
+        if requested_by
+            .as_ref()
+            .is_some_and(|name| name.chars().count() > Self::MAX_NAME)
+        {
+            return Err(de::Error::custom(format!(
+                "`requested_by` has at most {} characters",
+                Self::MAX_NAME
+            )));
+        }
         let subject = match (vm, image) {
             (Some(vm), None) => Subject::Vm(vm),
             (None, Some(image)) => Subject::Image(image),
@@ -380,11 +400,18 @@ impl<'de> Deserialize<'de> for StartOperation {
                 return Err(de::Error::custom("give one of `vm` and `image`, not both"));
             }
         };
-        Ok(Self { subject, request })
+        Ok(Self {
+            subject,
+            request,
+            requested_by,
+        })
     }
 }
 
 impl StartOperation {
+    /// Longest name of who asked, in characters.
+    const MAX_NAME: usize = 255;
+
     /// Whether what is to be done can be done with such a subject at all.
     #[must_use]
     pub fn fits(&self) -> bool {
@@ -531,7 +558,7 @@ pub struct Operation {
     /// Whether it succeeded after the driver had called it failed.
     #[serde(default)]
     pub late: bool,
-    /// Who asked, on the master.
+    /// Who asked: an account's name; or for what reason the agent did it by itself.
     #[serde(default)]
     pub requested_by: Option<String>,
     /// From which address, on the master.

@@ -140,6 +140,7 @@ async fn run(app: &App, vm: VmName, request: OperationRequest) -> ApiResult<()> 
             StartOperation {
                 subject: vm.into(),
                 request,
+                requested_by: None,
             },
         )
         .await?;

@@ -26,6 +26,7 @@ impl Operations {
     /// Accepts a pull, or answers with the one that has this id already.
     pub(super) async fn start_pull(
         self: &Arc<Self>,
+        requested_by: Option<String>,
         id: OperationId,
         image: ImageName,
         request: OperationRequest,
@@ -59,7 +60,7 @@ impl Operations {
             let request = OperationRequest::PullImage(PullOptions {
                 driver: Some(driver.kind()),
             });
-            let entry = self.entry(id, &subject, request, driver.kind());
+            let entry = self.entry(id, &subject, request, driver.kind(), requested_by);
             let record = Arc::new(Record::new(entry));
             book.records.insert(id, Arc::clone(&record));
             if known.cached {
@@ -122,7 +123,7 @@ impl Operations {
         let _turn = tokio::select! {
             () = record.cancel.cancelled() => return End::Cancelled,
             () = self.stop.cancelled() => return End::Interrupted,
-            turn = turns.acquire_owned() => turn,
+            turn = turns.take(record.operation().requested_by) => turn,
         };
         record.change(|operation| {
             operation.state = OperationState::Running;

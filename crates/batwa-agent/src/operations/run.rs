@@ -81,7 +81,7 @@ impl Operations {
         let _turn = tokio::select! {
             () = record.cancel.cancelled() => return End::Cancelled,
             () = self.stop.cancelled() => return End::Interrupted,
-            turn = turns.acquire_owned() => turn,
+            turn = turns.take(record.operation().requested_by) => turn,
         };
         record.change(|operation| {
             operation.state = OperationState::Running;

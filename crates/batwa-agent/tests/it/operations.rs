@@ -623,3 +623,38 @@ async fn an_operation_has_the_deadline_of_its_kind() {
     assert_eq!(error.code, ProblemCode::Timeout, "{error:?}");
     assert!(error.detail.contains("not done after"), "{error:?}");
 }
+
+#[tokio::test]
+async fn one_who_asks_for_much_does_not_keep_others_waiting() {
+    let lab = Lab::with(stepped(), |config| config.limits.creates_per_driver = 1).await;
+    let mut ids = Vec::new();
+    for (vm, by) in [
+        ("a0", "ann"),
+        ("a1", "ann"),
+        ("a2", "ann"),
+        ("a3", "ann"),
+        ("b0", "ben"),
+    ] {
+        let mut request = create();
+        request["requested_by"] = json!(by);
+        let id = OperationId::new();
+        let answer = lab.put(id, vm, request).await;
+        assert_eq!(answer.body["requested_by"], by, "{}", answer.body);
+        ids.push(id);
+    }
+    lab.operation_when(ids[0], |first| first.state == OperationState::Running)
+        .await;
+    lab.driver.step(100);
+    let mut started = Vec::new();
+    for id in ids {
+        let done = lab.finished(id).await;
+        assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
+        started.push(done.started_at.unwrap());
+    }
+    assert!(started[4] < started[3], "ben waited for ann: {started:?}");
+
+    let mut request = create();
+    request["requested_by"] = json!("x".repeat(256));
+    let answer = lab.put(OperationId::new(), "c", request).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.body);
+}

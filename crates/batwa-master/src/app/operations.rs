@@ -142,6 +142,7 @@ impl App {
             request: StartOperation {
                 subject: ask.subject.clone(),
                 request: ask.request.clone(),
+                requested_by: operation.requested_by.clone(),
             },
             idempotency,
         };
@@ -461,7 +462,9 @@ impl App {
                 ));
             }
         }
-        let Some(StartOperation { subject, request }) = self.store().operation_request(id).await?
+        let Some(StartOperation {
+            subject, request, ..
+        }) = self.store().operation_request(id).await?
         else {
             return refuse(format!(
                 "what operation `{id}` was asked is not kept, as it held user-data or came from elsewhere: ask anew"

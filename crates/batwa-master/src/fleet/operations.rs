@@ -155,7 +155,7 @@ impl Fleet {
                 if known.agent_id != *agent || known.state.is_finished() {
                     return;
                 }
-                // What the master wrote down first stays: the agent does not know who asked.
+                // What the master wrote down first stays: it knows better than any agent who asked.
                 operation.requested_by = known.requested_by.clone();
                 operation.requested_from = known.requested_from.clone();
                 operation.waits_until = known.waits_until.filter(|_| heard == Heard::FromMaster);

@@ -200,6 +200,7 @@ mod tests {
         let request = StartOperation {
             subject: VmName::parse("web").unwrap().into(),
             request: OperationRequest::Start,
+            requested_by: None,
         };
         let queued = operation(OperationState::Queued);
         let kept = Operation {

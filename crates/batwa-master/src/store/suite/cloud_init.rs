@@ -132,6 +132,7 @@ pub(super) async fn requests_with_user_data_come_back_and_are_sealed_meanwhile(s
     let request = StartOperation {
         subject: vm.into(),
         request,
+        requested_by: None,
     };
     let new = NewOperation {
         operation: operation.clone(),

@@ -314,6 +314,7 @@ fn new(operation: &Operation, key: Option<(&str, u8)>) -> NewOperation {
         request: StartOperation {
             subject: VmName::parse("web").unwrap().into(),
             request: OperationRequest::Start,
+            requested_by: Some("ann".to_owned()),
         },
         idempotency: key.map(|(key, body)| Idempotency {
             key: key.to_owned(),
