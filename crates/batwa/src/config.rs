@@ -12,7 +12,7 @@ use std::{
 };
 
 use batwa_agent::{
-    AgentConfig, Allow, DriverChoice,
+    AgentConfig, Allow, DriverChoice, Limits,
     driver::multipass::{CustomImages, RestartPolicy},
     tunnel::{Dialer, Membership, Proxies, TunnelConfig},
 };
