@@ -66,6 +66,22 @@ test('its terminal answers uname -a and nproc, and a file is written', async ({ 
 	await shoot(page, 'qemu-terminal');
 }, 120);
 
+test('its display shows what was written there since the BIOS', async ({ page }) => {
+	await page.getByRole('link', { name: 'VMs' }).first().click();
+	await choose(page, 'pouch', /^Display/);
+	const canvas = page.locator('[role=tabpanel].shown canvas');
+	await eventually('text is drawn', () => canvas.evaluate((node) => {
+		if (node.width < 640) return false;
+		const { data } = node.getContext('2d').getImageData(0, 0, node.width, node.height);
+		let lit = 0;
+		for (let at = 0; at < data.length; at += 4) if (data[at] > 100) lit += 1;
+		// Some letters, on a ground that is dark.
+		return lit > 200 && lit < data.length / 8;
+	}), 30);
+	await shoot(page, 'qemu-display');
+	await page.getByRole('button', { name: 'Close pouch display' }).click();
+}, 90);
+
 test('it is stopped and started, and the file is still there', async ({ page }) => {
 	await page.getByRole('link', { name: 'VMs' }).first().click();
 	await choose(page, 'pouch', /^Stop/);

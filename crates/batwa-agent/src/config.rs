@@ -1,6 +1,9 @@
 //! What an agent is told when it starts, checked once.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr,
+    time::Duration,
+};
 
 use batwa_api::{
     agent::{DriverKind, HostFacts},
@@ -163,12 +166,19 @@ pub struct Limits {
     pub inside: usize,
     /// How long a terminal session lives on once nobody watches.
     pub terminal_ttl: Duration,
+    /// Bytes of output that a terminal session holds for those who come back; within [`Self::TERMINAL_RING`].
+    pub terminal_ring: usize,
     /// How long operations may take.
     pub deadlines: Deadlines,
     /// Time between two looks at a driver that reports no changes by itself.
     pub observe_interval: Duration,
     /// How long a driver may take to list its VMs before it counts as stuck.
     pub observe_deadline: Duration,
+}
+
+impl Limits {
+    /// What [`Self::terminal_ring`] may be: several frames at least, so that a viewer that keeps up loses nothing.
+    pub const TERMINAL_RING: RangeInclusive<usize> = (64 << 10)..=(64 << 20);
 }
 
 impl Default for Limits {
@@ -180,6 +190,7 @@ impl Default for Limits {
             terminals: 256,
             inside: 256,
             terminal_ttl: Duration::from_secs(30 * 60),
+            terminal_ring: 1 << 20,
             deadlines: Deadlines::default(),
             observe_interval: Duration::from_secs(2),
             // Multipass' daemon stalls for 14 s with three launches under way.

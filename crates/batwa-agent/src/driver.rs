@@ -230,6 +230,19 @@ pub trait Driver: Send + Sync + 'static {
     /// [`DriverError::IllegalState`] when the VM does not run; [`DriverError::Refused`] when nobody listens there.
     async fn connect(&self, vm: &VmName, port: u16) -> Result<Connection, DriverError>;
 
+    /// Connects to the display of a running VM: a stream of RFB, as VNC speaks it, that asks for no password. Several
+    /// may be connected; dropping one leaves the others.
+    ///
+    /// # Errors
+    /// [`DriverError::IllegalState`] when the VM does not run, or was started without a display.
+    async fn display(&self, vm: &VmName) -> Result<Connection, DriverError> {
+        let _ = vm;
+        Err(DriverError::Unsupported(format!(
+            "the {} driver cannot show displays",
+            self.kind()
+        )))
+    }
+
     /// A path as the VM's programs take it. Where VMs share this machine's files, only what is the VM's.
     ///
     /// # Errors
@@ -244,7 +257,7 @@ pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 
-/// A connection to a port inside a VM. Shutting it down ends one direction, dropping it both.
+/// A connection to a port inside a VM, or to its display. Shutting it down ends one direction, dropping it both.
 pub type Connection = Box<dyn ByteStream>;
 
 /// What [`Driver::probe`] found.

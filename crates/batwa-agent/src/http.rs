@@ -4,6 +4,7 @@
 //! as `application/problem+json`; the old ones add to that only what COMPAT.md fixes.
 
 mod agent;
+mod display;
 mod error;
 mod exec;
 mod extract;
@@ -175,6 +176,7 @@ fn api() -> Routes<App> {
         .routes(routes!(exec::attach, exec::run))
         .routes(routes!(files::download, files::look, files::upload))
         .routes(routes!(ports::connect))
+        .routes(routes!(display::show))
         .routes(routes!(terminals::legacy_terminal))
         .routes(routes!(legacy::list_vms))
         .routes(routes!(legacy::vm_info))

@@ -1,4 +1,4 @@
-//! Getting into VMs beside terminals: commands, files, and connections to ports.
+//! Getting into VMs beside terminals: commands, files, connections to ports, and displays.
 //!
 //! All of it belongs to its caller: it ends when the caller goes, and nothing of it outlives the agent. Nothing here
 //! starts a VM.
@@ -94,7 +94,7 @@ impl Inside {
         if !errors.is_empty() {
             return Err(Problem::invalid_fields(errors));
         }
-        let (driver, place) = self.enter(vm, "run a command in")?;
+        let (driver, place) = self.enter(vm, VmAction::Shell, "run a command in")?;
         let exec = within(vm, driver.exec(vm, command)).await?;
         Ok(Running::new(
             exec,
@@ -113,8 +113,18 @@ impl Inside {
         vm: &VmName,
         port: u16,
     ) -> Result<(Connection, Place), Problem> {
-        let (driver, place) = self.enter(vm, "connect to")?;
+        let (driver, place) = self.enter(vm, VmAction::Shell, "connect to")?;
         let connection = within(vm, driver.connect(vm, port)).await?;
+        Ok((connection, place))
+    }
+
+    /// Connects to the display of a VM.
+    ///
+    /// # Errors
+    /// As [`Self::exec`]; it was started without one.
+    pub(crate) async fn display(&self, vm: &VmName) -> Result<(Connection, Place), Problem> {
+        let (driver, place) = self.enter(vm, VmAction::Display, "show the display of")?;
+        let connection = within(vm, driver.display(vm)).await?;
         Ok((connection, place))
     }
 
@@ -146,12 +156,17 @@ impl Inside {
         })
     }
 
-    /// The driver of a VM that can be got into, and a place.
-    fn enter(&self, vm: &VmName, what: &str) -> Result<(Arc<dyn Driver>, Place), Problem> {
+    /// The driver of a VM that can be got into for `action`, and a place. `what` says that action before a VM's name.
+    fn enter(
+        &self,
+        vm: &VmName,
+        action: VmAction,
+        what: &str,
+    ) -> Result<(Arc<dyn Driver>, Place), Problem> {
         let known = self.picture.shown_vm(vm).ok_or_else(|| {
             Problem::new(ProblemCode::NotFound, format!("VM `{vm}` does not exist"))
         })?;
-        if let Some(reason) = known.actions.refusal(VmAction::Shell) {
+        if let Some(reason) = known.actions.refusal(action) {
             return Err(Problem::new(
                 ProblemCode::IllegalState,
                 format!("cannot {what} VM `{vm}`: {reason}"),

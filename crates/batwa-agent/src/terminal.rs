@@ -180,7 +180,8 @@ impl Terminals {
             })?
             .map_err(|error| error_of(&error).to_problem())?;
         let ttl = ttl_s.map_or(self.limits.terminal_ttl, Duration::from_secs);
-        let (session, output, exit) = session::of_pty(id, name.clone(), *kind, ttl, pty);
+        let ring = self.limits.terminal_ring;
+        let (session, output, exit) = session::of_pty(id, name.clone(), *kind, ttl, ring, pty);
         if let Some(record) = record {
             // The program has printed nothing that anybody read yet; it is gone again where this fails.
             self.record(&session, record).await?;

@@ -52,6 +52,8 @@ pub struct Capabilities {
     pub shell: bool,
     /// The serial console.
     pub console: bool,
+    /// The display, as a screen and a keyboard at the VM would have it.
+    pub display: bool,
     /// Suspend to disk and resume.
     pub suspend: bool,
     /// A trash from which VMs can be recovered.
@@ -77,6 +79,7 @@ impl Capabilities {
         Self {
             shell: true,
             console: true,
+            display: true,
             suspend: true,
             trash: true,
             cloud_init: true,

@@ -28,7 +28,8 @@ pub(crate) use self::{
     doctor::{DoctorArgs, DoctorMasterArgs, HealthArgs},
     images::{ImagesArgs, ImagesTask, NewImageArgs, PlaceArgs},
     inside::{
-        ExecArgs, ForwardArgs, ForwardedPort, ProxyArgs, ShellArgs, SshConfigArgs, TransferArgs,
+        DisplayArgs, ExecArgs, ForwardArgs, ForwardedPort, ProxyArgs, ShellArgs, SshConfigArgs,
+        TransferArgs,
     },
     join_tokens::{CreateJoinTokenArgs, JoinTokenTask},
     login::{LoginArgs, LogoutArgs, MastersArgs, MastersTask},
@@ -158,6 +159,10 @@ pub(crate) enum Task {
     Transfer(TransferArgs),
     /// Make ports of a VM reachable at this machine's loopback
     Forward(ForwardArgs),
+    /// Make a VM's display reachable at this machine's loopback, for any VNC viewer
+    ///
+    /// The viewer is asked for no password: whoever has an account on this machine can connect while this runs.
+    Display(DisplayArgs),
     /// Connect standard input and output to a port of a VM: for ssh's ProxyCommand
     Proxy(ProxyArgs),
     /// Let `ssh`, `scp` and `rsync` reach VMs through the master, as `VM.AGENT.batwa`

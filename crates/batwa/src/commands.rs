@@ -81,6 +81,7 @@ pub(crate) async fn run(task: Task) -> Result<u8, Failure> {
         Task::SshKeys(args) => ssh_keys::run(args).await,
         Task::Transfer(args) => inside::transfer(args).await,
         Task::Forward(args) => inside::forward(args).await,
+        Task::Display(args) => inside::display(args).await,
         Task::Proxy(args) => inside::proxy(args).await,
         Task::SshConfig(args) => inside::ssh_config(args).await,
     };

@@ -12,7 +12,7 @@ use std::{
 };
 
 use batwa_agent::{
-    AgentConfig, Allow, DriverChoice,
+    AgentConfig, Allow, DriverChoice, Limits,
     driver::multipass::{CustomImages, RestartPolicy},
     tunnel::{Dialer, Membership, Proxies, TunnelConfig},
 };
@@ -315,6 +315,9 @@ fn machine(settings: &Settings, config: &mut AgentConfig) -> Result<(), SettingE
     if let Some(ttl) = settings.parse("terminal-ttl", terminal_ttl)? {
         config.limits.terminal_ttl = ttl;
     }
+    if let Some(bytes) = settings.parse("terminal-ring", terminal_ring)? {
+        config.limits.terminal_ring = bytes;
+    }
     Ok(())
 }
 
@@ -341,6 +344,16 @@ fn terminal_ttl(text: &str) -> Result<Duration, String> {
         return Err("it must be 30 days at most".to_owned());
     }
     Ok(ttl)
+}
+
+/// Bytes of output that a session holds: enough for a screen that is drawn anew, and not so much that a few sessions fill
+/// a small machine's memory.
+fn terminal_ring(text: &str) -> Result<usize, String> {
+    let size: ByteSize = text.parse().map_err(|error| format!("{error}"))?;
+    usize::try_from(size.as_u64())
+        .ok()
+        .filter(|bytes| Limits::TERMINAL_RING.contains(bytes))
+        .ok_or_else(|| "it must be from 64K to 64M".to_owned())
 }
 
 /// The agent's key, from a flag, the environment or a file.
@@ -446,6 +459,24 @@ mod tests {
         for bad in ["ubuntu", "fedora=http://x", "ubuntu=mirror"] {
             let refused = agent_from([id, ("HOME", "/h"), ("BATWA_IMAGE_SERVER", bad)]);
             assert!(refused.is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_terminals_ring_has_bounds() {
+        let ring = |text| {
+            let all = [
+                ("AGENT_ID", "lab"),
+                ("HOME", "/h"),
+                ("BATWA_TERMINAL_RING", text),
+            ];
+            agent_from(all).map(|config| config.limits.terminal_ring)
+        };
+        assert_eq!(ring("64K").ok(), Some(64 << 10));
+        assert_eq!(ring("64M").ok(), Some(64 << 20));
+        for bad in ["63K", "65M", "0", "much", "99999999999999999999G"] {
+            let refused = ring(bad).expect_err(bad).to_string();
+            assert!(refused.contains("terminal-ring"), "{refused}");
         }
     }
 }

@@ -5,6 +5,7 @@
 //! `/bin/sh` on this machine, as this user, with a folder of the VM's own as its home. Whoever may open
 //! terminals can therefore run anything here; the agent's log says so when the driver opens.
 
+mod display;
 mod images;
 mod inside;
 mod settings;
@@ -15,7 +16,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -48,10 +49,13 @@ pub struct FakeDriver {
     settings: FakeSettings,
     folder: PathBuf,
     store: Store,
-    vms: Mutex<FakeVms>,
+    /// Shared with the tasks that end with a VM.
+    vms: Arc<Mutex<FakeVms>>,
     images: Mutex<Vec<FakeImage>>,
     /// What VMs' processors are said to be busy with, in per cent.
     busy: Mutex<BTreeMap<VmName, f64>>,
+    /// Where the bar is on VMs' displays.
+    bars: Mutex<BTreeMap<VmName, watch::Sender<u16>>>,
     changes: watch::Sender<u64>,
     steps: Semaphore,
     hangs: watch::Sender<bool>,
@@ -96,9 +100,10 @@ impl FakeDriver {
             settings,
             folder,
             store,
-            vms: Mutex::new(vms),
+            vms: Arc::new(Mutex::new(vms)),
             images: Mutex::new(images),
             busy: Mutex::new(BTreeMap::new()),
+            bars: Mutex::default(),
             changes: watch::Sender::new(0),
             steps: Semaphore::new(0),
             hangs: watch::Sender::new(false),
@@ -657,6 +662,11 @@ impl Driver for FakeDriver {
     async fn connect(&self, vm: &VmName, port: u16) -> Result<Connection, DriverError> {
         self.answer().await;
         self.connect_inside(vm, port).await
+    }
+
+    async fn display(&self, vm: &VmName) -> Result<Connection, DriverError> {
+        self.answer().await;
+        self.show(vm)
     }
 
     fn path_inside(&self, vm: &VmName, path: &str) -> Result<String, DriverError> {

@@ -389,4 +389,10 @@ impl Driver for Multipass {
     async fn connect(&self, vm: &VmName, port: u16) -> Result<Connection, DriverError> {
         self.connect_inside(vm, port).await
     }
+
+    async fn display(&self, _vm: &VmName) -> Result<Connection, DriverError> {
+        Err(DriverError::Unsupported(
+            "Multipass shows no displays: open a shell".to_owned(),
+        ))
+    }
 }

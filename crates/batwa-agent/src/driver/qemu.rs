@@ -354,6 +354,10 @@ impl Driver for QemuDriver {
     async fn connect(&self, vm: &VmName, port: u16) -> Result<Connection, DriverError> {
         self.vms.connect(vm, port).await
     }
+
+    async fn display(&self, vm: &VmName) -> Result<Connection, DriverError> {
+        self.vms.display(vm).await
+    }
 }
 
 #[cfg(test)]

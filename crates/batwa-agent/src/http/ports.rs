@@ -30,11 +30,11 @@ use super::{
 use crate::driver::Connection;
 
 /// Most bytes in one frame (MEASURED.md: the knee of throughput).
-const PIECE: usize = 16 << 10;
+pub(super) const PIECE: usize = 16 << 10;
 /// How often a silent caller is sent something: one that is gone is found out by it.
-const PING: Duration = Duration::from_secs(15);
+pub(super) const PING: Duration = Duration::from_secs(15);
 /// How long a caller may take to hear of the end.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+pub(super) const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Connect to a TCP port inside a VM: a WebSocket (docs/protocol.md).
 #[utoipa::path(
@@ -66,7 +66,7 @@ pub(crate) async fn connect(
     }))
 }
 
-fn nothing(what: &str, name: &str) -> ApiError {
+pub(super) fn nothing(what: &str, name: &str) -> ApiError {
     ApiError::new(
         ProblemCode::NotFound,
         format!("there is no {what} `{}`", name.escape_debug()),

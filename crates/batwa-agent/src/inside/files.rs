@@ -14,6 +14,7 @@ use batwa_api::{
     exec::{ExecCommand, ExecEnd},
     name::VmName,
     problem::{FieldError, Problem, ProblemCode},
+    vm::VmAction,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -53,7 +54,7 @@ impl Inside {
                 "name a file or folder in the VM, in at most 4096 bytes",
             )]));
         }
-        let (driver, place) = self.enter(vm, "reach files of")?;
+        let (driver, place) = self.enter(vm, VmAction::Shell, "reach files of")?;
         let inner = driver
             .path_inside(vm, path)
             .map_err(|error| crate::operations::error_of(&error).to_problem())?;

@@ -7,6 +7,7 @@
 )]
 
 mod compat_agent;
+mod display;
 mod driver_contract;
 mod errors;
 mod faults;
@@ -28,6 +29,7 @@ mod openapi;
 mod operations;
 mod recordings;
 mod registration;
+mod rfb;
 mod stand_in;
 mod terminals;
 mod upkeep;

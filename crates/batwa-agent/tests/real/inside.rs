@@ -18,15 +18,15 @@ use crate::{
 };
 
 /// An agent with the lab's driver, on a port of its own.
-struct Served {
-    address: std::net::SocketAddr,
+pub(crate) struct Served {
+    pub(crate) address: std::net::SocketAddr,
     http: reqwest::Client,
     _tasks: JoinSet<()>,
     _dir: tempfile::TempDir,
 }
 
 impl Served {
-    async fn new(lab: &Lab) -> Self {
+    pub(crate) async fn new(lab: &Lab) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = AgentConfig {
             drivers: DriverChoice::List(vec![DriverKind::Qemu]),
@@ -60,7 +60,7 @@ impl Served {
     }
 
     /// What a line of shell prints; `None` when the agent does not know the VM yet.
-    async fn run(&self, line: &str) -> Option<String> {
+    pub(crate) async fn run(&self, line: &str) -> Option<String> {
         let body = json!({"argv": ["sh", "-c", line]});
         let answer = self.request(Method::POST, "exec").json(&body);
         let answer = within(answer.send()).await.unwrap();

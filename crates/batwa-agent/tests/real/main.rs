@@ -12,6 +12,7 @@
 mod agent;
 mod contract;
 mod debian;
+mod display;
 #[path = "../it/driver_contract.rs"]
 mod driver_contract;
 mod faults;
@@ -22,6 +23,8 @@ mod inside;
 mod inside_contract;
 mod lab;
 mod lifecycle;
+#[path = "../it/rfb.rs"]
+mod rfb;
 mod snapshots;
 mod terminal;
 mod upkeep;

@@ -44,11 +44,13 @@ pub enum VmAction {
     Shell,
     /// Open its serial console.
     Console,
+    /// See its display, and use keyboard and mouse there.
+    Display,
 }
 
 impl VmAction {
     /// Every action.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Start,
         Self::Stop,
         Self::Restart,
@@ -64,6 +66,7 @@ impl VmAction {
         Self::Resize,
         Self::Shell,
         Self::Console,
+        Self::Display,
     ];
 
     /// The action as a verb in v1's words.
@@ -85,6 +88,7 @@ impl VmAction {
             Self::Resize => "resize",
             Self::Shell => "shell",
             Self::Console => "console",
+            Self::Display => "display",
         }
     }
 
@@ -127,13 +131,17 @@ impl VmAction {
             Self::Delete | Self::Recover => !capabilities.trash,
             Self::Shell => !capabilities.shell,
             Self::Console => !capabilities.console,
+            Self::Display => !capabilities.display,
             Self::Snapshot | Self::Restore | Self::DeleteSnapshot => !capabilities.snapshots,
             Self::Clone => !capabilities.clone,
             Self::Resize => !capabilities.resize,
             Self::Start | Self::Stop | Self::Restart | Self::Purge => false,
         };
         if unsupported {
-            return Some("this machine's driver cannot do this");
+            return Some(match self {
+                Self::Display => "this machine's driver cannot show displays",
+                _ => "this machine's driver cannot do this",
+            });
         }
         let in_trash = "VM is in the trash";
         match (self, state) {
@@ -167,10 +175,11 @@ impl VmAction {
             ) => None,
 
             (Self::Restart | Self::Suspend | Self::Shell, Running) => None,
-            // The serial console speaks from the first boot message on.
-            (Self::Console, Running | Starting | Restarting | Stopping | Creating | Unknown) => {
-                None
-            }
+            // Both speak from the first boot message on.
+            (
+                Self::Console | Self::Display,
+                Running | Starting | Restarting | Stopping | Creating | Unknown,
+            ) => None,
             (Self::Resume, Suspended) => None,
             (Self::Resume, _) => Some("VM is not suspended"),
 
@@ -346,16 +355,16 @@ mod tests {
             })
             .collect();
         insta::assert_snapshot!(table.join("\n"), @"
-        creating: purge console
-        starting: stop delete purge console
-        running: stop restart suspend delete purge snapshot restore delete_snapshot clone resize shell console
-        restarting: stop delete purge console
-        stopping: stop delete purge console
+        creating: purge console display
+        starting: stop delete purge console display
+        running: stop restart suspend delete purge snapshot restore delete_snapshot clone resize shell console display
+        restarting: stop delete purge console display
+        stopping: stop delete purge console display
         stopped: start delete purge snapshot restore delete_snapshot clone resize
         suspending: delete purge
         suspended: start resume delete purge
         deleted: recover purge
-        unknown: start stop delete purge console
+        unknown: start stop delete purge console display
         error: start stop delete purge
         ");
     }

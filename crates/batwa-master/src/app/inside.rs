@@ -1,4 +1,4 @@
-//! Getting into VMs beside terminals: commands, files, connections to ports. The master says who may, writes it down, and
+//! Getting into VMs beside terminals: commands, files, connections to ports, displays. The master says who may, writes it down, and
 //! copies; nothing of it is held or read here but a command's first frame, for the audit.
 
 mod start;
@@ -53,6 +53,21 @@ pub(crate) struct Way {
 impl App {
     /// Whether `caller` may get into a VM, and can now. `what` says what for: `run a command in`.
     pub(crate) fn way_into(&self, caller: &Caller, vm: VmRef, what: &str) -> Result<Way, Error> {
+        self.way_for(caller, vm, VmAction::Shell, what)
+    }
+
+    /// Whether `caller` may see a VM's display, and can now.
+    pub(crate) fn way_to_display(&self, caller: &Caller, vm: VmRef) -> Result<Way, Error> {
+        self.way_for(caller, vm, VmAction::Display, "show the display of")
+    }
+
+    fn way_for(
+        &self,
+        caller: &Caller,
+        vm: VmRef,
+        action: VmAction,
+        what: &str,
+    ) -> Result<Way, Error> {
         caller.require(Right::Terminal)?;
         let contact = self.online(&vm.agent)?;
         if self.is_legacy(&vm.agent) {
@@ -65,7 +80,7 @@ impl App {
                 ),
             ))));
         }
-        self.can_enter(&vm, VmAction::Shell, what)?;
+        self.can_enter(&vm, action, what)?;
         Ok(Way {
             vm,
             caller: caller.clone(),
@@ -185,8 +200,25 @@ impl App {
         opened
     }
 
+    /// Connects to the display of a VM, for a caller whose WebSocket is still to be opened.
+    pub(crate) async fn connect_display(
+        &self,
+        way: &Way,
+        key: HeaderValue,
+    ) -> Result<Attached, Error> {
+        let opened = way
+            .contact
+            .client
+            .open_websocket(&way.path("display"), key)
+            .await;
+        let opened = opened.map_err(|error| way.error(error));
+        self.audit_way(way, "vm.display", None, opened.as_ref().err())
+            .await?;
+        opened
+    }
+
     /// Joins the two ends of a connection.
-    pub(crate) async fn join_port(
+    pub(crate) async fn join_connection(
         &self,
         way: &Way,
         attached: Attached,

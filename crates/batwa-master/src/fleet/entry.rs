@@ -69,6 +69,7 @@ pub(crate) struct AgentEntry {
 pub(crate) const OLD_CAPABILITIES: Capabilities = Capabilities {
     shell: true,
     console: false,
+    display: false,
     suspend: false,
     trash: false,
     cloud_init: false,

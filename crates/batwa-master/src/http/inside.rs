@@ -1,4 +1,4 @@
-//! Commands in VMs, and connections to their ports.
+//! Commands in VMs, and connections to their ports and displays.
 
 use axum::{extract::State, response::Response};
 use batwa_api::{
@@ -13,7 +13,7 @@ use super::{
     extract::{Body, Path},
     upgrade::Upgrade,
 };
-use crate::app::{App, auth::Caller, vms::VmRef};
+use crate::app::{App, Error, auth::Caller, terminals::refusal, vms::VmRef};
 
 /// Run a command in a VM, with input: a WebSocket (docs/protocol.md).
 #[utoipa::path(get, path = "/api/v1/agents/{agent}/vms/{vm}/exec", tag = "inside",
@@ -62,6 +62,36 @@ pub(crate) async fn connect(
     let attached = app.connect_port(&way, port, upgrade.key().clone()).await?;
     let joining = app.clone();
     Ok(upgrade.accept(&app, move |viewer| async move {
-        joining.join_port(&way, attached, viewer).await;
+        joining.join_connection(&way, attached, viewer).await;
     }))
+}
+
+/// See the display of a VM, and use keyboard and mouse there: a WebSocket that carries RFB, as VNC viewers speak it
+/// (docs/protocol.md).
+#[utoipa::path(get, path = "/api/v1/agents/{agent}/vms/{vm}/display", tag = "inside",
+    params(("agent" = AgentId, Path, description = "the agent's id"), ("vm" = VmName, Path, description = "the VM's name")),
+    responses((status = 101, description = "binary frames are bytes of RFB")))]
+pub(crate) async fn display(
+    State(app): State<App>,
+    caller: Caller,
+    Path((agent, name)): Path<(AgentId, VmName)>,
+    upgrade: Upgrade,
+) -> ApiResult<Response> {
+    let connected = async {
+        let way = app.way_to_display(&caller, VmRef { agent, name })?;
+        let attached = app.connect_display(&way, upgrade.key().clone()).await?;
+        Ok::<_, Error>((way, attached))
+    };
+    match connected.await {
+        Ok((way, attached)) => {
+            let joining = app.clone();
+            Ok(upgrade.accept(&app, move |viewer| async move {
+                joining.join_connection(&way, attached, viewer).await;
+            }))
+        }
+        Err(error) => match refusal(&error) {
+            Some(ending) => Ok(upgrade.turn_away(&app, ending)),
+            None => Err(error.into()),
+        },
+    }
 }

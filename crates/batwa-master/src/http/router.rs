@@ -184,6 +184,7 @@ fn terminal() -> Routes<App> {
         .routes(routes!(recordings::start, recordings::stop))
         .routes(routes!(inside::exec, inside::run))
         .routes(routes!(inside::connect))
+        .routes(routes!(inside::display))
         .routes(routes!(files::download, files::look, files::upload))
         .routes(routes!(terminals::old_ws))
 }

@@ -9,7 +9,6 @@ use batwa_api::{
 };
 use http::StatusCode;
 use serde::Deserialize;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use utoipa::IntoParams;
 
 use super::{
@@ -24,9 +23,6 @@ use crate::app::{
     terminals::{Attachment, TerminalQuery, frames::Ending, old_refusal, refusal},
     vms::VmRef,
 };
-
-/// How long a viewer that is turned away may take to answer the Close.
-const FAREWELL: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Which terminal sessions.
 #[derive(Deserialize, IntoParams)]
@@ -158,7 +154,7 @@ pub(crate) async fn attach(
     match attached.await {
         Ok(attachment) => Ok(join(upgrade, &app, caller, attachment)),
         Err(error) => match refusal(&error) {
-            Some(ending) => Ok(turn_away(upgrade, &app, ending)),
+            Some(ending) => Ok(upgrade.turn_away(&app, ending)),
             None => Err(error.into()),
         },
     }
@@ -196,7 +192,7 @@ pub(crate) async fn old_ws(
             let ending = refusal(&error)
                 .unwrap_or_else(|| Ending::new(1011, error.to_string()))
                 .with_words();
-            return Ok(turn_away(upgrade, &app, ending));
+            return Ok(upgrade.turn_away(&app, ending));
         }
     };
     match app
@@ -207,7 +203,7 @@ pub(crate) async fn old_ws(
         Err(error @ Error::Forbidden(_)) => Err(error.into()),
         Err(error) => {
             let status = app.fleet().status(&vm.agent);
-            Ok(turn_away(upgrade, &app, old_refusal(&vm, status, &error)))
+            Ok(upgrade.turn_away(&app, old_refusal(&vm, status, &error)))
         }
     }
 }
@@ -223,20 +219,5 @@ fn join(upgrade: Upgrade, app: &App, caller: Caller, attachment: Attachment) -> 
     let joining = app.clone();
     upgrade.accept(app, move |viewer| async move {
         joining.join(&caller, viewer, attachment).await;
-    })
-}
-
-/// Accepts, only to say why not.
-fn turn_away(upgrade: Upgrade, app: &App, ending: Ending) -> Response {
-    upgrade.accept(app, move |mut viewer| async move {
-        let farewell = async {
-            viewer.write_all(&ending.frames()).await?;
-            viewer.shutdown().await?;
-            // Closed with its answer unread, the connection would be reset and the reason lost.
-            let mut answer = [0; 1024];
-            while viewer.read(&mut answer).await? > 0 {}
-            std::io::Result::Ok(())
-        };
-        let _ = tokio::time::timeout(FAREWELL, farewell).await;
     })
 }

@@ -1,13 +1,22 @@
 //! A WebSocket handshake that is answered here, and whose bytes go to whoever wants them.
 
+use std::time::Duration;
+
 use axum::{body::Body as HttpBody, extract::FromRequestParts, response::Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::timeout,
+};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::ApiError;
-use crate::app::App;
+use crate::app::{App, terminals::frames::Ending};
+
+/// How long a viewer that is turned away may take to answer the Close.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A request that asks for a WebSocket.
 pub(crate) struct Upgrade {
@@ -78,5 +87,20 @@ impl Upgrade {
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
         response
+    }
+
+    /// Accepts, only to say why not: browsers cannot read the status of a refused handshake.
+    pub(crate) fn turn_away(self, app: &App, ending: Ending) -> Response {
+        self.accept(app, move |mut viewer| async move {
+            let farewell = async {
+                viewer.write_all(&ending.frames()).await?;
+                viewer.shutdown().await?;
+                // Closed with its answer unread, the connection would be reset and the reason lost.
+                let mut answer = [0; 1024];
+                while viewer.read(&mut answer).await? > 0 {}
+                std::io::Result::Ok(())
+            };
+            let _ = timeout(FAREWELL, farewell).await;
+        })
     }
 }

@@ -90,6 +90,7 @@ const TABLE: &[(&str, &str, Need)] = &[
         "/api/v1/agents/{agent}/vms/{vm}/ports/{port}",
         Terminal,
     ),
+    ("GET", "/api/v1/agents/{agent}/vms/{vm}/display", Terminal),
     ("GET", "/api/v1/operations", Read),
     ("GET", "/api/v1/operations/{operation}", Read),
     ("POST", "/api/v1/operations/{operation}/cancel", Manage),
@@ -324,6 +325,7 @@ async fn call(kind: &Kind<'_>, method: &str, path: &str) -> StatusCode {
     let is_websocket = path.starts_with("/ws?")
         || path.ends_with("/attach")
         || path.contains("/ports/")
+        || path.ends_with("/display")
         || (path.ends_with("/exec") && method == Method::GET);
     if is_websocket {
         request = request

@@ -1,6 +1,6 @@
 //! What can be typed to get inside VMs.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, ValueHint};
 
@@ -98,6 +98,19 @@ pub(crate) struct ForwardArgs {
     pub(crate) master: MasterArgs,
 }
 
+/// `batwa display`
+#[derive(Debug, Args)]
+pub(crate) struct DisplayArgs {
+    /// The VM: `agent/name`, or the name alone when only one machine has it
+    #[arg(value_name = "[AGENT/]VM", add = live::vms())]
+    pub(crate) vm: String,
+    /// Where viewers connect: a port of this machine's loopback; port 0 takes one that is free
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0", value_parser = loopback)]
+    pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) master: MasterArgs,
+}
+
 /// `batwa proxy`
 #[derive(Debug, Args)]
 pub(crate) struct ProxyArgs {
@@ -137,6 +150,18 @@ fn variable(text: &str) -> Result<(String, String), String> {
         .ok_or_else(|| "write it as `NAME=VALUE`".to_owned())
 }
 
+/// An address that nobody on another machine can reach.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Ok(address),
+        Ok(address) => Err(format!(
+            "{} is not of this machine's loopback, and viewers are asked for no password: others could use the VM",
+            address.ip()
+        )),
+        Err(_) => Err("write it as `127.0.0.1:5901`".to_owned()),
+    }
+}
+
 fn forwarded_port(text: &str) -> Result<ForwardedPort, String> {
     let wrong = || "write it as `PORT` or `LOCAL:PORT`, ports being 1 to 65535".to_owned();
     let port = |text: &str| text.parse::<u16>().map_err(|_| wrong());
@@ -162,6 +187,16 @@ mod tests {
         assert_eq!(read("0:80"), Ok((0, 80)));
         for bad in ["", "0", "80:0", "x", "80:", ":80", "70000", "1:2:3"] {
             assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_display_is_shown_to_this_machine_alone() {
+        for good in ["127.0.0.1:5901", "[::1]:0"] {
+            assert!(loopback(good).is_ok(), "{good}");
+        }
+        for bad in ["0.0.0.0:5901", "192.0.2.1:5901", "[::]:5901", "5901", ""] {
+            assert!(loopback(bad).is_err(), "{bad}");
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
 
 pub(super) use self::{
     exec::exec,
-    forward::{forward, proxy},
+    forward::{display, forward, proxy},
     shell::{attach, console, shell},
     ssh::ssh_config,
     transfer::transfer,

@@ -394,6 +394,15 @@ pub(crate) const SETTINGS: &[Setting] = &[
         help: "How long a terminal session lives on once nobody watches, unless its owner says otherwise; at most 30 days.",
     },
     Setting {
+        name: "terminal-ring",
+        roles: AGENTS,
+        kind: Kind::One,
+        value: "SIZE",
+        env: &["BATWA_TERMINAL_RING"],
+        default: Some("1M"),
+        help: "How much of its last output a terminal session holds for those who come back, from 64K to 64M; what is older is gone, and they are told how much. Each open session takes up to this much memory.",
+    },
+    Setting {
         name: "recording-size",
         roles: AGENTS,
         kind: Kind::One,

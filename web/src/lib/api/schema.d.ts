@@ -495,6 +495,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/agents/{agent}/vms/{vm}/display": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See the display of a VM, and use keyboard and mouse there: a WebSocket that carries RFB, as VNC viewers speak it
+         *     (docs/protocol.md).
+         */
+        get: operations["inside_display"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/agents/{agent}/vms/{vm}/exec": {
         parameters: {
             query?: never;
@@ -1763,6 +1783,11 @@ export interface components {
              * @default false
              */
             crashes: boolean;
+            /**
+             * @description The display, as a screen and a keyboard at the VM would have it.
+             * @default false
+             */
+            display: boolean;
             /**
              * @description Pulling images ahead, removing them, adding one's own.
              * @default false
@@ -3623,7 +3648,7 @@ export interface components {
          * @description Something that can be done with an existing VM.
          * @enum {string}
          */
-        VmAction: "start" | "stop" | "restart" | "suspend" | "resume" | "delete" | "recover" | "purge" | "snapshot" | "restore" | "delete_snapshot" | "clone" | "resize" | "shell" | "console";
+        VmAction: "start" | "stop" | "restart" | "suspend" | "resume" | "delete" | "recover" | "purge" | "snapshot" | "restore" | "delete_snapshot" | "clone" | "resize" | "shell" | "console" | "display";
         /** @description How many VMs the filters match. */
         VmCounts: {
             /**
@@ -4923,6 +4948,38 @@ export interface operations {
         requestBody?: never;
         responses: {
             204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    inside_display: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the VM's name */
+                vm: components["schemas"]["VmName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description binary frames are bytes of RFB */
+            101: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -36,6 +36,12 @@ export function vmMenu(vm: Vm): MenuItem[] {
 		refusal: refusal(vm, kind),
 		run: () => terminals.show(vm.agent_id, vm.name, kind)
 	});
+	const display: MenuItem = {
+		title: TITLES.display,
+		icon: 'display',
+		refusal: refusal(vm, 'display'),
+		run: () => terminals.showDisplay(vm.agent_id, vm.name)
+	};
 	const open: MenuItem = {
 		title: 'Open as a page',
 		icon: 'open',
@@ -51,6 +57,7 @@ export function vmMenu(vm: Vm): MenuItem[] {
 	return [
 		terminal('shell'),
 		...(/driver cannot/.test(vm.actions?.console ?? '') ? [] : [terminal('console')]),
+		display,
 		open,
 		'line',
 		...power.map(away ? later : action),

@@ -11,7 +11,7 @@ import { session } from './session.svelte';
 import { toasts } from './toasts.svelte';
 
 /** What a click on a VM can be for. */
-export type Verb = Exclude<VmAction, 'shell' | 'console' | 'restore' | 'delete_snapshot'>;
+export type Verb = Exclude<VmAction, 'shell' | 'console' | 'display' | 'restore' | 'delete_snapshot'>;
 
 export const TITLES: Record<VmAction, string> = {
 	start: 'Start',
@@ -28,12 +28,14 @@ export const TITLES: Record<VmAction, string> = {
 	clone: 'Clone…',
 	resize: 'Resize…',
 	shell: 'Terminal',
-	console: 'Serial console'
+	console: 'Serial console',
+	display: 'Display'
 };
 
 /** Why an action is not possible now; `null` when it is. The agent and the account's rights say so, not we. */
 export function refusal(vm: Vm, action: VmAction): string | null {
-	const mine = action === 'shell' || action === 'console' ? session.terminalRefusal : session.operateRefusal;
+	const inside = action === 'shell' || action === 'console' || action === 'display';
+	const mine = inside ? session.terminalRefusal : session.operateRefusal;
 	const reason = mine ?? vm.actions?.[action];
 	if (reason === undefined) return 'this machine cannot do this';
 	return reason;

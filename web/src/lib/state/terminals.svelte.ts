@@ -7,6 +7,8 @@ import { MAX_TYPED_AHEAD, TerminalSocket, type Access, type Connection, type Pre
 import { owns, sessionTitle } from '$lib/model/terminal';
 import { keyBytes, withControl, type TouchKey } from '$lib/terminal/keys';
 import { TerminalView, type Look } from '$lib/terminal/xterm';
+import { freshKey } from './ask';
+import { DisplayTab } from './displays.svelte';
 import { events } from './events.svelte';
 import { settings } from './settings.svelte';
 import { session as signedIn } from './session.svelte';
@@ -17,14 +19,14 @@ import { toasts } from './toasts.svelte';
 let told = false;
 
 const KEY = 'batwa.terminals';
-/** `beside` is on the two that are shown side by side. */
-type Kept = { id: string; agent: string; vm: string; kind: TerminalKind; beside?: boolean };
+/** `beside` is on the two that are shown side by side; displays have no id, for there is nothing to find again. */
+type Kept = { id?: string; agent: string; vm: string; kind: TerminalKind | 'display'; beside?: boolean };
 
 export type Status = Connection | { kind: 'opening' } | { kind: 'refused'; reason: string };
 
 /** One terminal. */
 export class TerminalTab {
-	readonly key = crypto.randomUUID();
+	readonly key = freshKey();
 	readonly agent: string;
 	readonly vm: string;
 	readonly kind: TerminalKind;
@@ -121,6 +123,10 @@ export class TerminalTab {
 
 	retryNow(): void {
 		this.#socket?.retryNow();
+	}
+
+	focus(): void {
+		this.view?.focus();
 	}
 
 	/** Closes the tab and ends the session. */
@@ -243,15 +249,18 @@ export class TerminalTab {
 	}
 }
 
+/** What a tab of the dock shows. */
+export type Tab = TerminalTab | DisplayTab;
+
 class Terminals {
-	tabs = $state.raw<TerminalTab[]>([]);
-	active = $state.raw<TerminalTab | null>(null);
+	tabs = $state.raw<Tab[]>([]);
+	active = $state.raw<Tab | null>(null);
 	open = $state(false);
 	maximised = $state(false);
 	/** Two that are shown side by side whenever one of them is chosen. */
-	pair = $state.raw<readonly [TerminalTab, TerminalTab] | null>(null);
+	pair = $state.raw<readonly [Tab, Tab] | null>(null);
 	/** What is on the screen: one, or two from left to right. */
-	shown = $derived.by((): readonly TerminalTab[] => {
+	shown = $derived.by((): readonly Tab[] => {
 		const active = this.active;
 		if (!this.open || !active) return [];
 		return this.pair?.includes(active) ? this.pair : [active];
@@ -271,18 +280,31 @@ class Terminals {
 
 	/** Opens a terminal in a VM, or shows the one that is open already. */
 	show(agent: string, vm: string, kind: TerminalKind = 'shell'): void {
+		if (!this.#find(agent, vm, kind)) this.another(agent, vm, kind);
+	}
+
+	/** Opens the display of a VM, or shows the one that is open already. */
+	showDisplay(agent: string, vm: string): void {
+		if (this.#find(agent, vm, 'display')) return;
+		const tab = new DisplayTab(agent, vm);
+		this.tabs = [...this.tabs, tab];
+		this.select(tab);
+		this.keep();
+		void tab.start();
+	}
+
+	/** Shows a tab that is there already, and opens it anew where it had ended; whether there is one. */
+	#find(agent: string, vm: string, kind: Tab['kind']): boolean {
 		const known = this.tabs.find((tab) => tab.agent === agent && tab.vm === vm && tab.kind === kind);
-		if (known) {
-			this.select(known);
-			if (known.status.kind === 'ended' || known.status.kind === 'refused') void known.reopen();
-			return;
-		}
-		this.another(agent, vm, kind);
+		if (!known) return false;
+		this.select(known);
+		if (known.status.kind === 'ended' || known.status.kind === 'refused') void known.reopen();
+		return true;
 	}
 
 	/** Shows a session that is open already, in another browser perhaps, or somebody else's. */
 	join(session: Terminal): void {
-		const known = this.tabs.find((tab) => tab.id === session.id);
+		const known = this.tabs.find((tab) => tab.kind !== 'display' && tab.id === session.id);
 		if (known) {
 			this.select(known);
 			return;
@@ -305,7 +327,7 @@ class Terminals {
 	/** Shows one more terminal of the same VM beside the one that is shown. */
 	split(): void {
 		const left = this.active;
-		if (!left) return;
+		if (!left || left.kind === 'display') return;
 		this.pair = [left, this.another(left.agent, left.vm, left.kind)];
 		this.keep();
 	}
@@ -316,14 +338,14 @@ class Terminals {
 		this.keep();
 	}
 
-	select(tab: TerminalTab): void {
+	select(tab: Tab): void {
 		this.active = tab;
 		this.open = true;
-		tab.unseen = false;
-		requestAnimationFrame(() => tab.view?.focus());
+		if (tab.kind !== 'display') tab.unseen = false;
+		requestAnimationFrame(() => tab.focus());
 	}
 
-	remove(tab: TerminalTab, what: 'end' | 'leave' = 'end'): void {
+	remove(tab: Tab, what: 'end' | 'leave' = 'end'): void {
 		const index = this.tabs.indexOf(tab);
 		this.tabs = this.tabs.filter((other) => other !== tab);
 		const other = this.pair?.find((one) => one !== tab);
@@ -336,7 +358,7 @@ class Terminals {
 			this.open = false;
 			this.maximised = false;
 		}
-		if (what === 'end') void tab.close();
+		if (what === 'end' && tab.kind !== 'display') void tab.close();
 		else tab.leave();
 		this.keep();
 	}
@@ -350,7 +372,7 @@ class Terminals {
 		} catch {
 			return;
 		}
-		const tabs = kept.map(({ id, agent, vm, kind }) => new TerminalTab(agent, vm, kind, id));
+		const tabs = kept.map(({ id, agent, vm, kind }) => (kind === 'display' ? new DisplayTab(agent, vm) : new TerminalTab(agent, vm, kind, id ?? null)));
 		this.tabs = tabs;
 		this.active = tabs.at(-1) ?? null;
 		const [left, right] = tabs.filter((_, i) => kept[i]?.beside);
@@ -360,7 +382,8 @@ class Terminals {
 	}
 
 	keep(): void {
-		const kept: Kept[] = this.tabs.flatMap((tab) => {
+		const kept = this.tabs.flatMap((tab): Kept[] => {
+			if (tab.kind === 'display') return [{ agent: tab.agent, vm: tab.vm, kind: tab.kind }];
 			const { id, agent, vm, kind } = tab;
 			return id ? [{ id, agent, vm, kind, ...(this.pair?.includes(tab) ? { beside: true } : {}) }] : [];
 		});
@@ -388,7 +411,7 @@ class Terminals {
 
 	/** Takes up theme and settings, after either has changed. */
 	recolour(): void {
-		for (const tab of this.tabs) tab.view?.setLook(look());
+		for (const tab of this.tabs) if (tab.kind !== 'display') tab.view?.setLook(look());
 	}
 }
 

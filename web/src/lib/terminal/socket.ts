@@ -3,6 +3,7 @@
 // Knows nothing of the page or of xterm.js: bytes go out through `output`, whose callback says when they have
 // been shown; between two water marks the agent is asked to pause. Offsets count the session's output bytes;
 // after a cut it attaches again from the first byte it has not handed out.
+import { HEALTHY_AFTER, NOT_FOUND, cutWords, isFinal, pause } from '$lib/model/closing';
 
 export type Connection =
 	| { kind: 'connecting' }
@@ -65,20 +66,9 @@ export const MAX_TYPED_AHEAD = 4 * 1024;
 /** Size of one frame of input, and how much may wait in the browser before the rest of a paste does. */
 const INPUT_FRAME = 16 * 1024;
 const INPUT_BUFFERED = 256 * 1024;
-/** Shortest and longest wait before a reconnect; a connection that held this long resets it. */
-const BACKOFF_FIRST = 500;
-const BACKOFF_MAX = 15_000;
-const HEALTHY_AFTER = 10_000;
 
 /** What a WebSocket calls its open state. */
 const OPEN = 1;
-
-const ENDED = 1000;
-const POLICY = 1008;
-const PROTOCOL = 1002;
-const NOT_FOUND = 4004;
-const VM_NOT_RUNNING = 4009;
-const AGENT_OFFLINE = 4003;
 
 /** Those of a frame's viewers that are what they should be. */
 function present(value: unknown): Present[] {
@@ -277,16 +267,11 @@ export class TerminalSocket {
 		if (opened && this.#now() - this.#openedAt >= HEALTHY_AFTER) this.#attempt = 0;
 		const ending = this.#ending;
 		this.#ending = null;
-		switch (event.code) {
-			case ENDED:
-			case POLICY:
-			case PROTOCOL:
-			case VM_NOT_RUNNING:
-				this.#end(ending?.reason || event.reason || 'the session ended', ending?.code ?? null);
-				return;
+		if (isFinal(event.code)) {
+			this.#end(ending?.reason || event.reason || 'the session ended', ending?.code ?? null);
+			return;
 		}
-		const reason =
-			event.reason || ending?.reason || (event.code === AGENT_OFFLINE ? 'the machine is offline' : 'connection lost');
+		const reason = event.reason || ending?.reason || cutWords(event.code);
 		// A master that has just started does not know of the agents' sessions yet: its no may not be the last word.
 		const unsure = !opened || event.code === NOT_FOUND;
 		if (!unsure || !this.#options.probe) {
@@ -312,10 +297,7 @@ export class TerminalSocket {
 	}
 
 	#wait(reason: string): void {
-		const ceiling = Math.min(BACKOFF_MAX, BACKOFF_FIRST * 2 ** this.#attempt);
-		const random = this.#options.random ?? Math.random;
-		// At least half of it, so that a master that comes back is not met by everybody at once nor at zero.
-		const delay = ceiling / 2 + (random() * ceiling) / 2;
+		const delay = pause(this.#attempt, (this.#options.random ?? Math.random)());
 		this.#attempt += 1;
 		this.#set({ kind: 'waiting', retryAt: this.#now() + delay, attempt: this.#attempt, reason });
 		this.#cancelTimer = this.#after(delay, () => {

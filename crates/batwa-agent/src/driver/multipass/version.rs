@@ -13,6 +13,7 @@ pub(super) fn capabilities(version: &str) -> Capabilities {
     Capabilities {
         shell: true,
         console: false,
+        display: false,
         suspend: true,
         trash: true,
         cloud_init: true,

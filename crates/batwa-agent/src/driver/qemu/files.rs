@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -42,6 +42,12 @@ pub(super) fn create(path: &Path) -> io::Result<File> {
         .truncate(true)
         .mode(0o600)
         .open(path)
+}
+
+/// Lets the owner alone use a file or socket that another program made.
+pub(super) fn make_private(path: &Path) -> Result<(), DriverError> {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+        .map_err(|error| io_error("protect", path, &error))
 }
 
 /// Moves a finished file or folder to its place, and makes that last.
@@ -102,8 +108,6 @@ fn sync_parent(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]

@@ -1,4 +1,4 @@
-//! Inside a VM of QEMU's: over SSH, verified by the VM's own host key.
+//! Inside a VM of QEMU's: over SSH, verified by the VM's own host key; and at its display, which QEMU itself shows.
 
 use std::time::Duration;
 
@@ -8,6 +8,8 @@ use tokio::time::{Instant, sleep};
 use super::{
     power::{not_running, ssh_failed},
     process::Process,
+    qmp,
+    record::file,
     ssh::{Session, SshError, Target},
     vms::{Vm, Vms},
 };
@@ -56,6 +58,25 @@ impl Vms {
         })?;
         self.spawn(task);
         Ok(connection)
+    }
+
+    /// Connects to the display.
+    pub(super) async fn display(&self, name: &VmName) -> Result<Connection, DriverError> {
+        let vm = self.get(name)?;
+        if vm.process().is_none() {
+            return Err(not_running(name));
+        }
+        if !vm.record().display {
+            return Err(DriverError::IllegalState(format!(
+                "VM `{name}` was started before VMs had displays: restart it once"
+            )));
+        }
+        let stream = qmp::connect(vm.dir.path(), file::DISPLAY)
+            .await
+            .map_err(|error| {
+                DriverError::failed(format!("QEMU does not show VM `{name}`: {error}"))
+            })?;
+        Ok(Box::new(stream))
     }
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Machine<'a> {
     pub(super) ssh_port: u16,
     /// Whether it goes on from where it was suspended.
     pub(super) from: From,
+    /// Whether it has a display.
+    pub(super) display: Display,
 }
 
 /// How a VM's CPUs run.
@@ -56,6 +58,15 @@ pub(super) enum From {
     Boot,
     /// At the memory that was kept when it was suspended.
     Memory,
+}
+
+/// Whether a VM has a display.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Display {
+    /// One that every system knows, and a VNC server for it.
+    Vga,
+    /// As VMs were before they had one: memory that was kept then goes on in no other machine.
+    Absent,
 }
 
 /// Name of the snapshot that holds a suspended VM's memory.
@@ -126,6 +137,16 @@ impl Machine<'_> {
             add(&["-initrd", &self.image_file(Manifest::INITRD)]);
             add(&["-append", &boot.command_line]);
         }
+        // Behind all others, which so keep the places on the bus that they always had.
+        if self.display == Display::Vga {
+            // The plain one: the BIOS, boot loaders and the smallest kernels write to it without a driver. Its memory is
+            // touched as it is drawn on, and nothing is encoded while nobody looks.
+            add(&["-device", "VGA,vgamem_mb=16"]);
+            // Absolute, so that pointers here and inside do not drift apart. Keys come by the keyboard that every PC has.
+            add(&["-device", "virtio-tablet-pci"]);
+            // `ignore`: whoever asks to be alone must not turn the others out.
+            add(&["-vnc", &format!("unix:{},share=ignore", file::DISPLAY)]);
+        }
         if self.from == From::Memory {
             add(&["-loadvm", SUSPENDED]);
         }
@@ -182,6 +203,7 @@ mod tests {
             accelerator: Accelerator::Tcg,
             ssh_port: 40022,
             from: From::Boot,
+            display: Display::Vga,
         };
         insta::assert_snapshot!(machine.args().join("\n"), @r#"
         -name
@@ -232,6 +254,12 @@ mod tests {
         /images/tiny-1/initrd
         -append
         console=ttyS0
+        -device
+        VGA,vgamem_mb=16
+        -device
+        virtio-tablet-pci
+        -vnc
+        unix:display.sock,share=ignore
         "#);
     }
 
@@ -244,8 +272,10 @@ mod tests {
             accelerator: Accelerator::Kvm,
             ssh_port: 1,
             from: From::Memory,
+            display: Display::Absent,
         };
         let args = machine.args();
+        assert!(!args.contains(&"-vnc".to_owned()));
         assert!(args.ends_with(&["-loadvm".to_owned(), SUSPENDED.to_owned()]));
         assert!(!args.contains(&"-kernel".to_owned()));
         assert!(args.contains(&"kvm".to_owned()));

@@ -20,7 +20,7 @@ use self::words::{half_made, not_ready, qmp_failed};
 pub(super) use self::words::{not_running, ssh_failed};
 use super::{
     console, files,
-    machine::{Accelerator, From, Machine},
+    machine::{Accelerator, Display, From, Machine},
     offline::Offline,
     process::Process,
     qmp,
@@ -79,6 +79,8 @@ impl Vms {
                 record.acceleration = Some(accelerator.as_str().to_owned());
                 record.ended = None;
                 record.boot = crate::host::boot_id();
+                // Memory goes on in the machine that it was kept from.
+                record.display |= from == From::Boot;
             })?;
             let record = vm.record();
             let image_dir = self.images().dir_of(&record.manifest.id);
@@ -88,6 +90,10 @@ impl Vms {
                 accelerator,
                 ssh_port,
                 from,
+                display: match record.display {
+                    true => Display::Vga,
+                    false => Display::Absent,
+                },
             };
             let Some((process, child)) = spawn(vm, &machine).await? else {
                 continue;
@@ -352,7 +358,13 @@ impl Vms {
 
 /// Starts QEMU and waits until it answers; `None` when somebody else took its port first.
 async fn spawn(vm: &Vm, machine: &Machine<'_>) -> Result<Option<(Process, Detached)>, DriverError> {
-    for stale in [file::PID, file::QMP, file::CONSOLE, file::CONSOLE_LOG] {
+    for stale in [
+        file::PID,
+        file::QMP,
+        file::CONSOLE,
+        file::CONSOLE_LOG,
+        file::DISPLAY,
+    ] {
         files::remove(&vm.dir.file(stale))?;
     }
     let path = vm.dir.file(file::QEMU_LOG);
@@ -388,6 +400,12 @@ async fn spawn(vm: &Vm, machine: &Machine<'_>) -> Result<Option<(Process, Detach
         if let Some(process) = process
             && qmp::status(&vm.dir).await.is_ok()
         {
+            if machine.display == Display::Vga
+                && let Err(error) = files::make_private(&vm.dir.file(file::DISPLAY))
+            {
+                process.kill();
+                return Err(error);
+            }
             return Ok(Some((process, child)));
         }
         if Instant::now() >= deadline {
@@ -410,6 +428,8 @@ fn hint(said: &str) -> Option<String> {
         "give the VM less memory, or stop others first"
     } else if said.contains("KVM") || said.contains("kvm") {
         "KVM refused; remove acceleration.json in the state folder to have it tested again"
+    } else if said.contains("vgabios") || said.contains("keymap") || said.contains("VNC") {
+        "parts of QEMU are not installed (Debian, Ubuntu: `apt-get install seabios qemu-system-data`)"
     } else {
         return None;
     };

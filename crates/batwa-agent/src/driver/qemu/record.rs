@@ -17,8 +17,12 @@ use super::{
 use crate::driver::DriverError;
 
 /// The newest layout of `vm.json` that this build reads; newer ones are left alone.
-const VERSION: u32 = 2;
-/// The layout without snapshots, which older builds read too.
+const VERSION: u32 = MEMORY_WITH_DISPLAY;
+/// The layout of a VM whose kept memory knows of a display.
+const MEMORY_WITH_DISPLAY: u32 = 3;
+/// The layout with snapshots.
+const HISTORY: u32 = 2;
+/// The layout that the oldest builds read too.
 const PLAIN: u32 = 1;
 
 /// What is written down of one VM.
@@ -52,6 +56,9 @@ pub(super) struct Record {
     /// KVM once brought no sign of life here: emulate from then on.
     #[serde(default)]
     pub(super) kvm_failed: bool,
+    /// Whether it was last booted with a display; from before there were displays, it was not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) display: bool,
     /// How its process last ended, when not as asked.
     pub(super) ended: Option<String>,
     /// The boot of this machine in which it was last powered on, where the machine says.
@@ -104,6 +111,7 @@ impl Record {
             ssh_port: None,
             acceleration: None,
             kvm_failed: false,
+            display: false,
             ended: None,
             boot: None,
             history: History::default(),
@@ -148,12 +156,15 @@ impl Record {
         }
     }
 
-    /// The oldest layout that holds all of it: a build that would lose a VM's past does not touch the VM.
+    /// The oldest layout that holds all of it: a build that would lose a VM's past, or the memory of one that is
+    /// suspended, does not touch the VM.
     fn least_version(&self) -> u32 {
-        if self.history.is_empty() && self.unsettled.is_none() {
+        if self.phase == Phase::Suspended && self.display {
+            MEMORY_WITH_DISPLAY
+        } else if self.history.is_empty() && self.unsettled.is_none() {
             PLAIN
         } else {
-            VERSION
+            HISTORY
         }
     }
 }
@@ -175,6 +186,8 @@ pub(super) mod file {
     pub(in super::super) const QMP: &str = "qmp.sock";
     /// The serial port.
     pub(in super::super) const CONSOLE: &str = "console.sock";
+    /// Where its display is shown.
+    pub(in super::super) const DISPLAY: &str = "display.sock";
     /// What the serial port printed.
     pub(in super::super) const CONSOLE_LOG: &str = "console.log";
     /// What QEMU itself printed.
@@ -249,5 +262,39 @@ impl VmDir {
     pub(super) fn console_tail(&self, lines: usize) -> Vec<String> {
         let bytes = std::fs::read(self.file(file::CONSOLE_LOG)).unwrap_or_default();
         super::console::last_lines(&bytes, lines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_builds_are_kept_from_memory_that_they_would_lose() {
+        let name = VmName::parse("web").unwrap();
+        let (memory, disk) = (ByteSize::mib(256), ByteSize::gib(1));
+        let mut record = Record::new(
+            name,
+            "tiny".to_owned(),
+            Manifest::example(),
+            1,
+            memory,
+            disk,
+        );
+        let mut versions = Vec::new();
+        for (phase, display) in [
+            (Phase::Made, true),
+            (Phase::Suspended, false),
+            (Phase::Suspended, true),
+        ] {
+            (record.phase, record.display) = (phase, display);
+            versions.push(record.least_version());
+        }
+        assert_eq!(versions, [PLAIN, PLAIN, MEMORY_WITH_DISPLAY]);
+        // What was written before there were displays has none.
+        let mut written = serde_json::to_value(&record).unwrap();
+        written.as_object_mut().unwrap().remove("display");
+        let read: Record = serde_json::from_value(written).unwrap();
+        assert!(!read.display);
     }
 }

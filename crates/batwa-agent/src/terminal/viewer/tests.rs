@@ -13,15 +13,15 @@ use tokio::{
 
 use tokio_util::sync::PollSender;
 
-use super::{
-    super::session::{RING_BYTES, of_pty},
-    *,
-};
+use super::{super::session::of_pty, *};
 use crate::{
+    config::Limits,
     driver::{Pty, PtyExit},
     watch::Picture,
 };
 
+/// What a session holds here.
+const RING_BYTES: usize = 1 << 20;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A program on a terminal, played by the test.
@@ -47,6 +47,10 @@ struct Lab {
 
 impl Lab {
     fn new(ttl: Duration) -> (Self, Program) {
+        Self::with_ring(ttl, RING_BYTES)
+    }
+
+    fn with_ring(ttl: Duration, ring: usize) -> (Self, Program) {
         let (ours, theirs) = duplex(4096);
         let (output, input) = split(ours);
         let (size, sizes) = watch::channel(TermSize::default());
@@ -59,7 +63,7 @@ impl Lab {
         };
         let vm = VmName::parse("web").unwrap();
         let (session, output, exited) =
-            of_pty(TerminalId::new(), vm, TerminalKind::Shell, ttl, pty);
+            of_pty(TerminalId::new(), vm, TerminalKind::Shell, ttl, ring, pty);
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&session).pump(output, exited));
         let lab = Self {
@@ -212,6 +216,23 @@ async fn an_overrun_shows_as_a_larger_offset_and_the_future_is_refused() {
         lab.try_watch(Some(all.len() as u64 + 1)).err(),
         Some(JoinError::Beyond(all.len() as u64))
     );
+}
+
+#[tokio::test]
+async fn a_smaller_ring_holds_less_and_says_how_much_is_missing() {
+    let ring = *Limits::TERMINAL_RING.start();
+    let (mut lab, mut program) = Lab::with_ring(DEADLINE, ring);
+    let all = pattern(3 * ring + 7);
+    program.terminal.write_all(&all).await.unwrap();
+    until(|| lab.session.terminal().offset == all.len() as u64).await;
+    let shown = lab.session.terminal();
+    assert_eq!(shown.offset - shown.oldest_offset, ring as u64);
+    let mut viewer = lab.watch(Some(10));
+    let mut offset = 0;
+    let seen = viewer.output(&mut offset, ring).await;
+    // Whoever asked for byte 10 is missing what lies before this offset.
+    assert_eq!(offset, 2 * ring as u64 + 7);
+    assert!(seen == all[2 * ring + 7..]);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! `batwa forward` and `batwa proxy`
+//! `batwa forward`, `batwa display` and `batwa proxy`
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -9,12 +9,15 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{find, port};
+use super::{
+    below, find,
+    port::{self, Place},
+};
 use crate::{
-    cli::{ForwardArgs, ForwardedPort, ProxyArgs},
+    cli::{DisplayArgs, ForwardArgs, ForwardedPort, ProxyArgs},
     client::{Client, NoSocket, VmRef},
     failure::{Exit, Failure},
-    output::say,
+    output::{plain, say},
 };
 
 /// Connections that one port carries at a time.
@@ -46,7 +49,12 @@ pub(crate) async fn forward(args: ForwardArgs) -> Result<(), Failure> {
             .local_addr()
             .map_err(|error| Failure::new(Exit::Failed, error))?;
         say(&format!("{address} leads to port {inside} of {vm}"));
-        tasks.spawn(serve(Arc::clone(&client), vm.clone(), inside, listener));
+        tasks.spawn(serve(
+            Arc::clone(&client),
+            vm.clone(),
+            Place::Port(inside),
+            listener,
+        ));
     }
     tokio::select! {
         _ = tasks.join_next() => {}
@@ -56,7 +64,38 @@ pub(crate) async fn forward(args: ForwardArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn serve(client: Arc<Client>, vm: VmRef, inside: u16, listener: TcpListener) {
+/// `batwa display`: a port here for any VNC viewer.
+pub(crate) async fn display(args: DisplayArgs) -> Result<(), Failure> {
+    let client = Arc::new(Client::new(args.master)?);
+    let vm = find(&client, &args.vm).await?;
+    let shown = client.get(&below(&vm, "")[..4], &[]).await?;
+    if let Some(reason) = shown["actions"]["display"].as_str() {
+        return Err(Failure::new(
+            Exit::Failed,
+            format!("cannot show the display of {vm}: {}", plain(reason)),
+        ));
+    }
+    let listener = TcpListener::bind(args.listen).await.map_err(|error| {
+        Failure::new(
+            Exit::Usage,
+            format!("cannot listen on {}: {error}", args.listen),
+        )
+        .hint("give port 0 to have a free one chosen")
+    })?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| Failure::new(Exit::Failed, error))?;
+    say(&format!(
+        "{address} shows the display of {vm}: open vnc://{address} in a VNC viewer"
+    ));
+    tokio::select! {
+        () = serve(client, vm, Place::Display, listener) => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    Ok(())
+}
+
+async fn serve(client: Arc<Client>, vm: VmRef, to: Place, listener: TcpListener) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -66,7 +105,7 @@ async fn serve(client: Arc<Client>, vm: VmRef, inside: u16, listener: TcpListene
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(connection(Arc::clone(&client), vm.clone(), inside, stream, place));
+                    connections.spawn(connection(Arc::clone(&client), vm.clone(), to, stream, place));
                 }
                 // Out of files: there is nothing to do but wait a little.
                 Err(_) => sleep(PAUSE).await,
@@ -79,7 +118,7 @@ async fn serve(client: Arc<Client>, vm: VmRef, inside: u16, listener: TcpListene
 async fn connection(
     client: Arc<Client>,
     vm: VmRef,
-    inside: u16,
+    to: Place,
     stream: TcpStream,
     _place: OwnedSemaphorePermit,
 ) {
@@ -87,7 +126,7 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     let until = Instant::now() + PATIENCE;
     let socket = loop {
-        match port::open(&client, &vm, inside).await {
+        match port::open(&client, &vm, to).await {
             Ok(socket) => break Ok(socket),
             Err(NoSocket::Cut(_)) if Instant::now() < until => sleep(PAUSE).await,
             Err(error) => break Err(Failure::from(error)),
@@ -95,11 +134,11 @@ async fn connection(
     };
     let (reads, writes) = stream.into_split();
     let ended = match socket {
-        Ok(socket) => port::carry(socket, reads, writes).await,
+        Ok(socket) => port::carry(socket, to, reads, writes).await,
         Err(failure) => Err(failure),
     };
     if let Err(failure) = ended {
-        say(&format!("port {inside} of {vm}: {}", failure.message));
+        say(&format!("{to} of {vm}: {}", failure.message));
     }
 }
 
@@ -107,6 +146,7 @@ async fn connection(
 pub(crate) async fn proxy(args: ProxyArgs) -> Result<(), Failure> {
     let client = Client::new(args.master)?;
     let vm = find(&client, &args.vm).await?;
-    let socket = port::open(&client, &vm, args.port).await?;
-    port::carry(socket, tokio::io::stdin(), tokio::io::stdout()).await
+    let place = Place::Port(args.port);
+    let socket = port::open(&client, &vm, place).await?;
+    port::carry(socket, place, tokio::io::stdin(), tokio::io::stdout()).await
 }

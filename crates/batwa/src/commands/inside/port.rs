@@ -1,4 +1,6 @@
-//! Carrying bytes between something here and a port inside a VM.
+//! Carrying bytes between something here and a VM: to a port inside it, or to its display.
+
+use std::fmt;
 
 use batwa_api::{port::PortFrame, terminal::close_code};
 use bytes::Bytes;
@@ -6,6 +8,7 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 
+use super::below;
 use crate::{
     client::{Client, NoSocket, Socket, VmRef, cut},
     failure::{Exit, Failure},
@@ -15,17 +18,41 @@ use crate::{
 /// Bytes that are read at once.
 const PIECE: usize = 16 << 10;
 
-/// Connects to a port.
-pub(super) async fn open(client: &Client, vm: &VmRef, port: u16) -> Result<Socket, NoSocket> {
-    let port = port.to_string();
-    let (agent, name) = (vm.agent.as_str(), vm.name.as_str());
-    let path = ["agents", agent, "vms", name, "ports", &port];
-    client.socket(&path, &[]).await
+/// What of a VM a connection leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A TCP port inside.
+    Port(u16),
+    /// Its display.
+    Display,
 }
 
-/// Copies both ways until both have ended, or either breaks.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(port) => write!(f, "port {port}"),
+            Self::Display => f.write_str("the display"),
+        }
+    }
+}
+
+/// Connects to it.
+pub(super) async fn open(client: &Client, vm: &VmRef, place: Place) -> Result<Socket, NoSocket> {
+    match place {
+        Place::Port(port) => {
+            let port = port.to_string();
+            let (agent, name) = (vm.agent.as_str(), vm.name.as_str());
+            let path = ["agents", agent, "vms", name, "ports", &port];
+            client.socket(&path, &[]).await
+        }
+        Place::Display => client.socket(&below(vm, "display"), &[]).await,
+    }
+}
+
+/// Copies both ways until both have ended, or either breaks; a display ends with its viewer.
 pub(super) async fn carry(
     socket: Socket,
+    place: Place,
     mut reads: impl AsyncRead + Unpin,
     mut writes: impl AsyncWrite + Unpin,
 ) -> Result<(), Failure> {
@@ -38,6 +65,10 @@ pub(super) async fn carry(
             if sink.send(Message::Binary(bytes)).await.is_err() {
                 break;
             }
+        }
+        if place == Place::Display {
+            let _ = sink.send(Message::Close(None)).await;
+            return;
         }
         let eof = serde_json::to_string(&PortFrame::Eof).unwrap_or_default();
         let _ = sink.send(Message::Text(eof.into())).await;
