@@ -1,6 +1,6 @@
 // A real Chromium, and what the tests do in it again and again.
 import { execFileSync } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
@@ -82,6 +82,29 @@ export async function type(page, line, answer, seconds = 20) {
 		if (!match) throw new Error(`the screen shows:\n${text}`);
 		return match;
 	}, seconds);
+}
+
+/** All the text of the shown terminal, what has scrolled away included. @param {import('playwright-core').Page} page */
+export async function wholeText(page) {
+	const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'Save as text' }).click()]);
+	return readFileSync(await download.path(), 'utf8');
+}
+
+/**
+ * Somebody else's browser, or another one of the same person, signed in.
+ * @param {import('playwright-core').Browser} browser @param {string} url of the master
+ * @param {{ name: string, password: string }} account
+ */
+export async function visitor(browser, url, { name, password }) {
+	const context = await browser.newContext({ viewport: { width: 1100, height: 760 }, reducedMotion: 'reduce' });
+	const page = await context.newPage();
+	page.setDefaultTimeout(15_000);
+	await page.goto(`${url}/sign-in`);
+	await page.getByLabel('Name').fill(name);
+	await page.getByLabel('Password', { exact: true }).fill(password);
+	await page.getByRole('button', { name: 'Sign in' }).click();
+	await page.getByRole('heading', { name: 'Overview' }).waitFor();
+	return { context, page };
 }
 
 /** A row of the VM table. @param {import('playwright-core').Page} page @param {string} name */

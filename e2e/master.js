@@ -65,13 +65,13 @@ export function stateDir() {
 }
 
 /**
- * `batwa up` in a state folder; the folder goes with it unless it is told to keep it.
- * @param {{ log: string, dir: string, port?: number, args: string[] }} options
+ * `batwa up`, or `batwa master`, in a state folder; the folder goes with it unless it is told to keep it.
+ * @param {{ log: string, dir: string, port?: number, args: string[], role?: 'up' | 'master' }} options
  */
-export async function up({ log, dir, port = 0, args }) {
+export async function up({ log, dir, port = 0, args, role = 'up' }) {
 	const child = await start(
 		log,
-		['up', '--host', '127.0.0.1', '--port', String(port), '--state-dir', dir, '--log-level', 'info', ...args],
+		[role, '--host', '127.0.0.1', '--port', String(port), '--state-dir', dir, '--log-level', 'info', ...args],
 		/Batwa is at\s+http:\/\/\S+\/\n/
 	);
 	const url = /Batwa is at\s+(http:\/\/\S+?)\/\n/.exec(child.output())?.[1] ?? '';

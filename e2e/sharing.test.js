@@ -1,5 +1,5 @@
 // One terminal on two people's screens: invited to watch, to type, and turned out again; and found from another browser.
-import { choose, keepFailure, open, row, screen, setUp, shoot, type } from './browser.js';
+import { choose, keepFailure, open, row, screen, setUp, shoot, type, visitor } from './browser.js';
 import { check, eventually, suite } from './harness.js';
 import { stateDir, up } from './master.js';
 
@@ -20,19 +20,6 @@ const test = suite('sharing', {
 	failed: ({ page }, name) => keepFailure(page, name)
 });
 
-/** Somebody else's browser. */
-async function visitor(browser, master, name) {
-	const context = await browser.newContext({ viewport: { width: 1100, height: 760 }, reducedMotion: 'reduce' });
-	const page = await context.newPage();
-	page.setDefaultTimeout(15_000);
-	await page.goto(`${master.url}/sign-in`);
-	await page.getByLabel('Name').fill(name);
-	await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
-	await page.getByRole('button', { name: 'Sign in' }).click();
-	await page.getByRole('heading', { name: 'Overview' }).waitFor();
-	return { context, page };
-}
-
 /** @type {import('playwright-core').Page} */
 let guest;
 /** @type {import('playwright-core').BrowserContext} */
@@ -46,7 +33,7 @@ test('a terminal that is not shared is listed, and closed to others', async ({ p
 	await row(page, VM).waitFor();
 	await choose(page, VM, /^Terminal/);
 	await type(page, 'echo secret-$((6*7))', /secret-42/);
-	({ context: guests, page: guest } = await visitor(browser, master, 'bob'));
+	({ context: guests, page: guest } = await visitor(browser, master.url, { name: 'bob', password: PASSWORD }));
 	await guest.getByRole('link', { name: /^Terminals/ }).click();
 	const attach = guest.getByRole('button', { name: 'Attach' });
 	await attach.waitFor();
@@ -106,7 +93,7 @@ test('a guest may type when the owner says so, and is out when that is taken bac
 });
 
 test('another browser of the same person takes the session up, and ends it', async ({ page, browser, master }) => {
-	const { context, page: other } = await visitor(browser, master, 'admin');
+	const { context, page: other } = await visitor(browser, master.url, { name: 'admin', password: PASSWORD });
 	await other.getByRole('link', { name: /^Terminals/ }).click();
 	const session = other.getByRole('row', { name: /the build/ });
 	await session.getByText('until it is ended').waitFor();

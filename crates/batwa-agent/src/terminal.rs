@@ -9,6 +9,7 @@
 //! A session lives until its program ends, somebody ends it, its VM stops, or nobody has watched it for its
 //! time to live. Ended ones are kept a little for a viewer who comes back to see how.
 
+mod modes;
 mod ring;
 mod session;
 mod viewer;

@@ -297,6 +297,11 @@ pub enum ServerFrame {
         /// Bytes of output before it.
         offset: u64,
     },
+    /// What the output before that offset, which is gone, left a terminal in: to be shown first, and counted as no output.
+    State {
+        /// Control sequences: modes, the screen for full-screen programs, colours.
+        text: String,
+    },
     /// The program ended; a close follows.
     Exit {
         /// Its exit code, where it is known.

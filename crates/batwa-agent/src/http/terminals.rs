@@ -335,11 +335,13 @@ enum Dialect {
 async fn serve(app: &App, socket: WebSocket, seat: Seat, dialect: Dialect) {
     let (sink, stream) = socket.split();
     let incoming = stream
-        // An error is an end; a close is answered by the library.
-        .take_while(|message| {
-            ready(matches!(message, Ok(message) if !matches!(message, Message::Close(_))))
-        })
-        .filter_map(move |message| ready(message.ok().map(|message| inbound(message, dialect))));
+        // A close is answered by the library.
+        .take_while(|message| ready(!matches!(message, Ok(Message::Close(_)))))
+        .map(move |message| match message {
+            Ok(message) => inbound(message, dialect),
+            // Too long, no text, no frame at all. Where it is the connection that broke, nobody hears the answer.
+            Err(error) => Inbound::Wrong(error.to_string()),
+        });
     let mut outgoing = sink.with_flat_map(move |frame| {
         stream::iter(outbound(frame, dialect).map(Ok::<_, axum::Error>))
     });

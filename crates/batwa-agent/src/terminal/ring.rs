@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
+use super::modes::Modes;
+
 /// Output bytes, counted from 0; the oldest are forgotten once `capacity` are held.
 #[derive(Debug)]
 pub(super) struct Ring {
@@ -11,6 +13,8 @@ pub(super) struct Ring {
     /// Offset after the last byte.
     end: u64,
     capacity: usize,
+    /// The state of a terminal that was shown everything before the oldest byte.
+    before: Modes,
 }
 
 impl Ring {
@@ -20,6 +24,7 @@ impl Ring {
             bytes: VecDeque::new(),
             end: 0,
             capacity,
+            before: Modes::new(),
         }
     }
 
@@ -36,10 +41,20 @@ impl Ring {
     /// Adds output.
     pub(super) fn push(&mut self, output: &[u8]) {
         self.end += output.len() as u64;
-        let kept = &output[output.len().saturating_sub(self.capacity)..];
+        let (passed, kept) = output.split_at(output.len().saturating_sub(self.capacity));
         let excess = (self.bytes.len() + kept.len()).saturating_sub(self.capacity);
+        let (first, second) = self.bytes.as_slices();
+        let from_first = excess.min(first.len());
+        self.before.feed(&first[..from_first]);
+        self.before.feed(&second[..excess - from_first]);
+        self.before.feed(passed);
         self.bytes.drain(..excess);
         self.bytes.extend(kept);
+    }
+
+    /// What brings a terminal into the state in which the oldest byte that is held finds it; empty for a fresh one.
+    pub(super) fn state_before(&self) -> String {
+        self.before.text()
     }
 
     /// At most `max` bytes from `from` on, which must lie between [`Self::oldest`] and [`Self::end`].
@@ -80,6 +95,9 @@ mod tests {
                 all.extend_from_slice(chunk);
                 prop_assert_eq!(ring.end(), all.len() as u64);
                 prop_assert_eq!(ring.end() - ring.oldest(), all.len().min(capacity) as u64);
+                let mut before = Modes::new();
+                before.feed(&all[..ring.oldest() as usize]);
+                prop_assert_eq!(&ring.before, &before);
             }
             let held = ring.end() - ring.oldest();
             let from = ring.oldest() + (held as f64 * at) as u64;

@@ -14,7 +14,7 @@ use std::{
 use batwa_api::terminal::{Admission, ClientFrame, ServerFrame, close_code};
 use bytes::{Buf, Bytes};
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::session::{Ended, Flow, JoinError, Next, SeatId, Session};
@@ -25,6 +25,9 @@ const HELD_INPUT: usize = 1 << 20;
 const PING: Duration = Duration::from_secs(20);
 /// Silence after which a viewer counts as gone: some pings unanswered.
 const GONE: Duration = Duration::from_secs(90);
+/// Time between two tellings of new sizes to the master, and by it to every page: a window that is dragged has many a
+/// second, and a viewer that means harm thousands. The program hears of each as it comes.
+const TELL_SIZES: Duration = Duration::from_millis(100);
 
 /// What comes from a viewer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +62,8 @@ pub(crate) struct Seat {
     session: Arc<Session>,
     id: SeatId,
     start: u64,
+    /// The offset that it asked for: it has seen what is before that.
+    from: Option<u64>,
     /// Called when the number of viewers or the size changed.
     changed: fn(&Session, &Arc<crate::watch::Picture>),
     picture: Arc<crate::watch::Picture>,
@@ -82,6 +87,7 @@ impl Seat {
             session,
             id,
             start,
+            from,
             changed,
             picture,
         })
@@ -107,6 +113,11 @@ impl Seat {
         }
     }
 
+    /// Whether it has not seen what comes before this byte.
+    fn is_new_to(&self, offset: u64) -> bool {
+        offset > 0 && self.from != Some(offset)
+    }
+
     /// Output to the viewer.
     async fn show<O>(&self, outgoing: &mut O) -> Close
     where
@@ -115,16 +126,27 @@ impl Seat {
         let mut pings = interval(PING);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         pings.reset();
-        let first = ServerFrame::Offset { offset: self.start };
-        outgoing.send(Outbound::Control(first)).await.ok()?;
+        let mut begins_at = Some(self.start);
         loop {
+            if let Some(offset) = begins_at.take() {
+                let offset_first = Outbound::Control(ServerFrame::Offset { offset });
+                outgoing.send(offset_first).await.ok()?;
+                let text = self.session.state_before(offset);
+                if !text.is_empty() && self.is_new_to(offset) {
+                    let state = Outbound::Control(ServerFrame::State { text });
+                    outgoing.send(state).await.ok()?;
+                }
+            }
             let news = self.session.news.notified();
             tokio::pin!(news);
             // Before looking, so that what happens after the look is not missed.
             news.as_mut().enable();
             let frame = match self.session.next(self.id) {
                 Next::Output(bytes) => Outbound::Output(bytes),
-                Next::Jump(offset) => Outbound::Control(ServerFrame::Offset { offset }),
+                Next::Jump(offset) => {
+                    begins_at = Some(offset);
+                    continue;
+                }
                 Next::Access(access) => Outbound::Control(ServerFrame::Access { access }),
                 Next::Recording(recording, reason) => {
                     Outbound::Control(ServerFrame::Recording { recording, reason })
@@ -151,6 +173,8 @@ impl Seat {
         let mut held: VecDeque<Bytes> = VecDeque::new();
         let mut bytes_held = 0_usize;
         let mut flushed = true;
+        let mut untold_size = false;
+        let mut tell_at = Instant::now();
         loop {
             let frame = tokio::select! {
                 biased;
@@ -167,6 +191,12 @@ impl Seat {
                     }
                     bytes_held -= advance(&mut held, n);
                     flushed = false;
+                    continue;
+                }
+                () = sleep_until(tell_at), if untold_size => {
+                    untold_size = false;
+                    tell_at = Instant::now() + TELL_SIZES;
+                    (self.changed)(&self.session, &self.picture);
                     continue;
                 }
                 // Errors mean that the program ended, which the other direction tells.
@@ -186,7 +216,7 @@ impl Seat {
                 }
                 Inbound::Control(ClientFrame::Resize { size }) => {
                     self.session.resize(self.id, size);
-                    (self.changed)(&self.session, &self.picture);
+                    untold_size = true;
                 }
                 Inbound::Control(ClientFrame::Pause) => {
                     self.session.set_paused(self.id, Flow::Paused);

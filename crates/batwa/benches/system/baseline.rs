@@ -35,18 +35,32 @@ const READ: &str = "read-bare-terminal";
 /// As ttyd and Batwa do: one frame at most.
 const FRAME: usize = 16 << 10;
 
-/// A server to compare with, running.
+/// A way to a shell to compare with.
 #[derive(Debug)]
 pub(crate) struct Baseline {
     /// Its name in figures.
     pub(crate) name: &'static str,
-    dialect: Dialect,
-    address: std::net::SocketAddr,
-    _process: Process,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    /// A server, running.
+    Server(Dialect, std::net::SocketAddr, Process),
+    /// Nothing between: this process holds the terminal.
+    Terminal,
 }
 
 impl Baseline {
-    /// All that can be had here, the one that targets are judged by first.
+    /// The same shell on a terminal with no server at all: what nobody can be quicker than.
+    pub(crate) fn without_server() -> Self {
+        Self {
+            name: "pty",
+            way: Way::Terminal,
+        }
+    }
+
+    /// All servers that can be had here, the one that targets are judged by first.
     pub(crate) async fn all(lab: &Lab, pin: Pin) -> anyhow::Result<Vec<Self>> {
         let mut all = Vec::new();
         if let Some(ttyd) = ttyd() {
@@ -94,15 +108,16 @@ impl Baseline {
         .with_context(|| format!("{name} does not listen"))?;
         Ok(Self {
             name,
-            dialect,
-            address,
-            _process: process,
+            way: Way::Server(dialect, address, process),
         })
     }
 
     /// A new shell.
     pub(crate) async fn shell(&self) -> anyhow::Result<Viewer> {
-        Viewer::open(self.dialect, self.address, "/ws", None).await
+        match &self.way {
+            Way::Server(dialect, address, _) => Viewer::open(*dialect, *address, "/ws", None).await,
+            Way::Terminal => Viewer::without_server().await,
+        }
     }
 }
 

@@ -178,11 +178,24 @@ impl Lab {
         fake: &str,
         pin: Pin,
     ) -> anyhow::Result<Process> {
+        self.member_through(master, master.address, id, fake, pin)
+            .await
+    }
+
+    /// The same, where the master is reached at another address.
+    pub(crate) async fn member_through(
+        &self,
+        master: &Master,
+        address: SocketAddr,
+        id: &str,
+        fake: &str,
+        pin: Pin,
+    ) -> anyhow::Result<Process> {
         let made = master
             .call("POST", "/api/v1/join-tokens", Some(&json!({})))
             .await?;
         let token = made["token"].as_str().context("a token without its text")?;
-        let url = format!("http://{}", master.address);
+        let url = format!("http://{address}");
         let state_dir = self.path(id).display().to_string();
         let args = [
             "agent",

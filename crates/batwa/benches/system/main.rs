@@ -2,7 +2,8 @@
 //!
 //! Every row starts real processes (`batwa master`, `batwa agent`, a bare terminal server to compare with), loads
 //! them from here, and gives figures. Nothing here fails a build: a missed target is told, not punished. Times and
-//! counts are bounded, so that a whole run takes a few minutes.
+//! counts are bounded, so that a whole run takes a few minutes. The exception are [`PROOFS`], which run only when they
+//! are named, and whose failure is the command's.
 //!
 //! `cargo bench -p batwa --bench system -- [row…]`, or `scripts/bench [row…]`.
 
@@ -12,6 +13,8 @@ mod lab;
 mod process;
 mod report;
 mod rows;
+#[path = "../../tests/soak/mod.rs"]
+mod soak;
 mod stats;
 mod viewer;
 
@@ -23,7 +26,10 @@ use std::{
 
 use anyhow::Context as _;
 
-use crate::{report::Report, rows::ROWS};
+use crate::{
+    report::Report,
+    rows::{PROOFS, ROWS},
+};
 
 /// The binary built with this bench.
 const BUILT: &str = env!("CARGO_BIN_EXE_batwa");
@@ -56,18 +62,24 @@ fn main() -> ExitCode {
 }
 
 fn run(names: &[String]) -> anyhow::Result<()> {
-    if let Some(unknown) = names
-        .iter()
-        .find(|name| !ROWS.iter().any(|row| row.name == name.as_str()))
-    {
+    if let Some(unknown) = names.iter().find(|name| {
+        !ROWS
+            .iter()
+            .chain(PROOFS)
+            .any(|row| row.name == name.as_str())
+    }) {
         anyhow::bail!("there is no row `{unknown}`: scripts/bench --help lists those there are");
     }
     let chosen = ROWS
         .iter()
         .filter(|row| names.is_empty() || names.iter().any(|name| name == row.name));
+    let proofs = PROOFS
+        .iter()
+        .filter(|row| names.iter().any(|name| name == row.name));
 
     let mut report = Report::create(&jsonl()?)?;
-    for row in chosen {
+    let mut failed = None;
+    for row in chosen.chain(proofs) {
         report.begin(row.name, row.about)?;
         // A runtime a row: what one leaves behind cannot slow the next. One thread, as the machine is small and
         // the processes under test need the others.
@@ -77,9 +89,16 @@ fn run(names: &[String]) -> anyhow::Result<()> {
             .context("cannot start a runtime")?;
         if let Err(error) = runtime.block_on((row.run)(&mut report)) {
             report.failed(row.name, &error)?;
+            if PROOFS.iter().any(|proof| proof.name == row.name) {
+                failed = Some(row.name);
+            }
         }
     }
-    report.finish()
+    report.finish()?;
+    match failed {
+        Some(name) => anyhow::bail!("the proof `{name}` failed"),
+        None => Ok(()),
+    }
 }
 
 /// Beside the folder that holds the binary: `target/bench.jsonl`.

@@ -70,6 +70,11 @@ impl Process {
         })
     }
 
+    /// Its id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn pid(&self) -> anyhow::Result<Pid> {
         i32::try_from(self.child.id())
             .ok()

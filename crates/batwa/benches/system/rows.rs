@@ -6,7 +6,9 @@ mod events;
 mod fleet;
 mod flood;
 mod heartbeats;
+mod interrupt;
 mod lists;
+mod soak;
 mod start;
 mod stuck;
 mod tunnel;
@@ -71,13 +73,18 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "echo",
-        about: "keystrokes through master and agent; 1, 50 and 200 typists; beside 50 idle sessions",
+        about: "keystrokes through master and agent, and on a bare terminal; 1, 50 and 200 typists; beside 50 idle sessions",
         run: |report| Box::pin(echo::echo(report)),
     },
     Row {
         name: "flood",
         about: "200 MB of output, local and through an agent; memory with a reader that stalls",
         run: |report| Box::pin(flood::flood(report)),
+    },
+    Row {
+        name: "interrupt",
+        about: "Ctrl-C in the middle of a flood, until the prompt is there",
+        run: |report| Box::pin(interrupt::interrupt(report)),
     },
     Row {
         name: "tunnel",
@@ -90,3 +97,10 @@ pub(crate) const ROWS: &[Row] = &[
         run: |report| Box::pin(fleet::fleet(report)),
     },
 ];
+
+/// What proves rather than measures: long, so only when it is named.
+pub(crate) const PROOFS: &[Row] = &[Row {
+    name: "soak",
+    about: "only when named: 200 terminals with cuts, reloads, sizes and floods, every byte checked; BATWA_BENCH_SOAK=10m",
+    run: |report| Box::pin(soak::soak(report)),
+}];

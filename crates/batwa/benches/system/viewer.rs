@@ -1,4 +1,4 @@
-//! One person before one terminal, over a WebSocket, whoever serves it.
+//! One person before one terminal: over a WebSocket, whoever serves it, or with nothing between.
 
 use std::{
     net::SocketAddr,
@@ -7,8 +7,14 @@ use std::{
 
 use anyhow::Context as _;
 use futures_util::{SinkExt as _, StreamExt as _};
+use pty_process::Pty;
 use serde_json::json;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    process::Child,
+    time::timeout,
+};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{Bytes, Message, client::IntoClientRequest as _},
@@ -30,11 +36,16 @@ pub(crate) enum Dialect {
     Bare,
 }
 
+/// What is between a viewer and its shell.
+enum Wire {
+    WebSocket(Dialect, Box<WebSocketStream<TcpStream>>),
+    /// Nothing: the terminal itself is held here. The shell ends with it.
+    Terminal(Pty, Child),
+}
+
 /// A terminal that somebody looks at.
-#[derive(Debug)]
 pub(crate) struct Viewer {
-    dialect: Dialect,
-    socket: WebSocketStream<TcpStream>,
+    wire: Wire,
 }
 
 impl Viewer {
@@ -61,14 +72,26 @@ impl Viewer {
         let (socket, _) = client_async(request, stream)
             .await
             .context("no WebSocket")?;
-        let mut viewer = Self { dialect, socket };
+        let mut socket = Box::new(socket);
         if dialect == Dialect::Ttyd {
             let hello = json!({"AuthToken": "", "columns": 80, "rows": 24}).to_string();
-            viewer
-                .socket
-                .send(Message::binary(hello.into_bytes()))
-                .await?;
+            socket.send(Message::binary(hello.into_bytes())).await?;
         }
+        Self::prompted(Wire::WebSocket(dialect, socket)).await
+    }
+
+    /// The same shell with nothing between.
+    pub(crate) async fn without_server() -> anyhow::Result<Self> {
+        let (terminal, slave) = pty_process::open()?;
+        terminal.resize(pty_process::Size::new(24, 80))?;
+        let shell = pty_process::Command::new("/bin/sh")
+            .kill_on_drop(true)
+            .spawn(slave)?;
+        Self::prompted(Wire::Terminal(terminal, shell)).await
+    }
+
+    async fn prompted(wire: Wire) -> anyhow::Result<Self> {
+        let mut viewer = Self { wire };
         // Its prompt shows that the shell is there.
         viewer.output().await.context("no prompt")?;
         viewer.quiet().await?;
@@ -100,23 +123,53 @@ impl Viewer {
         Self::shell(master, &agent.id, &vm).await
     }
 
+    /// Whether there is somebody who can be told to pause.
+    pub(crate) fn takes_control(&self) -> bool {
+        matches!(self.wire, Wire::WebSocket(Dialect::Batwa, _))
+    }
+
+    /// Says something beside what is typed.
+    pub(crate) async fn control(&mut self, frame: &str) -> anyhow::Result<()> {
+        match &mut self.wire {
+            Wire::WebSocket(Dialect::Batwa, socket) => {
+                Ok(socket.send(Message::text(frame)).await?)
+            }
+            _ => anyhow::bail!("nobody here understands `{frame}`"),
+        }
+    }
+
     /// Types.
     pub(crate) async fn type_in(&mut self, keys: &[u8]) -> anyhow::Result<()> {
-        let message = match self.dialect {
-            Dialect::Batwa | Dialect::Bare => Message::binary(keys.to_vec()),
-            Dialect::Ttyd => Message::binary([b"0", keys].concat()),
+        let (socket, message) = match &mut self.wire {
+            Wire::Terminal(terminal, _) => return Ok(terminal.write_all(keys).await?),
+            Wire::WebSocket(Dialect::Ttyd, socket) => (socket, [b"0", keys].concat()),
+            Wire::WebSocket(_, socket) => (socket, keys.to_vec()),
         };
-        Ok(self.socket.send(message).await?)
+        Ok(socket.send(Message::binary(message)).await?)
     }
 
     /// The next bytes of output.
     pub(crate) async fn output(&mut self) -> anyhow::Result<Bytes> {
+        timeout(Duration::from_secs(30), self.next_output())
+            .await
+            .context("the terminal is silent")?
+    }
+
+    async fn next_output(&mut self) -> anyhow::Result<Bytes> {
+        let (dialect, socket) = match &mut self.wire {
+            Wire::WebSocket(dialect, socket) => (*dialect, socket),
+            Wire::Terminal(terminal, _) => {
+                let mut buffer = vec![0; 16 << 10];
+                let read = terminal.read(&mut buffer).await?;
+                buffer.truncate(read);
+                return Ok(buffer.into());
+            }
+        };
         loop {
-            let message = timeout(Duration::from_secs(30), self.socket.next())
-                .await
-                .context("the terminal is silent")?
-                .context("the terminal was closed")??;
-            match (self.dialect, message) {
+            match (
+                dialect,
+                socket.next().await.context("the terminal was closed")??,
+            ) {
                 (_, Message::Close(why)) => anyhow::bail!("the terminal was closed: {why:?}"),
                 (Dialect::Ttyd, Message::Binary(bytes)) if bytes.first() == Some(&b'0') => {
                     return Ok(bytes.slice(1..));

@@ -153,6 +153,11 @@ export class TerminalTab {
 				view.write(bytes, shown);
 			},
 			gap: (bytes) => view.note(`${bytes} bytes of output are no longer held`),
+			state: (text) => {
+				view.tell(text);
+				// What is held may be changes to a picture that is not.
+				view.whenFullScreen(() => this.#socket?.redraw());
+			},
 			changed: (connection) => {
 				this.status = connection;
 				this.waiting = this.#socket?.waiting ?? 0;
@@ -201,6 +206,18 @@ export class TerminalTab {
 		this.pasting = null;
 		if (text !== null) this.view?.paste(text);
 		this.view?.focus();
+	}
+
+	/** Gives the whole text, what has scrolled away included, to the browser as a file. */
+	save(): void {
+		const { view } = this;
+		if (!view) return;
+		const link = document.createElement('a');
+		link.href = URL.createObjectURL(new Blob([view.text], { type: 'text/plain' }));
+		link.download = `${this.title.replace(/[^\p{L}\p{N}._-]+/gu, '-')}.txt`;
+		link.click();
+		// The browser takes it up after this.
+		setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 	}
 
 	/** Presses a key that a phone does not have. */

@@ -58,6 +58,7 @@ function lab(verdict: Verdict = { kind: 'retry' }) {
 	const shown: (() => void)[] = [];
 	const states: Connection[] = [];
 	const gaps: number[] = [];
+	const told: string[] = [];
 	let output = '';
 	let now = 0;
 	const decoder = new TextDecoder();
@@ -68,6 +69,7 @@ function lab(verdict: Verdict = { kind: 'retry' }) {
 			shown.push(done);
 		},
 		gap: (bytes) => gaps.push(bytes),
+		state: (text) => told.push(text),
 		changed: (connection) => states.push(connection),
 		probe: () => Promise.resolve(verdict),
 		connect: (url) => {
@@ -91,6 +93,7 @@ function lab(verdict: Verdict = { kind: 'retry' }) {
 		sockets,
 		states,
 		gaps,
+		told,
 		shown,
 		output: () => output,
 		last: () => {
@@ -128,7 +131,8 @@ describe('offsets', () => {
 		it.last().opens(105);
 		it.last().brings(' world');
 		expect(it.output()).toBe('hello world');
-		expect(it.gaps).toEqual([]);
+		// What was gone before the first attach, and nothing since.
+		expect(it.gaps).toEqual([100]);
 	});
 
 	test('bytes that come a second time are not shown a second time', () => {
@@ -156,6 +160,29 @@ describe('offsets', () => {
 		it.last().brings('z');
 		expect(it.gaps).toEqual([48]);
 		expect(it.terminal.offset).toBe(51);
+	});
+
+	test('what a terminal has to be told in place of lost output is shown, and is no output', () => {
+		const it = lab();
+		it.terminal.open();
+		it.last().opens(100);
+		it.last().says({ type: 'state', text: '\x1b[?1049h' });
+		it.last().says({ type: 'state', text: 7 });
+		it.last().brings('a');
+		expect(it.told).toEqual(['\x1b[?1049h']);
+		expect([it.output(), it.terminal.offset]).toEqual(['a', 101]);
+	});
+
+	test('a program draws anew when it is shown another size for a moment', () => {
+		const it = lab();
+		it.terminal.resize(80, 24);
+		it.terminal.redraw();
+		it.terminal.open();
+		it.last().opens(0);
+		it.terminal.redraw();
+		it.pass(1000);
+		const size = (rows: number) => ({ type: 'resize', cols: 80, rows });
+		expect(it.last().control).toEqual([size(24), size(23), size(24)]);
 	});
 });
 

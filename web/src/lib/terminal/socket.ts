@@ -27,8 +27,10 @@ export type TerminalSocketOptions = {
 	url: (from: number | null) => string;
 	/** Shows bytes and calls back when they are shown. */
 	output: (bytes: Uint8Array, shown: () => void) => void;
-	/** Output was lost because the session's memory is limited. */
+	/** Output was lost because the session's memory is limited: before this connection, or before the first. */
 	gap?: (bytes: number) => void;
+	/** What a terminal has to be told before the next byte, in place of the output that is gone. */
+	state?: (text: string) => void;
 	changed: (connection: Connection) => void;
 	/** Who watches; `count` may be above those who are named. */
 	crowd?: (present: Present[], count: number) => void;
@@ -67,6 +69,9 @@ export const MAX_TYPED_AHEAD = 4 * 1024;
 const INPUT_FRAME = 16 * 1024;
 const INPUT_BUFFERED = 256 * 1024;
 
+/** How long a program is shown another size to make it draw anew. */
+const REDRAW_MS = 200;
+
 /** What a WebSocket calls its open state. */
 const OPEN = 1;
 
@@ -99,6 +104,7 @@ export class TerminalSocket {
 	#input: Uint8Array<ArrayBuffer>[] = [];
 	#cancelTimer: (() => void) | null = null;
 	#cancelDrain: (() => void) | null = null;
+	#cancelRedraw: (() => void) | null = null;
 	#closed = false;
 
 	constructor(options: TerminalSocketOptions) {
@@ -172,11 +178,24 @@ export class TerminalSocket {
 		if (this.#connection.kind === 'open') this.#control({ type: 'resize', cols, rows });
 	}
 
+	/** Makes a full-screen program draw everything anew: it does when its window changes. */
+	redraw(): void {
+		const size = this.#size;
+		if (!size || size.rows < 2 || this.#connection.kind !== 'open') return;
+		this.#control({ type: 'resize', cols: size.cols, rows: size.rows - 1 });
+		this.#cancelRedraw?.();
+		// Two sizes at once would be none: the program has to see the first.
+		this.#cancelRedraw = this.#after(REDRAW_MS, () => {
+			if (this.#connection.kind === 'open' && this.#size) this.#control({ type: 'resize', ...this.#size });
+		});
+	}
+
 	/** Leaves the session; it lives on at the agent until its time is up. */
 	close(): void {
 		this.#closed = true;
 		this.#cancelTimer?.();
 		this.#cancelDrain?.();
+		this.#cancelRedraw?.();
 		const socket = this.#socket;
 		this.#socket = null;
 		socket?.close(1000, 'left');
@@ -216,11 +235,13 @@ export class TerminalSocket {
 		switch (fields.type) {
 			case 'offset':
 				if (typeof fields.offset !== 'number') return;
-				if (this.#next !== null && fields.offset > this.#next)
-					this.#options.gap?.(fields.offset - this.#next);
+				if (fields.offset > (this.#next ?? 0)) this.#options.gap?.(fields.offset - (this.#next ?? 0));
 				this.#arriving = fields.offset;
 				if (this.#next === null || fields.offset > this.#next) this.#next = fields.offset;
 				this.#attach();
+				return;
+			case 'state':
+				if (typeof fields.text === 'string') this.#options.state?.(fields.text);
 				return;
 			case 'exit':
 				this.#ending = {

@@ -68,8 +68,14 @@ export class TerminalView {
 			import('@xterm/addon-unicode11'),
 			import('@xterm/xterm/css/xterm.css')
 		]);
+		// Links open only with a modifier held, as in other terminals: output is not to be trusted.
+		const follow = (event: MouseEvent, uri: string) => {
+			if ((event.ctrlKey || event.metaKey) && /^https?:/i.test(uri)) window.open(uri, '_blank', 'noopener,noreferrer');
+		};
 		const term = new Terminal({
 			allowProposedApi: true,
+			// Those that a program sets itself (OSC 8), whose text may name another place.
+			linkHandler: { activate: follow },
 			lineHeight: 1.15,
 			scrollback: 10_000,
 			cursorBlink: !matchMedia('(prefers-reduced-motion: reduce)').matches,
@@ -81,12 +87,7 @@ export class TerminalView {
 		const search = new SearchAddon();
 		term.loadAddon(fit);
 		term.loadAddon(search);
-		// Links open only with a modifier held, as in other terminals: output is not to be trusted.
-		term.loadAddon(
-			new WebLinksAddon((event, uri) => {
-				if ((event.ctrlKey || event.metaKey) && /^https?:/i.test(uri)) window.open(uri, '_blank', 'noopener,noreferrer');
-			})
-		);
+		term.loadAddon(new WebLinksAddon(follow));
 		term.loadAddon(new Unicode11Addon());
 		term.unicode.activeVersion = '11';
 		const loadWebgl = async () => {
@@ -181,6 +182,18 @@ export class TerminalView {
 		this.#term.write(`\r\n\x1b[0;2m── ${text} ──\x1b[0m\r\n`);
 	}
 
+	/** Takes control sequences that are no output. */
+	tell(text: string): void {
+		this.#term.write(text);
+	}
+
+	/** Calls back once all so far is shown, if a full-screen program has the screen then. */
+	whenFullScreen(then: () => void): void {
+		this.#term.write('', () => {
+			if (this.#term.buffer.active.type === 'alternate') then();
+		});
+	}
+
 	reset(): void {
 		this.#term.reset();
 	}
@@ -197,12 +210,17 @@ export class TerminalView {
 		this.#term.paste(text);
 	}
 
-	/** The text of the whole buffer, for tests and for saving. */
+	/** The text of the whole buffer, what has scrolled away included; a line that was wrapped is one line. */
 	get text(): string {
 		const buffer = this.#term.buffer.active;
-		const lines: string[] = [];
-		for (let i = 0; i < buffer.length; i += 1) lines.push(buffer.getLine(i)?.translateToString(true) ?? '');
-		return lines.join('\n').trimEnd();
+		let text = '';
+		for (let i = 0; i < buffer.length; i += 1) {
+			const line = buffer.getLine(i);
+			if (!line) continue;
+			const wraps = buffer.getLine(i + 1)?.isWrapped ?? false;
+			text += `${i > 0 && !line.isWrapped ? '\n' : ''}${line.translateToString(!wraps)}`;
+		}
+		return `${text.trimEnd()}\n`;
 	}
 
 	find(text: string, direction: 'next' | 'previous'): void {

@@ -248,6 +248,16 @@ impl Session {
         ended.clone().map_or(Next::Nothing, Next::Ended)
     }
 
+    /// What a terminal has to be told before the byte at `offset`, where that is the oldest held; empty otherwise.
+    pub(in crate::terminal) fn state_before(&self, offset: u64) -> String {
+        let state = self.state();
+        if offset == state.ring.oldest() {
+            state.ring.state_before()
+        } else {
+            String::new()
+        }
+    }
+
     /// A viewer's window has this size.
     pub(in crate::terminal) fn resize(&self, id: SeatId, size: TermSize) {
         let mut state = self.state();

@@ -236,6 +236,35 @@ async fn a_smaller_ring_holds_less_and_says_how_much_is_missing() {
 }
 
 #[tokio::test]
+async fn who_begins_after_lost_output_is_told_what_state_it_left() {
+    let (mut lab, mut program) = Lab::new(DEADLINE);
+    program
+        .terminal
+        .write_all(b"\x1b[?1049h\x1b[?1h")
+        .await
+        .unwrap();
+    let text = vec![b'x'; RING_BYTES];
+    program.terminal.write_all(&text).await.unwrap();
+    let end = text.len() as u64 + 13;
+    until(|| lab.session.terminal().offset == end).await;
+    let mut viewer = lab.watch(None);
+    let offset = ServerFrame::Offset { offset: 13 };
+    assert_eq!(viewer.next().await, Outbound::Control(offset.clone()));
+    let Outbound::Control(ServerFrame::State { text }) = viewer.next().await else {
+        panic!("it is told nothing");
+    };
+    assert!(
+        text.contains("\x1b[?1049h") && text.contains("\x1b[?1h"),
+        "{text:?}"
+    );
+    drop(viewer);
+    // Whoever saw all before that byte is in that state.
+    let mut again = lab.watch(Some(13));
+    assert_eq!(again.next().await, Outbound::Control(offset));
+    assert!(matches!(again.next().await, Outbound::Output(_)));
+}
+
+#[tokio::test]
 async fn ten_megabytes_pasted_arrive_whole_at_a_program_that_echoes() {
     let (mut lab, program) = Lab::new(DEADLINE);
     let paste = pattern(10_000_000);

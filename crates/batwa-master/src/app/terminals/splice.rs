@@ -8,7 +8,7 @@ use std::{future::Future, io, time::Duration};
 use batwa_api::terminal::close_code;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf},
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::frames::{Ending, Tracker};
@@ -38,10 +38,19 @@ where
     let last_words = {
         let mut up = std::pin::pin!(copy_up(&mut viewer_reads, &mut agent_writes));
         let mut ending = std::pin::pin!(ending);
+        // When an agent that takes nothing more is no longer listened to either.
+        let mut deaf_until = None;
         loop {
             tokio::select! {
-                // The viewer is gone; so is whoever could be told.
-                () = &mut up => return,
+                end = &mut up, if deaf_until.is_none() => match end {
+                    // The viewer is gone; so is whoever could be told.
+                    UpEnd::Viewer => return,
+                    // It has closed its end, and may have said why.
+                    UpEnd::Agent => deaf_until = Some(Instant::now() + PATIENCE),
+                },
+                () = sleep_until(deaf_until.unwrap_or_else(Instant::now)), if deaf_until.is_some() => {
+                    break down.unannounced_end();
+                }
                 ending = &mut ending => break Some(ending),
                 step = down.step() => match step {
                     Ok(Step::Goes) => {}
@@ -62,7 +71,14 @@ where
     }
 }
 
-async fn copy_up<V, A>(viewer: &mut ReadHalf<V>, agent: &mut WriteHalf<A>)
+/// Which side ended the way up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum UpEnd {
+    Viewer,
+    Agent,
+}
+
+async fn copy_up<V, A>(viewer: &mut ReadHalf<V>, agent: &mut WriteHalf<A>) -> UpEnd
 where
     V: AsyncRead,
     A: AsyncWrite,
@@ -70,14 +86,14 @@ where
     let mut buffer = vec![0; BUFFER];
     loop {
         match viewer.read(&mut buffer).await {
-            Ok(0) | Err(_) => return,
+            Ok(0) | Err(_) => return UpEnd::Viewer,
             Ok(n) => {
                 let sent = async {
                     agent.write_all(&buffer[..n]).await?;
                     agent.flush().await
                 };
                 if sent.await.is_err() {
-                    return;
+                    return UpEnd::Agent;
                 }
             }
         }
@@ -257,6 +273,19 @@ mod tests {
         s.agent.write_all(&close).await.unwrap();
         drop(s.agent);
         assert_eq!(read_all(&mut s.viewer).await, close);
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_takes_no_more_is_heard_out() {
+        let close = Ending::new(1002, "too long").frames();
+        // Which of the two is noticed first is chance.
+        for _ in 0..20 {
+            let mut s = spliced();
+            s.agent.write_all(&close).await.unwrap();
+            s.viewer.write_all(&binary(b"more")).await.unwrap();
+            drop(s.agent);
+            assert_eq!(read_all(&mut s.viewer).await, close);
+        }
     }
 
     #[tokio::test]

@@ -35,7 +35,8 @@ pub(crate) async fn echo(report: &mut Report) -> anyhow::Result<()> {
     let agent = lab.agent(&master, "far", "vms=3", Pin::Anywhere)?;
     master.knows(1, 3, Duration::from_secs(30)).await?;
     let vm = master.running_vm(&agent.id).await?;
-    let baselines = Baseline::all(&lab, Pin::Anywhere).await?;
+    let mut baselines = Baseline::all(&lab, Pin::Anywhere).await?;
+    baselines.push(Baseline::without_server());
     report.note(&format!(
         "targets are twice {}",
         baselines.first().map_or("nothing", |first| first.name)

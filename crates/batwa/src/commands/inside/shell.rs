@@ -245,6 +245,12 @@ impl<'a> Session<'a> {
                             }
                             self.offset = Some(offset);
                         }
+                        Ok(ServerFrame::State { text }) => {
+                            let mut out = std::io::stdout().lock();
+                            if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+                                return Ended::Left;
+                            }
+                        }
                         Ok(ServerFrame::Exit { code, reason }) => exit = Some((code, reason)),
                         Ok(ServerFrame::Error { message }) => {
                             return Ended::Over(Err(Failure::new(Exit::Failed, plain(&message))));

@@ -7,7 +7,7 @@ use futures_util::{SinkExt, StreamExt};
 use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     time::timeout,
 };
@@ -114,6 +114,12 @@ impl Terminal {
     /// Types bytes, as the new page does.
     pub(crate) async fn types_bytes(&mut self, bytes: &[u8]) {
         self.send(Message::binary(bytes.to_vec())).await;
+    }
+
+    /// Puts these bytes on the wire, be they frames or not; whether the other side still takes any.
+    pub(crate) async fn puts(&mut self, bytes: &[u8]) -> bool {
+        let written = timeout(DEADLINE, self.socket.get_mut().write_all(bytes)).await;
+        written.expect("taken or refused in time").is_ok()
     }
 
     async fn send(&mut self, message: Message) {
