@@ -35,6 +35,7 @@ use tokio::{
 use self::inside::Exec;
 pub(crate) use self::keeper::used_by;
 pub use self::keeper::{ImageKeeper, Upload};
+use crate::policy::Refusal;
 
 /// One way of running VMs on this host.
 ///
@@ -386,6 +387,9 @@ pub enum DriverError {
         /// What is wrong with it and what would be right.
         message: String,
     },
+    /// The policy of this machine does not allow it.
+    #[error(transparent)]
+    Policy(#[from] Refusal),
     /// The VM's state does not allow it.
     #[error("{0}")]
     IllegalState(String),
@@ -437,6 +441,7 @@ impl DriverError {
             Self::ImageInUse { .. } => ProblemCode::Conflict,
             Self::NoSpace(_) => ProblemCode::StorageFull,
             Self::Invalid { .. } => ProblemCode::InvalidField,
+            Self::Policy(_) => ProblemCode::PolicyForbids,
             Self::IllegalState(_) => ProblemCode::IllegalState,
             Self::Unsupported(_) => ProblemCode::Unsupported,
             Self::Missing(_) | Self::Stuck(_) => ProblemCode::DriverStuck,

@@ -371,6 +371,7 @@ mod tests {
                 host: HostFacts::default(),
                 drivers: Vec::new(),
                 labels: BTreeMap::new(),
+                policy: None,
                 started_at: now,
                 clock: now,
             })

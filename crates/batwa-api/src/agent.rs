@@ -9,6 +9,7 @@ use crate::{
     Timestamp,
     certificate::CertificateHash,
     id::{AgentId, AgentKeyId},
+    policy::Policy,
     size::ByteSize,
 };
 
@@ -184,6 +185,9 @@ pub struct AgentInfo {
     /// Labels from the agent's own settings.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// What its owner lets any master ask of the machine; `None` of agents that know no policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
     /// When the agent started.
     pub started_at: Timestamp,
     /// The agent's clock when it said this; never trusted, only compared.

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// The folder of the agent that runs inside `batwa up`, within the master's.
-const LOCAL_AGENT_DIR: &str = "agent";
+pub(crate) const LOCAL_AGENT_DIR: &str = "agent";
 /// The folder in which agents by themselves have theirs, by id.
 const AGENTS_DIR: &str = "agents";
 
@@ -269,9 +269,9 @@ fn machine(settings: &Settings, config: &mut AgentConfig) -> Result<(), SettingE
     if let Some(fake) = settings.get("fake")? {
         config.fake = fake;
     }
-    config.qemu.image_dirs = settings.parse_all("image-dir", |text| {
-        std::path::absolute(text).map_err(|error| error.to_string())
-    })?;
+    let path = |text: &str| std::path::absolute(text).map_err(|error| error.to_string());
+    config.policy_file = settings.parse("policy", path)?;
+    config.image_dirs = settings.parse_all("image-dir", path)?;
     config.qemu.cache_limit = settings.parse("image-cache-limit", |text| {
         text.parse::<ByteSize>().map_err(|error| error.to_string())
     })?;
@@ -435,11 +435,11 @@ mod tests {
             ("BATWA_EMULATE", "yes"),
         ])
         .expect("good");
-        let qemu = config.qemu;
         assert_eq!(
-            qemu.image_dirs,
+            config.image_dirs,
             [Path::new("/srv/images"), Path::new("/data")]
         );
+        let qemu = config.qemu;
         assert_eq!(qemu.image_servers.ubuntu, "http://mirror/ubuntu/");
         assert_eq!(qemu.image_servers.debian, "http://mirror/debian/");
         assert!(qemu.emulate);

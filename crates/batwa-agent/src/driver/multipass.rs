@@ -28,7 +28,7 @@ mod transcripts;
 mod user_data;
 mod version;
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use batwa_api::{
@@ -150,6 +150,7 @@ impl Multipass {
         } else if is_custom && self.settings.custom_images == CustomImages::Refused {
             Some("files and URLs are not allowed as images on this machine".to_owned())
         } else if is_custom {
+            self.check_custom(image)?;
             None
         } else {
             self.catalogue.refusal(image)
@@ -162,6 +163,24 @@ impl Multipass {
         }
         user_data::document(spec.cloud_init.as_deref(), &spec.ssh_keys)?;
         Ok(())
+    }
+
+    /// Refuses an image that the policy of this machine does not let come from there. Where it names no folders, any
+    /// file may be used, as the settings allow files at all.
+    ///
+    /// The daemon opens the file by its name after this look: folders are to be named in which only their owner writes.
+    fn check_custom(&self, image: &str) -> Result<(), DriverError> {
+        let policy = &self.settings.policy;
+        let Some(path) = image.split_at_checked(5).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("file:")) else {
+            return Ok(policy.check_url("image", image)?);
+        };
+        if policy.current().images.files.is_empty() {
+            return Ok(());
+        }
+        let path = path.1;
+        let path = Path::new(path.strip_prefix("//").unwrap_or(path));
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        Ok(policy.check_image_file("image", path, &real)?)
     }
 
     /// Refuses the one name whose VM would get the user's home folder mounted into it.

@@ -28,6 +28,7 @@ use super::{
     command::{Command, CommandError, end_orphans},
     inside::Exec,
 };
+use crate::policy::PolicyFile;
 
 mod accel;
 mod clone;
@@ -62,8 +63,8 @@ use self::{images::Images, machine::Accelerator, vms::Vms};
 /// What a person with a shell on this machine may set.
 #[derive(Debug, Clone, Default)]
 pub struct QemuOptions {
-    /// Folders from which local image files (`file:/…`) may be used; none by default.
-    pub image_dirs: Vec<PathBuf>,
+    /// What may be asked here: where images may come from, whether from files of this machine.
+    pub policy: PolicyFile,
     /// Emulate even where KVM works.
     pub emulate: bool,
     /// Where images are looked up; the public servers when absent.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use batwa_api::{
     agent::DriverKind,
     name::{SnapshotName, VmName},
-    operation::{OperationRequest, Subject},
+    operation::{Operation, OperationRequest, Subject},
     problem::{FieldError, Problem, ProblemCode},
     vm::{
         CloneOptions, MAX_SNAPSHOTS, SnapshotOptions, VmAction, VmSpec, VmState, next_snapshot_name,
@@ -14,7 +14,7 @@ use batwa_api::{
 use tokio::time::timeout;
 
 use super::{Book, Operations, error_of, queue::Refusal};
-use crate::driver::DriverError;
+use crate::{driver::DriverError, policy::Refusal};
 
 /// How long a driver may take to check a spec.
 pub(super) const CHECK_DEADLINE: Duration = Duration::from_secs(10);
@@ -41,11 +41,43 @@ impl Operations {
             return Err(refused);
         }
         let errors = self.wrong_fields(vm, request);
-        if errors.is_empty() {
-            Ok(driver)
-        } else {
-            Err(Problem::invalid_fields(errors))
+        if !errors.is_empty() {
+            return Err(Problem::invalid_fields(errors));
         }
+        if let OperationRequest::Resize(size) = request {
+            self.policy.check_resize(size).map_err(forbidden)?;
+        }
+        Ok(driver)
+    }
+
+    /// The VM that a request makes, if it makes one.
+    pub(super) fn new_vm<'a>(
+        &self,
+        vm: &'a VmName,
+        request: &'a OperationRequest,
+    ) -> Option<&'a VmName> {
+        match request {
+            OperationRequest::Create { .. } => Some(vm),
+            request => request.target(),
+        }
+    }
+
+    /// Refuses one more VM than the policy of this machine allows. Those that are about to be made count, so that many
+    /// who ask at once do not get more.
+    pub(super) fn check_count(&self, book: &Book, new: &VmName) -> Result<(), Problem> {
+        let mut there: BTreeSet<VmName> =
+            self.picture.vms().into_iter().map(|vm| vm.name).collect();
+        for record in book.records.values() {
+            let Operation { subject, state, .. } = record.operation();
+            if !state.is_finished()
+                && let Some(vm) = subject.vm()
+                && let Some(other) = self.new_vm(vm, &record.request)
+            {
+                there.insert(other.clone());
+            }
+        }
+        there.remove(new);
+        self.policy.check_count(there.len()).map_err(forbidden)
     }
 
     /// Why a protected VM does not let this be done, if it is one.
@@ -102,6 +134,7 @@ impl Operations {
         if !errors.is_empty() {
             return Err(Problem::invalid_fields(errors));
         }
+        self.policy.check_spec(spec).map_err(forbidden)?;
         let driver = match spec.driver {
             Some(kind) => self.inventory.driver(kind).map_err(|error| {
                 Problem::invalid_fields(vec![FieldError::new("driver", error.to_string())])
@@ -224,6 +257,11 @@ impl Operations {
         }
         names
     }
+}
+
+/// What the policy does not allow, as a failed call.
+fn forbidden(refusal: Refusal) -> Problem {
+    error_of(&refusal.into()).to_problem()
 }
 
 fn has_queue(book: &Book, vm: &VmName) -> bool {

@@ -26,6 +26,7 @@ mod multipass_watch;
 mod offline;
 mod openapi;
 mod operations;
+mod policy;
 mod recordings;
 mod registration;
 mod stand_in;

@@ -6,6 +6,7 @@ use batwa_api::{
     agent::AgentInfo,
     image::{Image, ImageCatalogue, ImageStore},
     operation::Operation,
+    policy::Policy,
     terminal::{Terminal, TerminalViewer},
     vm::{MAX_SNAPSHOTS, Reason, Vm, label_is_good},
 };
@@ -86,11 +87,31 @@ pub(crate) fn info(mut info: AgentInfo) -> AgentInfo {
             shorten(&mut acceleration.reason, MAX_MESSAGE);
         }
     }
+    if let Some(said) = &mut info.policy {
+        policy(said);
+    }
     info.labels.retain(|key, value| label_is_good(key, value));
     while info.labels.len() > MAX_LIST {
         info.labels.pop_last();
     }
     info
+}
+
+/// What an agent says of its machine's policy, within bounds.
+fn policy(policy: &mut Policy) {
+    shorten(&mut policy.file, MAX_MESSAGE);
+    message(&mut policy.problem);
+    let lists = policy
+        .images
+        .hosts
+        .iter_mut()
+        .chain([&mut policy.images.files]);
+    for list in lists {
+        list.truncate(Policy::MAX_ENTRIES);
+        for entry in list {
+            shorten(entry, MAX_MESSAGE);
+        }
+    }
 }
 
 /// An operation within bounds.

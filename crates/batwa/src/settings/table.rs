@@ -313,13 +313,22 @@ pub(crate) const SETTINGS: &[Setting] = &[
         help: "Let `POST /api/execute` on the agent run every Multipass command, not only those that read.",
     },
     Setting {
+        name: "policy",
+        roles: AGENTS,
+        kind: Kind::One,
+        value: "FILE",
+        env: &["BATWA_POLICY"],
+        default: None,
+        help: "The file with what the machine's owner lets any master ask of it: sizes and number of VMs, sources of images. `policy.toml` in the agent's state folder when not set. Read anew when it changes, and on SIGHUP.",
+    },
+    Setting {
         name: "image-dir",
         roles: AGENTS,
         kind: Kind::Many,
         value: "DIR",
         env: &["BATWA_IMAGE_DIR"],
         default: None,
-        help: "A folder whose image files QEMU VMs may be made from, as `file:///…`; with none, no local file can be used.",
+        help: "A folder whose image files QEMU VMs may be made from, as `file:///…`, beside those that the policy names; with none, no local file can be used.",
     },
     Setting {
         name: "image-cache-limit",

@@ -75,6 +75,7 @@ pub(crate) fn info(agent: &str) -> AgentInfo {
         host: Default::default(),
         drivers: vec![],
         labels: Labels::new(),
+        policy: None,
         started_at: now(),
         clock: now(),
     }
