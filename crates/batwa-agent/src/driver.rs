@@ -25,7 +25,7 @@ use batwa_api::{
     problem::ProblemCode,
     size::ByteSize,
     terminal::{TermSize, TerminalKind},
-    vm::{Readiness, ResizeOptions, Snapshot, VmSpec, VmState, VmUsage},
+    vm::{Mount, MountOptions, Readiness, ResizeOptions, Snapshot, VmSpec, VmState, VmUsage},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -206,6 +206,39 @@ pub trait Driver: Send + Sync + 'static {
         )))
     }
 
+    /// Lets a VM see a folder of this machine, now or from its next start on: [`ObservedVm::mounts`] says which. One that
+    /// is mounted there already is success. Whatever [`MountOptions::check`] refuses does not come here.
+    ///
+    /// # Errors
+    /// [`DriverError::Policy`] when the VM may not see that folder; [`DriverError::Invalid`].
+    async fn mount(
+        &self,
+        vm: &VmName,
+        mount: &MountOptions,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        let _ = (vm, mount, progress);
+        Err(DriverError::Unsupported(format!(
+            "the {} driver cannot do this",
+            self.kind()
+        )))
+    }
+
+    /// Takes the folder at `target`, or all of them, out of a VM. One that is not mounted is success. The folder itself
+    /// stays as it is.
+    async fn umount(
+        &self,
+        vm: &VmName,
+        target: Option<&str>,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        let _ = (vm, target, progress);
+        Err(DriverError::Unsupported(format!(
+            "the {} driver cannot do this",
+            self.kind()
+        )))
+    }
+
     /// Opens a shell or the console of a running VM.
     ///
     /// # Errors
@@ -296,6 +329,8 @@ pub struct ObservedVm {
     pub location: Option<String>,
     /// What it can go back to, the oldest first.
     pub snapshots: Vec<Snapshot>,
+    /// The folders of this machine that it sees, or will.
+    pub mounts: Vec<Mount>,
     /// Whether it is off because it ended without having been asked to, by anybody or from inside; until it is started
     /// again. Never where the driver cannot tell, see [`Capabilities::crashes`].
     pub crashed: bool,
@@ -323,6 +358,7 @@ impl ObservedVm {
             shutdown_at: None,
             location: None,
             snapshots: Vec::new(),
+            mounts: Vec::new(),
             crashed: false,
         }
     }

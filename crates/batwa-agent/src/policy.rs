@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! policy.toml ─► file (what it says, checked) ─► Policy ─► check (may this be asked?)
-//!      ▲ read anew when it changes                  └────► shown with the agent
+//!      ▲ read anew when it changes      │            └► folder (opened beneath a root that may be mounted)
+//!                                       └────► shown with the agent
 //! ```
 //!
 //! Invariants: an agent does not start with a file that it cannot use; a running one goes on with what the file last
@@ -11,6 +12,7 @@
 
 mod check;
 mod file;
+mod folder;
 
 use std::{
     fs::Metadata,
@@ -25,7 +27,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub use self::{check::Refusal, file::PolicyError};
+pub use self::{check::Refusal, file::PolicyError, folder::Folder};
 
 /// Name of the file in the state folder.
 pub const FILE: &str = "policy.toml";

@@ -401,6 +401,7 @@ mod tests {
             location: None,
             observed_at: now,
             snapshots: Vec::new(),
+            mounts: Vec::new(),
             settings: VmSettings::default(),
             notices: Vec::new(),
             operations: Vec::new(),

@@ -65,6 +65,8 @@ pub struct Capabilities {
     pub clone: bool,
     /// Changing CPUs, memory and disk of a VM.
     pub resize: bool,
+    /// Letting a VM see folders of the machine.
+    pub mounts: bool,
     /// Pulling images ahead, removing them, adding one's own.
     pub images: bool,
     /// Telling a VM that crashed from one that somebody stopped.
@@ -84,6 +86,7 @@ impl Capabilities {
             snapshots: true,
             clone: true,
             resize: true,
+            mounts: true,
             images: true,
             crashes: true,
         }

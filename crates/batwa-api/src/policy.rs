@@ -21,6 +21,8 @@ pub struct Policy {
     pub vms: VmBounds,
     /// Where images may come from.
     pub images: ImageSources,
+    /// Folders of the machine that VMs may see, with all below them; none where empty.
+    pub mounts: Vec<MountRoot>,
 }
 
 impl Policy {
@@ -44,6 +46,16 @@ pub struct VmBounds {
     /// Largest disk of one VM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<ByteSize>,
+}
+
+/// A folder of a machine that VMs may see, with all below it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MountRoot {
+    /// The folder.
+    pub path: String,
+    /// Whether VMs may only read in it.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 /// Where the images of one machine may come from.

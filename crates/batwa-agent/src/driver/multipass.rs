@@ -20,6 +20,7 @@ mod inside;
 mod knowledge;
 mod lane;
 mod launch;
+mod mounts;
 mod output;
 mod settings;
 mod spinner;
@@ -38,7 +39,7 @@ use batwa_api::{
     image::Image,
     name::{SnapshotName, VmName},
     terminal::{TermSize, TerminalKind},
-    vm::{ResizeOptions, VmSpec, VmState},
+    vm::{MountOptions, ResizeOptions, VmSpec, VmState},
 };
 use tracing::debug;
 
@@ -373,6 +374,24 @@ impl Driver for Multipass {
         progress: &Progress,
     ) -> Result<(), DriverError> {
         self.set_size(vm, size, progress).await
+    }
+
+    async fn mount(
+        &self,
+        vm: &VmName,
+        mount: &MountOptions,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.mount_folder(vm, mount, progress).await
+    }
+
+    async fn umount(
+        &self,
+        vm: &VmName,
+        target: Option<&str>,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.take_folder_out(vm, target, progress).await
     }
 
     async fn attach(

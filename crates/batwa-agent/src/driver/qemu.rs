@@ -19,7 +19,7 @@ use batwa_api::{
     name::{SnapshotName, VmName},
     size::ByteSize,
     terminal::{TermSize, TerminalKind},
-    vm::{ResizeOptions, VmSpec},
+    vm::{MountOptions, ResizeOptions, VmSpec},
 };
 use tokio::sync::watch;
 
@@ -42,6 +42,7 @@ mod images;
 mod inside;
 mod keeper;
 mod machine;
+mod mounts;
 mod observe;
 mod offline;
 mod power;
@@ -112,7 +113,7 @@ impl QemuDriver {
         end_orphans();
         let images = Images::open(dir.join("images"), &options)?;
         Ok(Self {
-            vms: Vms::open(dir.join("vms"), images)?,
+            vms: Vms::open(dir.join("vms"), images, options.policy.clone())?,
             dir,
             options,
             acceleration: tokio::sync::OnceCell::new(),
@@ -337,6 +338,24 @@ impl Driver for QemuDriver {
         progress: &Progress,
     ) -> Result<(), DriverError> {
         self.vms.resize(vm, size, progress).await
+    }
+
+    async fn mount(
+        &self,
+        vm: &VmName,
+        mount: &MountOptions,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.vms.mount(vm, mount, progress).await
+    }
+
+    async fn umount(
+        &self,
+        vm: &VmName,
+        target: Option<&str>,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.vms.umount(vm, target, progress).await
     }
 
     async fn attach(

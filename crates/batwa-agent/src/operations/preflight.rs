@@ -8,7 +8,8 @@ use batwa_api::{
     operation::{Operation, OperationRequest, Subject},
     problem::{FieldError, Problem, ProblemCode},
     vm::{
-        CloneOptions, MAX_SNAPSHOTS, SnapshotOptions, VmAction, VmSpec, VmState, next_snapshot_name,
+        CloneOptions, MAX_MOUNTS, MAX_SNAPSHOTS, MountOptions, SnapshotOptions, VmAction, VmSpec,
+        VmState, next_snapshot_name,
     },
 };
 use tokio::time::timeout;
@@ -47,7 +48,26 @@ impl Operations {
         if let OperationRequest::Resize(size) = request {
             self.policy.check_resize(size).map_err(forbidden)?;
         }
+        if let OperationRequest::Mount(mount) = request {
+            self.check_mount(vm, mount)?;
+        }
         Ok(driver)
+    }
+
+    /// Refuses a folder that the VM may not see, and one too many. Drivers look at the folder anew when they use it.
+    fn check_mount(&self, vm: &VmName, mount: &MountOptions) -> Result<(), Problem> {
+        self.policy
+            .folder(&mount.source, mount.read_only)
+            .map_err(|error| error_of(&error).to_problem())?;
+        let there = self.picture.vm(vm).map_or_else(Vec::new, |vm| vm.mounts);
+        let full = there.len() >= MAX_MOUNTS;
+        if full && there.iter().all(|other| other.target != mount.target) {
+            return Err(Problem::new(
+                ProblemCode::Conflict,
+                format!("VM `{vm}` has {MAX_MOUNTS} mounts, and cannot have more: `umount` some"),
+            ));
+        }
+        Ok(())
     }
 
     /// The VM that a request makes, if it makes one.
@@ -121,6 +141,8 @@ impl Operations {
                 let host = self.picture.agent().host;
                 size.check(self.picture.vm(vm).as_ref(), Some(&host))
             }
+            OperationRequest::Mount(mount) => mount.check(),
+            OperationRequest::Umount(options) => options.check(),
             _ => Vec::new(),
         }
     }

@@ -24,7 +24,7 @@ pub struct Refusal {
 }
 
 /// What the policy says must hold `line` under `section`, for this to be allowed.
-fn refusal(policy: &Policy, field: &'static str, message: String, section: &str, line: &str) -> Refusal {
+pub(super) fn refusal(policy: &Policy, field: &'static str, message: String, section: &str, line: &str) -> Refusal {
     Refusal {
         field,
         message,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use batwa_api::{
-    policy::{ImageSources, Policy, VmBounds},
+    policy::{ImageSources, MountRoot, Policy, VmBounds},
     size::ByteSize,
     vm::VmSpec,
 };
@@ -47,6 +47,7 @@ pub enum PolicyError {
 struct File {
     vms: Vms,
     images: Images,
+    mounts: Mounts,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -63,6 +64,13 @@ struct Vms {
 struct Images {
     hosts: Option<Vec<String>>,
     files: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Mounts {
+    roots: Vec<String>,
+    read_only: Vec<String>,
 }
 
 /// Reads the text of a policy file.
@@ -97,7 +105,16 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Policy, PolicyError> {
             hosts: file.images.hosts,
             files: file.images.files,
         },
+        mounts: roots(file.mounts.roots, false)
+            .chain(roots(file.mounts.read_only, true))
+            .collect(),
     })
+}
+
+fn roots(paths: Vec<String>, read_only: bool) -> impl Iterator<Item = MountRoot> {
+    paths
+        .into_iter()
+        .map(move |path| MountRoot { path, read_only })
 }
 
 impl File {
@@ -118,8 +135,15 @@ impl File {
             list("`hosts` under `[images]`", hosts, is_host)
                 .map_err(|why| format!("{why}: write `images.example.org` or `*.example.org`"))?;
         }
-        list("`files` under `[images]`", &self.images.files, is_folder)
-            .map_err(|why| format!("{why}: write whole paths of folders, such as `/srv/images`"))
+        for (what, folders) in [
+            ("`files` under `[images]`", &self.images.files),
+            ("`roots` under `[mounts]`", &self.mounts.roots),
+            ("`read_only` under `[mounts]`", &self.mounts.read_only),
+        ] {
+            list(what, folders, is_folder)
+                .map_err(|why| format!("{why}: write whole paths of folders, such as `/srv/images`"))?;
+        }
+        Ok(())
     }
 }
 
@@ -167,7 +191,8 @@ mod tests {
     fn a_file_says_what_it_says() {
         let policy = read(
             "[vms]\ncount = 20\ncpus = 4\nmemory = \"8G\"\ndisk = \"100G\"\n\
-             [images]\nhosts = [\"cloud-images.ubuntu.com\", \"*.example.org\", \"[::1]\"]\nfiles = [\"/srv/images\"]\n",
+             [images]\nhosts = [\"cloud-images.ubuntu.com\", \"*.example.org\", \"[::1]\"]\nfiles = [\"/srv/images\"]\n\
+             [mounts]\nroots = [\"/srv/share\"]\nread_only = [\"/srv/iso\"]\n",
         )
         .unwrap();
         assert!(policy.written);
@@ -182,6 +207,8 @@ mod tests {
         );
         assert_eq!(policy.images.hosts.as_ref().map(Vec::len), Some(3));
         assert_eq!(policy.images.files, ["/srv/images"]);
+        let mounts: Vec<_> = policy.mounts.iter().map(|root| (root.path.as_str(), root.read_only)).collect();
+        assert_eq!(mounts, [("/srv/share", false), ("/srv/iso", true)]);
         let empty = read("").unwrap();
         assert!(empty.written && empty.images.hosts.is_none() && empty.images.files.is_empty());
     }
@@ -201,6 +228,7 @@ mod tests {
             ("[images]\nfiles = [\"srv\"]", "whole paths"),
             ("[images]\nfiles = [\"/srv/../etc\"]", "cannot have"),
             ("[images]\nfiles = \"/srv\"", "line 2"),
+            ("[mounts]\nroots = [\"~\"]", "`roots` under `[mounts]` cannot have `~`"),
         ] {
             let refusal = read(text).unwrap_err();
             assert!(refusal.contains(says), "{text:?} gave {refusal}");

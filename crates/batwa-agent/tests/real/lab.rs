@@ -108,7 +108,15 @@ impl Lab {
     }
 
     fn open(&mut self) {
-        let driver = QemuDriver::open_with(self.dir.path(), QemuOptions::default()).unwrap();
+        self.reopen(|_| ());
+    }
+
+    /// Another driver on the same folder, with other settings.
+    pub(crate) fn reopen(&mut self, change: impl FnOnce(&mut QemuOptions)) {
+        self.driver = None;
+        let mut options = QemuOptions::default();
+        change(&mut options);
+        let driver = QemuDriver::open_with(self.dir.path(), options).unwrap();
         self.driver = Some(Arc::new(driver));
     }
 

@@ -22,6 +22,7 @@ mod inside;
 mod inside_contract;
 mod lab;
 mod lifecycle;
+mod mounts;
 mod snapshots;
 mod terminal;
 mod upkeep;

@@ -40,6 +40,10 @@ pub enum VmAction {
     Clone,
     /// Change its CPUs, memory or disk.
     Resize,
+    /// Let it see a folder of its machine.
+    Mount,
+    /// Take such a folder out of it.
+    Umount,
     /// Open a shell, run a command or move files in it.
     Shell,
     /// Open its serial console.
@@ -48,7 +52,7 @@ pub enum VmAction {
 
 impl VmAction {
     /// Every action.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Start,
         Self::Stop,
         Self::Restart,
@@ -62,6 +66,8 @@ impl VmAction {
         Self::DeleteSnapshot,
         Self::Clone,
         Self::Resize,
+        Self::Mount,
+        Self::Umount,
         Self::Shell,
         Self::Console,
     ];
@@ -83,6 +89,8 @@ impl VmAction {
             Self::DeleteSnapshot => "delete_snapshot",
             Self::Clone => "clone",
             Self::Resize => "resize",
+            Self::Mount => "mount",
+            Self::Umount => "umount",
             Self::Shell => "shell",
             Self::Console => "console",
         }
@@ -130,6 +138,7 @@ impl VmAction {
             Self::Snapshot | Self::Restore | Self::DeleteSnapshot => !capabilities.snapshots,
             Self::Clone => !capabilities.clone,
             Self::Resize => !capabilities.resize,
+            Self::Mount | Self::Umount => !capabilities.mounts,
             Self::Start | Self::Stop | Self::Restart | Self::Purge => false,
         };
         if unsupported {
@@ -165,6 +174,7 @@ impl VmAction {
                 Self::Snapshot | Self::Restore | Self::DeleteSnapshot | Self::Clone | Self::Resize,
                 Stopped | Running,
             ) => None,
+            (Self::Mount | Self::Umount, Stopped | Running) => None,
 
             (Self::Restart | Self::Suspend | Self::Shell, Running) => None,
             // The serial console speaks from the first boot message on.
@@ -348,10 +358,10 @@ mod tests {
         insta::assert_snapshot!(table.join("\n"), @"
         creating: purge console
         starting: stop delete purge console
-        running: stop restart suspend delete purge snapshot restore delete_snapshot clone resize shell console
+        running: stop restart suspend delete purge snapshot restore delete_snapshot clone resize mount umount shell console
         restarting: stop delete purge console
         stopping: stop delete purge console
-        stopped: start delete purge snapshot restore delete_snapshot clone resize
+        stopped: start delete purge snapshot restore delete_snapshot clone resize mount umount
         suspending: delete purge
         suspended: start resume delete purge
         deleted: recover purge

@@ -8,7 +8,7 @@ use batwa_api::{
     operation::Operation,
     policy::Policy,
     terminal::{Terminal, TerminalViewer},
-    vm::{MAX_SNAPSHOTS, Reason, Vm, label_is_good},
+    vm::{MAX_MOUNTS, MAX_SNAPSHOTS, Reason, Vm, label_is_good},
 };
 
 use crate::client::clip;
@@ -66,6 +66,12 @@ pub(crate) fn vm(mut vm: Vm) -> Vm {
     for snapshot in &mut vm.snapshots {
         shorten(&mut snapshot.comment, MAX_MESSAGE);
     }
+    vm.mounts.truncate(MAX_MOUNTS);
+    for mount in &mut vm.mounts {
+        shorten(&mut mount.source, MAX_MESSAGE);
+        shorten(&mut mount.target, MAX_MESSAGE);
+        message(&mut mount.message);
+    }
     if let Some(usage) = &mut vm.usage {
         usage.cpu_percent = usage.cpu_percent.filter(|percent| percent.is_finite());
     }
@@ -111,6 +117,10 @@ fn policy(policy: &mut Policy) {
         for entry in list {
             shorten(entry, MAX_MESSAGE);
         }
+    }
+    policy.mounts.truncate(2 * Policy::MAX_ENTRIES);
+    for root in &mut policy.mounts {
+        shorten(&mut root.path, MAX_MESSAGE);
     }
 }
 

@@ -319,7 +319,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         value: "FILE",
         env: &["BATWA_POLICY"],
         default: None,
-        help: "The file with what the machine's owner lets any master ask of it: sizes and number of VMs, sources of images. `policy.toml` in the agent's state folder when not set. Read anew when it changes, and on SIGHUP.",
+        help: "The file with what the machine's owner lets any master ask of it: sizes and number of VMs, sources of images, folders that VMs may see. `policy.toml` in the agent's state folder when not set. Read anew when it changes, and on SIGHUP.",
     },
     Setting {
         name: "image-dir",

@@ -18,6 +18,7 @@ mod join_ways;
 mod kept;
 mod lab;
 mod master_faults;
+mod mounts;
 mod namespaces;
 mod nat;
 mod plug;

@@ -11,7 +11,7 @@ import { session } from './session.svelte';
 import { toasts } from './toasts.svelte';
 
 /** What a click on a VM can be for. */
-export type Verb = Exclude<VmAction, 'shell' | 'console' | 'restore' | 'delete_snapshot'>;
+export type Verb = Exclude<VmAction, 'shell' | 'console' | 'restore' | 'delete_snapshot' | 'mount' | 'umount'>;
 
 export const TITLES: Record<VmAction, string> = {
 	start: 'Start',
@@ -27,13 +27,20 @@ export const TITLES: Record<VmAction, string> = {
 	delete_snapshot: 'Delete snapshot…',
 	clone: 'Clone…',
 	resize: 'Resize…',
+	mount: 'Mount a folder…',
+	umount: 'Take a folder out',
 	shell: 'Terminal',
 	console: 'Serial console'
 };
 
 /** Why an action is not possible now; `null` when it is. The agent and the account's rights say so, not we. */
 export function refusal(vm: Vm, action: VmAction): string | null {
-	const mine = action === 'shell' || action === 'console' ? session.terminalRefusal : session.operateRefusal;
+	const mine =
+		action === 'shell' || action === 'console'
+			? session.terminalRefusal
+			: action === 'mount' || action === 'umount'
+				? session.hostRefusal
+				: session.operateRefusal;
 	const reason = mine ?? vm.actions?.[action];
 	if (reason === undefined) return 'this machine cannot do this';
 	return reason;
@@ -134,5 +141,9 @@ function tell(vm: VmName, wanted: VmRequest, operation: Operation): void {
 			});
 		case 'resize':
 			return show(`${vm.name} has its new size`);
+		case 'mount':
+			return show(`${wanted.source} is mounted in ${vm.name}`);
+		case 'umount':
+			return show(`${wanted.target} is taken out of ${vm.name}`);
 	}
 }

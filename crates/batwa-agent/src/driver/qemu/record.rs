@@ -13,11 +13,14 @@ use super::{
     files,
     history::{History, Size, Unsettled},
     images::{ImageId, Manifest},
+    mounts::KeptMount,
 };
 use crate::driver::DriverError;
 
 /// The newest layout of `vm.json` that this build reads; newer ones are left alone.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// The layout without mounts.
+const WITHOUT_MOUNTS: u32 = 2;
 /// The layout without snapshots, which older builds read too.
 const PLAIN: u32 = 1;
 
@@ -63,6 +66,9 @@ pub(super) struct Record {
     /// What was begun with its disk file and is not known to be done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) unsettled: Option<Unsettled>,
+    /// The folders of this machine that it sees.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) mounts: Vec<KeptMount>,
 }
 
 /// How far a VM has come, beside running and stopped.
@@ -108,6 +114,7 @@ impl Record {
             boot: None,
             history: History::default(),
             unsettled: None,
+            mounts: Vec::new(),
         }
     }
 
@@ -150,10 +157,12 @@ impl Record {
 
     /// The oldest layout that holds all of it: a build that would lose a VM's past does not touch the VM.
     fn least_version(&self) -> u32 {
-        if self.history.is_empty() && self.unsettled.is_none() {
+        if !self.mounts.is_empty() {
+            VERSION
+        } else if self.history.is_empty() && self.unsettled.is_none() {
             PLAIN
         } else {
-            VERSION
+            WITHOUT_MOUNTS
         }
     }
 }

@@ -320,6 +320,8 @@ fn stage(kind: OperationKind) -> Stage {
         OperationKind::DeleteSnapshot => Stage::DeletingSnapshot,
         OperationKind::Clone => Stage::Cloning,
         OperationKind::Resize => Stage::Resizing,
+        OperationKind::Mount => Stage::Mounting,
+        OperationKind::Umount => Stage::Unmounting,
         OperationKind::PullImage => Stage::ResolvingImage,
     }
 }

@@ -41,6 +41,7 @@ pub(crate) fn vm(text: &str, state: VmState) -> Vm {
         location: None,
         observed_at: now(),
         snapshots: Vec::new(),
+        mounts: Vec::new(),
         settings: VmSettings::default(),
         notices: Vec::new(),
         operations: vec![],

@@ -67,19 +67,32 @@ fn says(policy: &Policy) -> Vec<String> {
         [] => "no image files of this machine".to_owned(),
         folders => format!("image files in {}", folders.join(", ")),
     });
+    let roots: Vec<String> = policy
+        .mounts
+        .iter()
+        .map(|root| match root.read_only {
+            true => format!("{} (to read)", root.path),
+            false => root.path.clone(),
+        })
+        .collect();
+    words.push(if roots.is_empty() {
+        "no mounts".to_owned()
+    } else {
+        format!("mounts of {}", roots.join(", "))
+    });
     words
 }
 
 #[cfg(test)]
 mod tests {
-    use batwa_api::policy::{ImageSources, VmBounds};
+    use batwa_api::policy::{ImageSources, MountRoot, VmBounds};
 
     use super::*;
 
     #[test]
     fn a_policy_is_told_in_a_line() {
         let told = |policy: &Policy| says(policy).join("; ");
-        insta::assert_snapshot!(told(&Policy::default()), @"VMs as large as the machine; images from any server; no image files of this machine");
+        insta::assert_snapshot!(told(&Policy::default()), @"VMs as large as the machine; images from any server; no image files of this machine; no mounts");
         let policy = Policy {
             vms: VmBounds {
                 count: Some(5),
@@ -90,8 +103,14 @@ mod tests {
                 hosts: Some(vec!["a.example".to_owned()]),
                 files: vec!["/srv/images".to_owned()],
             },
+            mounts: [("/srv/share", false), ("/srv/iso", true)]
+                .map(|(path, read_only)| MountRoot {
+                    path: path.to_owned(),
+                    read_only,
+                })
+                .into(),
             ..Policy::default()
         };
-        insta::assert_snapshot!(told(&policy), @"at most 5 VMs of at most 2 CPUs; images from a.example; image files in /srv/images");
+        insta::assert_snapshot!(told(&policy), @"at most 5 VMs of at most 2 CPUs; images from a.example; image files in /srv/images; mounts of /srv/share, /srv/iso (to read)");
     }
 }

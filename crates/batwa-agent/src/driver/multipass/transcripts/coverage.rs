@@ -39,7 +39,6 @@ const NEVER_CALLED: &[(&[&str], &str)] = &[
         "what runs inside a VM goes past the daemon's queue",
     ),
     (&["transfer"], "cannot go on where it was cut off"),
-    (&["mount", "umount"], "gives a VM the machine's folders"),
     (&["networks"], "VMs get Multipass' own network"),
 ];
 
@@ -48,6 +47,8 @@ const TOLD: &[(&str, &str)] = &[
     ("failed to download from", "with a hint on the network"),
     ("Cannot allocate memory", "with a hint on memory"),
     ("did not finish within", "with a hint on force"),
+    ("Snap support needs", "with a hint on sshfs"),
+    ("is not mounted in", "looked at first"),
     (
         "ssh connection failed",
         "the details are those of the last look",
@@ -72,6 +73,7 @@ const NEVER_DONE: &[(&[&str], &str)] = &[
             "not applicable in conjunction",
             "Invalid format type",
             "Multiple settings not implemented",
+            "Not enough arguments given",
         ],
         "a call that is malformed",
     ),
@@ -80,10 +82,6 @@ const NEVER_DONE: &[(&[&str], &str)] = &[
         "a call about VMs that were not asked for",
     ),
     (&[" nope", "info --format json"], "a call about several VMs"),
-    (
-        &["Snap support needs to be installed"],
-        "a start of the primary VM",
-    ),
     (
         &["info nope.snap", "info foo."],
         "a look at one snapshot alone",

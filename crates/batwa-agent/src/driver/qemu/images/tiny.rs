@@ -22,7 +22,7 @@ use super::{
 use crate::driver::{DriverError, Progress, command::Command};
 
 /// The version of what is built here: an older build in the cache is not used for new VMs.
-pub(super) const RECIPE: u32 = 2;
+pub(super) const RECIPE: u32 = 3;
 /// Bytes to download, about; for people who choose an image.
 pub(super) const DOWNLOAD: ByteSize = ByteSize::mib(34);
 
@@ -37,7 +37,7 @@ const PROGRAMS: [(&str, &str); 5] = [
     ("usr/sbin", "resize2fs"),
 ];
 /// Modules that a VM of ours needs, as far as its kernel does not have them built in.
-const MODULES: [&str; 9] = [
+const MODULES: [&str; 11] = [
     "virtio_pci",
     "virtio_blk",
     "virtio_net",
@@ -47,6 +47,8 @@ const MODULES: [&str; 9] = [
     "vfat",
     "nls_cp437",
     "nls_ascii",
+    "9p",
+    "9pnet_virtio",
 ];
 /// Files of our own: path, permissions, content.
 const FILES: [(&str, u32, &str); 9] = [
