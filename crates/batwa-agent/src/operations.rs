@@ -42,6 +42,7 @@ use tracing::{error, warn};
 
 use self::{
     journal::{Journal, JournalEntry},
+    preflight::new_vm,
     queue::{Ask, Queue, Verdict},
     record::Record,
     settle::Pause,
@@ -235,7 +236,7 @@ impl Operations {
                 Verdict::AlreadyDone => None,
                 Verdict::Accept { preempts } => Some(preempts),
             };
-            if let Some(new) = self.new_vm(&vm, &request) {
+            if let Some(new) = new_vm(&vm, &request) {
                 self.check_count(&book, new)?;
             }
             let request = self.named(&book, &vm, request)?;

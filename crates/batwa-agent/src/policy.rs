@@ -210,9 +210,9 @@ fn add_dirs(policy: &mut Policy, image_dirs: &[PathBuf]) {
 /// What the file says; `None` when there is none.
 fn read(path: &Path, image_dirs: &[PathBuf]) -> Result<Option<Policy>, PolicyError> {
     use std::io::{ErrorKind, Read};
-    let unreadable = |source| PolicyError::Unreadable {
+    let unreadable = |error| PolicyError::Unreadable {
         path: path.to_owned(),
-        source,
+        error,
     };
     // Not blocking: whatever else lies there must not hold the agent up.
     let opened = std::fs::OpenOptions::new()

@@ -70,18 +70,6 @@ impl Operations {
         Ok(())
     }
 
-    /// The VM that a request makes, if it makes one.
-    pub(super) fn new_vm<'a>(
-        &self,
-        vm: &'a VmName,
-        request: &'a OperationRequest,
-    ) -> Option<&'a VmName> {
-        match request {
-            OperationRequest::Create { .. } => Some(vm),
-            request => request.target(),
-        }
-    }
-
     /// Refuses one more VM than the policy of this machine allows. Those that are about to be made count, so that many
     /// who ask at once do not get more.
     pub(super) fn check_count(&self, book: &Book, new: &VmName) -> Result<(), Problem> {
@@ -91,7 +79,7 @@ impl Operations {
             let Operation { subject, state, .. } = record.operation();
             if !state.is_finished()
                 && let Some(vm) = subject.vm()
-                && let Some(other) = self.new_vm(vm, &record.request)
+                && let Some(other) = new_vm(vm, &record.request)
             {
                 there.insert(other.clone());
             }
@@ -278,6 +266,14 @@ impl Operations {
             }
         }
         names
+    }
+}
+
+/// The VM that a request makes, if it makes one.
+pub(super) fn new_vm<'a>(vm: &'a VmName, request: &'a OperationRequest) -> Option<&'a VmName> {
+    match request {
+        OperationRequest::Create { .. } => Some(vm),
+        request => request.target(),
     }
 }
 

@@ -21,12 +21,12 @@ const MAX_TEXT: usize = 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
     /// It cannot be read.
-    #[error("cannot read the policy file `{}`: {source}", path.display())]
+    #[error("cannot read the policy file `{}`: {error}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// What the system says.
-        source: io::Error,
+        error: io::Error,
     },
     /// Anybody on the machine may write it.
     #[error("cannot use the policy file `{path}`: anybody on this machine may change it: `chmod o-w {path}`", path = .0.display())]

@@ -70,9 +70,9 @@ fn says(policy: &Policy) -> Vec<String> {
     let roots: Vec<String> = policy
         .mounts
         .iter()
-        .map(|root| match root.read_only {
-            true => format!("{} (to read)", root.path),
-            false => root.path.clone(),
+        .map(|root| {
+            let how = if root.read_only { " (to read)" } else { "" };
+            format!("{}{how}", root.path)
         })
         .collect();
     words.push(if roots.is_empty() {
