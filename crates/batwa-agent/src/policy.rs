@@ -280,9 +280,15 @@ mod tests {
         let Look::Kept(problem) = policy.look() else {
             panic!("a misspelt key was taken");
         };
-        assert!(problem.contains("line 2") && problem.contains("cpu"), "{problem}");
+        assert!(
+            problem.contains("line 2") && problem.contains("cpu"),
+            "{problem}"
+        );
         let now = policy.current();
-        assert_eq!((now.vms.cpus, now.problem.as_ref()), (Some(8), Some(&problem)));
+        assert_eq!(
+            (now.vms.cpus, now.problem.as_ref()),
+            (Some(8), Some(&problem))
+        );
         // Said once, not at each look.
         assert_eq!(policy.look(), Look::Same);
 

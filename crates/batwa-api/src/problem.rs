@@ -102,7 +102,9 @@ impl ProblemCode {
         match self {
             Self::Malformed => 400,
             Self::Unauthenticated => 401,
-            Self::Forbidden | Self::CrossOrigin | Self::PermissionDenied | Self::PolicyForbids => 403,
+            Self::Forbidden | Self::CrossOrigin | Self::PermissionDenied | Self::PolicyForbids => {
+                403
+            }
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::NameTaken | Self::IllegalState | Self::Conflict => 409,

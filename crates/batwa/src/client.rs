@@ -439,9 +439,7 @@ fn from_problem(problem: &Problem, with_token: bool) -> Failure {
         ProblemCode::Unauthenticated
         | ProblemCode::Forbidden
         | ProblemCode::PolicyForbids
-        | ProblemCode::CrossOrigin => {
-            Exit::NotAllowed
-        }
+        | ProblemCode::CrossOrigin => Exit::NotAllowed,
         ProblemCode::Malformed | ProblemCode::InvalidField => Exit::Usage,
         ProblemCode::Unavailable => Exit::Unreachable,
         ProblemCode::Timeout => Exit::StillRunning,

@@ -13,7 +13,10 @@ use std::{
 
 use batwa_agent::{
     AgentConfig, Allow, DriverChoice,
-    driver::multipass::{CustomImages, RestartPolicy},
+    driver::{
+        multipass::{CustomImages, RestartPolicy},
+        qemu::TinyKernel,
+    },
     tunnel::{Dialer, Membership, Proxies, TunnelConfig},
 };
 use batwa_api::{id::AgentId, size::ByteSize, terminal::Terminal};
@@ -276,6 +279,9 @@ fn machine(settings: &Settings, config: &mut AgentConfig) -> Result<(), SettingE
         text.parse::<ByteSize>().map_err(|error| error.to_string())
     })?;
     config.qemu.emulate = settings.is_on("emulate")?;
+    if let Some(kernel) = settings.parse("tiny-kernel", tiny_kernel)? {
+        config.qemu.tiny_kernel = kernel;
+    }
     for (server, url) in settings.parse_all("image-server", image_server)? {
         match server {
             ImageServer::Ubuntu => config.qemu.image_servers.ubuntu = url,
@@ -316,6 +322,14 @@ fn machine(settings: &Settings, config: &mut AgentConfig) -> Result<(), SettingE
         config.limits.terminal_ttl = ttl;
     }
     Ok(())
+}
+
+fn tiny_kernel(text: &str) -> Result<TinyKernel, String> {
+    match text {
+        "small" => Ok(TinyKernel::Small),
+        "standard" => Ok(TinyKernel::Standard),
+        _ => Err("it is `small` or `standard`".to_owned()),
+    }
 }
 
 /// How many of something there may be.

@@ -75,7 +75,9 @@ pub(crate) async fn reload_on_hangup(
         }
         match policy.as_ref().map(PolicyFile::reload) {
             None => {}
-            Some(Look::Same) => info!("told to reload: the policy of this machine says what it said"),
+            Some(Look::Same) => {
+                info!("told to reload: the policy of this machine says what it said")
+            }
             Some(Look::Changed) => info!("told to reload: the policy of this machine has changed"),
             Some(Look::Kept(problem)) => {
                 warn!("told to reload, but the policy stays as it was: {problem}");

@@ -17,10 +17,14 @@ pub(crate) fn mount(world: &World, args: &Args) -> Outcome {
     };
     let folder = Path::new(source);
     if !folder.exists() {
-        return Err(Failure::usage(format!("Source path \"{source}\" does not exist")));
+        return Err(Failure::usage(format!(
+            "Source path \"{source}\" does not exist"
+        )));
     }
     if !folder.is_dir() {
-        return Err(Failure::usage(format!("Source path \"{source}\" is not a directory")));
+        return Err(Failure::usage(format!(
+            "Source path \"{source}\" is not a directory"
+        )));
     }
     say(CLEAR);
     let _thread = world.main_thread("mount")?;
@@ -35,7 +39,10 @@ pub(crate) fn mount(world: &World, args: &Args) -> Outcome {
         ));
     }
     if vm.mounts.contains_key(target) {
-        return Err(errors("mount", format!("\"{target}\" is already mounted in '{name}'")));
+        return Err(errors(
+            "mount",
+            format!("\"{target}\" is already mounted in '{name}'"),
+        ));
     }
     world.spin_for("", world.knobs().disk_ms);
     world.state(|state| {
@@ -54,12 +61,18 @@ pub(crate) fn umount(world: &World, args: &Args) -> Outcome {
             None => (word.as_str(), None),
         };
         let Some(vm) = world.state(|state| state.vms.get(name).cloned()) else {
-            return Err(errors("umount", format!("instance '{name}' does not exist")));
+            return Err(errors(
+                "umount",
+                format!("instance '{name}' does not exist"),
+            ));
         };
         if let Some(target) = target
             && !vm.mounts.contains_key(target)
         {
-            return Err(errors("umount", format!("path \"{target}\" is not mounted in '{name}'")));
+            return Err(errors(
+                "umount",
+                format!("path \"{target}\" is not mounted in '{name}'"),
+            ));
         }
         world.state(|state| {
             if let Some(vm) = state.vms.get_mut(name) {

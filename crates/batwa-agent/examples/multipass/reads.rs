@@ -140,7 +140,11 @@ fn mounts_of(vm: &crate::world::Vm) -> Value {
         let mount = json!({"source_path": source, "uid_mappings": maps, "gid_mappings": maps});
         (target.clone(), mount)
     };
-    vm.mounts.iter().map(row).collect::<serde_json::Map<_, _>>().into()
+    vm.mounts
+        .iter()
+        .map(row)
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 pub(crate) fn get(world: &World, args: &Args) -> Outcome {

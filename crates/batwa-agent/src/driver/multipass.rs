@@ -172,7 +172,10 @@ impl Multipass {
     /// The daemon opens the file by its name after this look: folders are to be named in which only their owner writes.
     fn check_custom(&self, image: &str) -> Result<(), DriverError> {
         let policy = &self.settings.policy;
-        let Some(path) = image.split_at_checked(5).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("file:")) else {
+        let Some(path) = image
+            .split_at_checked(5)
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("file:"))
+        else {
             return Ok(policy.check_url("image", image)?);
         };
         if policy.current().images.files.is_empty() {

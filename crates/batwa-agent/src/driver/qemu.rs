@@ -58,7 +58,7 @@ mod usage;
 mod user_data;
 mod vms;
 
-pub use self::images::Servers as ImageServers;
+pub use self::images::{Servers as ImageServers, TinyKernel};
 use self::{images::Images, machine::Accelerator, vms::Vms};
 
 /// What a person with a shell on this machine may set.
@@ -68,6 +68,8 @@ pub struct QemuOptions {
     pub policy: PolicyFile,
     /// Emulate even where KVM works.
     pub emulate: bool,
+    /// The kernel of the image `tiny`.
+    pub tiny_kernel: TinyKernel,
     /// Where images are looked up; the public servers when absent.
     pub image_servers: ImageServers,
     /// From which size on images that no VM uses are removed; none are when absent.

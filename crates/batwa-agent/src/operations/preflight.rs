@@ -15,7 +15,7 @@ use batwa_api::{
 use tokio::time::timeout;
 
 use super::{Book, Operations, error_of, queue::Refusal};
-use crate::{driver::DriverError, policy::Refusal};
+use crate::{driver::DriverError, policy};
 
 /// How long a driver may take to check a spec.
 pub(super) const CHECK_DEADLINE: Duration = Duration::from_secs(10);
@@ -278,7 +278,7 @@ pub(super) fn new_vm<'a>(vm: &'a VmName, request: &'a OperationRequest) -> Optio
 }
 
 /// What the policy does not allow, as a failed call.
-fn forbidden(refusal: Refusal) -> Problem {
+fn forbidden(refusal: policy::Refusal) -> Problem {
     error_of(&refusal.into()).to_problem()
 }
 

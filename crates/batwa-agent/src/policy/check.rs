@@ -24,13 +24,23 @@ pub struct Refusal {
 }
 
 /// What the policy says must hold `line` under `section`, for this to be allowed.
-pub(super) fn refusal(policy: &Policy, field: &'static str, message: String, section: &str, line: &str) -> Refusal {
+pub(super) fn refusal(
+    policy: &Policy,
+    field: &'static str,
+    message: String,
+    section: &str,
+    line: &str,
+) -> Refusal {
     Refusal {
         field,
         message,
         remedy: format!(
             "whoever owns the machine can allow it: `{line}` under `[{section}]` in {}",
-            if policy.file.is_empty() { super::FILE } else { &policy.file }
+            if policy.file.is_empty() {
+                super::FILE
+            } else {
+                &policy.file
+            }
         ),
     }
 }
@@ -57,8 +67,9 @@ impl PolicyFile {
         if let (Some(cpus), Some(most)) = (cpus, bounds.cpus)
             && cpus > most
         {
-            let message =
-                format!("{cpus} CPUs are more than the {most} that this machine's policy gives a VM");
+            let message = format!(
+                "{cpus} CPUs are more than the {most} that this machine's policy gives a VM"
+            );
             let line = format!("cpus = {cpus}");
             return Err(refusal(&policy, "cpus", message, "vms", &line));
         }
@@ -136,8 +147,15 @@ impl PolicyFile {
             "image files of this machine may be used only from folders that its policy names; {} is in none",
             shown.display()
         );
-        let folder = shown.parent().unwrap_or(Path::new("/")).display().to_string();
-        let line = format!("files = [{}]", quoted(policy.images.files.iter().chain([&folder])));
+        let folder = shown
+            .parent()
+            .unwrap_or(Path::new("/"))
+            .display()
+            .to_string();
+        let line = format!(
+            "files = [{}]",
+            quoted(policy.images.files.iter().chain([&folder]))
+        );
         Err(refusal(&policy, field, message, "images", &line))
     }
 }
@@ -145,9 +163,7 @@ impl PolicyFile {
 /// Whether `host` is the one that is named, or below it where that begins with `*.`.
 fn covers(named: &str, host: &str) -> bool {
     match named.strip_prefix('*') {
-        Some(below) => {
-            host.len() > below.len() && host.ends_with(&below.to_ascii_lowercase())
-        }
+        Some(below) => host.len() > below.len() && host.ends_with(&below.to_ascii_lowercase()),
         None => named.eq_ignore_ascii_case(host),
     }
 }
@@ -221,13 +237,22 @@ mod tests {
         };
         assert_eq!(policy.check_resize(&resize).unwrap_err().field, "disk");
         assert_eq!(policy.check_count(1), Ok(()));
-        assert!(policy.check_count(2).unwrap_err().remedy.contains("count = 3"));
+        assert!(
+            policy
+                .check_count(2)
+                .unwrap_err()
+                .remedy
+                .contains("count = 3")
+        );
     }
 
     #[test]
     fn images_come_from_the_servers_that_are_named() {
         let images = ImageSources {
-            hosts: Some(vec!["Images.example.org".to_owned(), "*.mirror.net".to_owned()]),
+            hosts: Some(vec![
+                "Images.example.org".to_owned(),
+                "*.mirror.net".to_owned(),
+            ]),
             files: Vec::new(),
         };
         let policy = policy(VmBounds::default(), images);

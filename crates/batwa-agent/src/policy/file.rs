@@ -140,8 +140,9 @@ impl File {
             ("`roots` under `[mounts]`", &self.mounts.roots),
             ("`read_only` under `[mounts]`", &self.mounts.read_only),
         ] {
-            list(what, folders, is_folder)
-                .map_err(|why| format!("{why}: write whole paths of folders, such as `/srv/images`"))?;
+            list(what, folders, is_folder).map_err(|why| {
+                format!("{why}: write whole paths of folders, such as `/srv/images`")
+            })?;
         }
         Ok(())
     }
@@ -149,7 +150,10 @@ impl File {
 
 fn list(what: &str, entries: &[String], good: fn(&str) -> bool) -> Result<(), String> {
     if entries.len() > Policy::MAX_ENTRIES {
-        return Err(format!("{what} has more than {} entries", Policy::MAX_ENTRIES));
+        return Err(format!(
+            "{what} has more than {} entries",
+            Policy::MAX_ENTRIES
+        ));
     }
     match entries.iter().find(|entry| !good(entry)) {
         Some(entry) => {
@@ -207,7 +211,11 @@ mod tests {
         );
         assert_eq!(policy.images.hosts.as_ref().map(Vec::len), Some(3));
         assert_eq!(policy.images.files, ["/srv/images"]);
-        let mounts: Vec<_> = policy.mounts.iter().map(|root| (root.path.as_str(), root.read_only)).collect();
+        let mounts: Vec<_> = policy
+            .mounts
+            .iter()
+            .map(|root| (root.path.as_str(), root.read_only))
+            .collect();
         assert_eq!(mounts, [("/srv/share", false), ("/srv/iso", true)]);
         let empty = read("").unwrap();
         assert!(empty.written && empty.images.hosts.is_none() && empty.images.files.is_empty());
@@ -222,18 +230,26 @@ mod tests {
             ("[vms]\ncpus = 0", "`cpus` under `[vms]`"),
             ("[vms]\nmemory = \"1M\"", "128M at least"),
             ("[vms]\nmemory = \"much\"", "`much` is not a size"),
-            ("[images]\nhosts = [\"https://a\"]", "cannot have `https://a`"),
+            (
+                "[images]\nhosts = [\"https://a\"]",
+                "cannot have `https://a`",
+            ),
             ("[images]\nhosts = [\"a:80\"]", "cannot have `a:80`"),
             ("[images]\nhosts = [\"*\"]", "cannot have `*`"),
             ("[images]\nfiles = [\"srv\"]", "whole paths"),
             ("[images]\nfiles = [\"/srv/../etc\"]", "cannot have"),
             ("[images]\nfiles = \"/srv\"", "line 2"),
-            ("[mounts]\nroots = [\"~\"]", "`roots` under `[mounts]` cannot have `~`"),
+            (
+                "[mounts]\nroots = [\"~\"]",
+                "`roots` under `[mounts]` cannot have `~`",
+            ),
         ] {
             let refusal = read(text).unwrap_err();
             assert!(refusal.contains(says), "{text:?} gave {refusal}");
         }
-        let many: Vec<String> = (0..=Policy::MAX_ENTRIES).map(|n| format!("\"/d{n}\"")).collect();
+        let many: Vec<String> = (0..=Policy::MAX_ENTRIES)
+            .map(|n| format!("\"/d{n}\""))
+            .collect();
         read(&format!("[images]\nfiles = [{}]", many.join(","))).unwrap_err();
     }
 }

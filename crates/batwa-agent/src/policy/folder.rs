@@ -167,25 +167,42 @@ mod tests {
             folder.unwrap_or_else(|error| panic!("{good}: {error}"));
         }
         assert_eq!(
-            policy.folder(&text(&root.join("in")), false).unwrap().path().unwrap(),
+            policy
+                .folder(&text(&root.join("in")), false)
+                .unwrap()
+                .path()
+                .unwrap(),
             root.join("a/b").canonicalize().unwrap()
         );
         for bad in ["out", "a/out", "a/../..", "../root-secret"] {
             let refused = policy.folder(&text(&root.join(bad)), false).unwrap_err();
-            assert!(matches!(refused, DriverError::Policy(_)), "{bad}: {refused}");
+            assert!(
+                matches!(refused, DriverError::Policy(_)),
+                "{bad}: {refused}"
+            );
         }
         for bad in [&secret, Path::new("/etc"), Path::new("/")] {
             let refused = policy.folder(&text(bad), false).unwrap_err();
             assert!(matches!(refused, DriverError::Policy(_)), "{refused}");
         }
         for nothing in ["none", "a/file"] {
-            let refused = policy.folder(&text(&root.join(nothing)), false).unwrap_err();
+            let refused = policy
+                .folder(&text(&root.join(nothing)), false)
+                .unwrap_err();
             assert!(
-                matches!(refused, DriverError::Invalid { field: "source", .. }),
+                matches!(
+                    refused,
+                    DriverError::Invalid {
+                        field: "source",
+                        ..
+                    }
+                ),
                 "{refused}"
             );
         }
-        PolicyFile::default().folder(&text(&root), false).unwrap_err();
+        PolicyFile::default()
+            .folder(&text(&root), false)
+            .unwrap_err();
     }
 
     #[test]
@@ -211,7 +228,9 @@ mod tests {
         std::fs::create_dir(&b).unwrap();
         std::fs::write(a.join("first"), "").unwrap();
         std::fs::write(b.join("second"), "").unwrap();
-        let folder = policy(&[(dir.path(), false)]).folder(&text(&a), false).unwrap();
+        let folder = policy(&[(dir.path(), false)])
+            .folder(&text(&a), false)
+            .unwrap();
         std::fs::rename(&a, dir.path().join("moved")).unwrap();
         symlink(&b, &a).unwrap();
         let entries = std::fs::read_dir(folder.pass()).unwrap();

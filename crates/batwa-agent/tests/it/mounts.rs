@@ -92,7 +92,11 @@ async fn a_folder_that_no_root_allows_and_a_path_that_cannot_be_are_refused_and_
     ] {
         let refused = lab.start("web", mount(source, target)).await;
         assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{target}");
-        assert_eq!(refused.body["errors"][0]["field"], field, "{}", refused.body);
+        assert_eq!(
+            refused.body["errors"][0]["field"], field,
+            "{}",
+            refused.body
+        );
     }
     assert_eq!(mounts(&lab).await, Value::Null);
     let suspended = lab.run("web", json!({"kind": "suspend"})).await;
@@ -106,7 +110,9 @@ async fn a_vm_has_only_so_many_mounts() {
     let root = tempfile::tempdir().unwrap();
     let lab = lab(root.path()).await;
     for n in 0..batwa_api::vm::MAX_MOUNTS {
-        let mounted = lab.run("web", mount(root.path(), &format!("/mnt/{n}"))).await;
+        let mounted = lab
+            .run("web", mount(root.path(), &format!("/mnt/{n}")))
+            .await;
         assert_eq!(mounted.state, OperationState::Succeeded, "{mounted:?}");
     }
     let refused = lab.start("web", mount(root.path(), "/mnt/more")).await;

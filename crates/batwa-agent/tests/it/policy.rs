@@ -107,7 +107,10 @@ async fn a_changed_policy_holds_without_a_restart_and_a_bad_one_changes_nothing(
     replace(&folder, "[vms]\ncups = 99\n");
     let kept = shown_when(&lab, |policy| policy["problem"].is_string()).await;
     let problem = kept["problem"].as_str().unwrap();
-    assert!(problem.contains("line 2: unknown field `cups`"), "{problem}");
+    assert!(
+        problem.contains("line 2: unknown field `cups`"),
+        "{problem}"
+    );
     assert_eq!(kept["vms"]["cpus"], 2);
     is_forbidden(&lab.start("other", create(3)).await, "cpus", "`cpus = 3`");
 }

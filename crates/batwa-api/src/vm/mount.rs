@@ -19,7 +19,7 @@ pub struct Mount {
     #[serde(default)]
     pub read_only: bool,
     /// How it is brought into the VM, where the driver has more than one way.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<MountKind>,
     /// How it stands.
     pub state: MountState,
@@ -74,7 +74,8 @@ pub struct MountOptions {
     #[serde(default)]
     pub read_only: bool,
     /// How Multipass is to do it: `classic` when absent.
-    #[serde(default)]
+    // What an operation does is its `kind`, and its options stand beside that.
+    #[serde(rename = "type", default)]
     pub kind: Option<MountKind>,
 }
 
@@ -121,11 +122,15 @@ fn is_source(path: &str) -> bool {
 
 /// Plain enough to stand in a command of Multipass' and in the VM's table of file systems as it is.
 fn check_target(path: &str) -> Option<FieldError> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '@' | '+' | '-');
+    let plain =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '@' | '+' | '-');
     let good = path.starts_with('/')
         && path.len() <= 255
         && path.chars().all(plain)
-        && path.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."));
+        && path
+            .split('/')
+            .skip(1)
+            .all(|part| !matches!(part, "" | "." | ".."));
     (!good).then(|| {
         FieldError::new(
             "target",
@@ -147,6 +152,23 @@ mod tests {
         };
         let errors = options.check();
         errors.into_iter().map(|error| error.field).collect()
+    }
+
+    #[test]
+    fn a_mount_comes_back_as_it_went_beside_the_kind_of_its_operation() {
+        use crate::operation::OperationRequest;
+        let request = OperationRequest::Mount(MountOptions {
+            source: "/srv".to_owned(),
+            target: "/mnt".to_owned(),
+            read_only: true,
+            kind: Some(MountKind::Native),
+        });
+        let json = serde_json::to_string(&request).unwrap();
+        assert_eq!(json.matches("\"kind\"").count(), 1, "{json}");
+        assert_eq!(
+            serde_json::from_str::<OperationRequest>(&json).unwrap(),
+            request
+        );
     }
 
     #[test]

@@ -23,8 +23,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     agent_keys, agents, audit, caller, client::Client, events, files, health, images, inside,
-    install, join_tokens, legacy, legacy_auth, mounts, openapi, operations, recordings, security, session,
-    setup, snapshots, ssh_keys, templates, terminals, tokens, tunnel, ui::Ui, users, vms,
+    install, join_tokens, legacy, legacy_auth, mounts, openapi, operations, recordings, security,
+    session, setup, snapshots, ssh_keys, templates, terminals, tokens, tunnel, ui::Ui, users, vms,
 };
 use crate::app::{App, auth::Right};
 

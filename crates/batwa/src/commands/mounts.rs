@@ -20,7 +20,10 @@ pub(crate) async fn mount(args: MountArgs) -> Result<(), Failure> {
         kind: args.kind.map(Into::into),
     };
     if let Some(error) = options.check().first() {
-        return Err(Failure::usage(format!("{}: {}", error.field, error.message)));
+        return Err(Failure::usage(format!(
+            "{}: {}",
+            error.field, error.message
+        )));
     }
     let client = Client::new(args.master)?;
     let vm = client.find(vm).await?;
@@ -38,7 +41,10 @@ pub(crate) async fn umount(args: UmountArgs) -> Result<(), Failure> {
         target: target.map(str::to_owned),
     };
     if let Some(error) = options.check().first() {
-        return Err(Failure::usage(format!("{}: {}", error.field, error.message)));
+        return Err(Failure::usage(format!(
+            "{}: {}",
+            error.field, error.message
+        )));
     }
     let client = Client::new(args.master)?;
     let vm = client.find(vm).await?;
@@ -86,7 +92,10 @@ pub(super) fn words(mount: &Mount) -> String {
     };
     let why = mount.message.as_deref();
     let why = why.map_or_else(String::new, |why| format!(": {why}"));
-    format!("{} at {}{read_only}{state}{why}", mount.source, mount.target)
+    format!(
+        "{} at {}{read_only}{state}{why}",
+        mount.source, mount.target
+    )
 }
 
 /// `VM:PATH`, as Multipass has it.

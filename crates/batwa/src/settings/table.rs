@@ -358,6 +358,15 @@ pub(crate) const SETTINGS: &[Setting] = &[
         help: "Run QEMU VMs without KVM even where KVM works: slow, but the same everywhere.",
     },
     Setting {
+        name: "tiny-kernel",
+        roles: AGENTS,
+        kind: Kind::One,
+        value: "KERNEL",
+        env: &["BATWA_TINY_KERNEL"],
+        default: Some("small"),
+        help: "The kernel of QEMU's image `tiny`: `small`, Debian's for clouds, or `standard`, 45 MB more, which lets its VMs see folders of this machine. A `tiny` that is here already stays until it is removed.",
+    },
+    Setting {
         name: "multipass-restart",
         roles: AGENTS,
         kind: Kind::One,

@@ -255,10 +255,18 @@ async fn the_policy_is_told_and_one_that_cannot_be_used_is_named_with_its_line()
     let good = doctor(&[], &[("BATWA_POLICY", file)]).await;
     let good = finding(&good, "policy");
     assert!(
-        good["finding"].as_str().unwrap_or_default().contains("at most 3 CPUs"),
+        good["finding"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("at most 3 CPUs"),
         "{good}"
     );
     std::fs::write(&path, "[vms]\nrams = 3\n").expect("written");
     let bad = doctor(&["--policy", file], &[]).await;
-    is_bad(&bad, "policy", "line 2: unknown field `rams`", "docs/policy.md");
+    is_bad(
+        &bad,
+        "policy",
+        "line 2: unknown field `rams`",
+        "docs/policy.md",
+    );
 }

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// A lab with the running VM `web`, whose machine lets VMs see what is in `root`.
-async fn lab(root: &tempfile::TempDir) -> Lab {
+async fn lab(root: &tempfile::TempDir, fake: &str) -> Lab {
     let policy = root.path().join("policy.toml");
     let roots = format!(
         "[vms]\ncount = 1\n[mounts]\nroots = [{:?}]\n",
@@ -16,7 +16,7 @@ async fn lab(root: &tempfile::TempDir) -> Lab {
     );
     std::fs::write(&policy, roots).expect("a policy");
     let policy = policy.to_str().expect("UTF-8").to_owned();
-    let lab = Lab::up_with_flags(INSTANT, &["--policy", &policy]).await;
+    let lab = Lab::up_with_flags(fake, &["--policy", &policy]).await;
     lab.create_vm("local", "web").await;
     lab
 }
@@ -28,7 +28,7 @@ async fn mounts(lab: &Lab) -> Value {
 #[tokio::test]
 async fn folders_come_and_go_by_the_command_line() {
     let root = tempfile::tempdir().expect("a folder");
-    let lab = lab(&root).await;
+    let lab = lab(&root, INSTANT).await;
     let source = root.path().to_str().expect("UTF-8");
     let said = run(&lab, &["mount", source, "web:/mnt/share", "--read-only"], 0).await;
     assert!(said.contains("mount local/web: done"), "{said}");
@@ -44,7 +44,8 @@ async fn folders_come_and_go_by_the_command_line() {
         .run()
         .await;
     assert!(
-        info.stdout.contains("at /mnt/share, to read, from its next start on"),
+        info.stdout
+            .contains("at /mnt/share, to read, from its next start on"),
         "{}",
         info.stdout
     );
@@ -65,7 +66,7 @@ async fn folders_come_and_go_by_the_command_line() {
 #[tokio::test]
 async fn the_policy_is_shown_with_its_machine_and_an_operator_touches_no_machine() {
     let root = tempfile::tempdir().expect("a folder");
-    let lab = lab(&root).await;
+    let lab = lab(&root, "vms=0,latency=0ms,fail=umount:1").await;
     let agent = lab.admin.get("/api/v1/agents/local").await.expect(200);
     let policy = &agent["info"]["policy"];
     assert_eq!(policy["mounts"][0]["path"], json!(root.path()), "{policy}");
@@ -77,9 +78,15 @@ async fn the_policy_is_shown_with_its_machine_and_an_operator_touches_no_machine
     let operator = Caller::with_token(&lab.url, operator).await;
     let web = "/api/v1/agents/local/vms/web";
     let mount = json!({"source": root.path(), "target": "/mnt/share"});
-    let refused = operator.post(&format!("{web}/mount"), mount.clone()).await.refused(403);
+    let refused = operator
+        .post(&format!("{web}/mount"), mount.clone())
+        .await
+        .refused(403);
     assert!(refused.contains("touch their machine"), "{refused}");
-    operator.post(&format!("{web}/umount"), json!({})).await.refused(403);
+    operator
+        .post(&format!("{web}/umount"), json!({}))
+        .await
+        .refused(403);
     let image = format!("FILE:{}/disk.img", root.path().display());
     let create = json!({"name": "own", "image": image});
     operator
@@ -88,11 +95,16 @@ async fn the_policy_is_shown_with_its_machine_and_an_operator_touches_no_machine
         .refused(403);
 
     // Nor by asking again for what an admin asked for in vain.
-    let mounted = lab.admin.post(&format!("{web}/mount?wait=30s"), mount).await.expect(200);
-    let elsewhere = json!({"source": "/", "target": "/mnt/share"});
-    let failed = lab.admin.post(&format!("{web}/mount"), elsewhere).await;
-    assert_eq!(failed.status, 403);
-    let again = format!("/api/v1/operations/{}/retry", mounted["id"].as_str().expect("an id"));
-    let refused = operator.post(&again, json!({})).await.status;
-    assert!(refused.is_client_error(), "{refused}");
+    lab.admin
+        .post(&format!("{web}/mount?wait=30s"), mount)
+        .await
+        .expect(200);
+    let failed = lab.admin.post(&format!("{web}/umount"), json!({})).await;
+    let failed = lab.finished(&failed.expect(202)["id"]).await;
+    assert_eq!(failed["state"], "failed", "{failed}");
+    let again = format!(
+        "/api/v1/operations/{}/retry",
+        failed["id"].as_str().expect("an id")
+    );
+    operator.post(&again, json!({})).await.refused(403);
 }

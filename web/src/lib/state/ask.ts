@@ -59,7 +59,7 @@ function askOnce(vm: VmName, request: VmRequest, headers: Record<string, string>
 		}
 		case 'mount': {
 			const { source, target, read_only, type } = request;
-			return unwrap(api.POST('/api/v1/agents/{agent}/vms/{vm}/mount', { params, headers, body: { source, target, read_only, kind: type } }));
+			return unwrap(api.POST('/api/v1/agents/{agent}/vms/{vm}/mount', { params, headers, body: { source, target, read_only, type } }));
 		}
 		case 'umount':
 			return unwrap(api.POST('/api/v1/agents/{agent}/vms/{vm}/umount', { params, headers, body: { target: request.target } }));

@@ -75,7 +75,8 @@ impl FakeDriver {
         progress: &Progress,
     ) -> Result<(), DriverError> {
         let steps = [Step(Stage::Unmounting, None)];
-        self.run(OperationKind::Umount, vm, &steps, progress).await?;
+        self.run(OperationKind::Umount, vm, &steps, progress)
+            .await?;
         self.change(|vms| {
             if let Some(fake) = vms.get_mut(vm) {
                 fake.mounts

@@ -29,11 +29,15 @@ impl Multipass {
         if options.read_only {
             return Err(DriverError::Invalid {
                 field: "read_only",
-                message: "Multipass lets a VM write in what it sees: leave `read_only` out".to_owned(),
+                message: "Multipass lets a VM write in what it sees: leave `read_only` out"
+                    .to_owned(),
             });
         }
         let folder = self.settings.policy.folder(&options.source, false)?;
-        let source = folder.path().ok().and_then(|path| path.into_os_string().into_string().ok());
+        let source = folder
+            .path()
+            .ok()
+            .and_then(|path| path.into_os_string().into_string().ok());
         let Some(source) = source else {
             return Err(DriverError::Invalid {
                 field: "source",

@@ -47,11 +47,11 @@ mod wanted;
 
 #[cfg(test)]
 pub(super) use self::manifest::Boot;
-pub use self::servers::Servers;
 pub(super) use self::{
     cache::{InUse, Users},
     manifest::{DiskFormat, ImageId, Manifest},
 };
+pub use self::{servers::Servers, tiny::TinyKernel};
 
 /// The catalogue, the cache, and what comes into it.
 pub(super) struct Images {
@@ -59,6 +59,7 @@ pub(super) struct Images {
     offers: Offers,
     files: LocalFiles,
     own: OwnImages,
+    tiny_kernel: TinyKernel,
     cache: Cache,
     fetches: Mutex<HashMap<Wanted, Arc<Fetch>>>,
     uploads: Mutex<BTreeSet<ImageName>>,
@@ -94,6 +95,7 @@ impl Images {
             client,
             files: LocalFiles::new(options.policy.clone()),
             own: OwnImages::open(dir.join("own.json"))?,
+            tiny_kernel: options.tiny_kernel,
             cache: Cache::open(dir, options.cache_limit)?,
             fetches: Mutex::default(),
             uploads: Mutex::default(),

@@ -186,12 +186,13 @@ impl Vms {
         progress.stage(Stage::Mounting);
         if options.kind == Some(MountKind::Classic) {
             return Err(DriverError::Invalid {
-                field: "kind",
+                field: "type",
                 message: "VMs of QEMU have no classic mounts: leave it out".to_owned(),
             });
         }
         drop(self.policy().folder(&options.source, options.read_only)?);
         let mut mounts = vm.record().mounts;
+        let full = mounts.len() >= MAX_MOUNTS;
         let there = mounts
             .iter_mut()
             .find(|mount| mount.target == options.target);
@@ -217,7 +218,7 @@ impl Vms {
                     ),
                 });
             }
-            None if mounts.len() >= MAX_MOUNTS => {
+            None if full => {
                 return Err(DriverError::IllegalState(format!(
                     "VM `{name}` has {MAX_MOUNTS} mounts, and cannot have more: `umount` some"
                 )));
@@ -231,7 +232,10 @@ impl Vms {
         self.mount_inside(&vm, progress).await;
         self.changed();
         let told = vm.record().told_mounts(vm.process().is_some());
-        match told.into_iter().find(|mount| mount.target == options.target) {
+        match told
+            .into_iter()
+            .find(|mount| mount.target == options.target)
+        {
             Some(Mount {
                 state: MountState::Failed,
                 message,
@@ -300,10 +304,7 @@ impl Vms {
             let done = run(vm, UMOUNT, &[&mount.tag(), &mount.target, table]).await?;
             if let Err(why) = done {
                 return Err(DriverError::Failed {
-                    detail: format!(
-                        "cannot take {} out of VM `{name}`: {why}",
-                        mount.target
-                    ),
+                    detail: format!("cannot take {} out of VM `{name}`: {why}", mount.target),
                     hint: Some("end what uses it inside the VM, or stop the VM first".to_owned()),
                     log: Vec::new(),
                 });
@@ -354,9 +355,7 @@ impl Vms {
 /// The folders that a VM's process has and the VM is to see.
 fn in_process(record: &Record) -> impl Iterator<Item = KeptMount> + use<> {
     let mounts = record.mounts.clone();
-    mounts
-        .into_iter()
-        .filter(|mount| mount.plug == Plug::In)
+    mounts.into_iter().filter(|mount| mount.plug == Plug::In)
 }
 
 /// What becomes of a mount's line in the VM's table of file systems, by which it comes back after a reboot from inside.
@@ -389,7 +388,11 @@ done </proc/mounts
 exit 0"#;
 
 /// Runs a script as root inside a VM, with these words; what it said when it failed.
-async fn run(vm: &Arc<Vm>, script: &str, words: &[&str]) -> Result<Result<(), String>, DriverError> {
+async fn run(
+    vm: &Arc<Vm>,
+    script: &str,
+    words: &[&str],
+) -> Result<Result<(), String>, DriverError> {
     let record = vm.record();
     let name = &record.name;
     let mut line = vec!["sh", "-c", script, "batwa"];

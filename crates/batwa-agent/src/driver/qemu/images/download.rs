@@ -232,17 +232,14 @@ impl Client {
         if have > 0 {
             request = request.header(header::RANGE, format!("bytes={have}-"));
         }
-        let mut response = request
-            .send()
-            .await
-            .map_err(|error| {
-                // Where it sends us it will send us again.
-                if error.is_redirect() {
-                    Cut::Local(unreachable(&remote.url, &chain(&error)))
-                } else {
-                    Cut::Remote(chain(&error))
-                }
-            })?;
+        let mut response = request.send().await.map_err(|error| {
+            // Where it sends us it will send us again.
+            if error.is_redirect() {
+                Cut::Local(unreachable(&remote.url, &chain(&error)))
+            } else {
+                Cut::Remote(chain(&error))
+            }
+        })?;
         let mut done = match response.status() {
             StatusCode::PARTIAL_CONTENT => have,
             // All of it is here already, or more than there is: the checksum tells.
@@ -452,7 +449,10 @@ mod tests {
         };
         let named = || Some(vec!["127.0.0.1".to_owned()]);
         let refused = fetch(named(), &from).await.unwrap_err();
-        assert!(refused.to_string().contains("come from `localhost`"), "{refused}");
+        assert!(
+            refused.to_string().contains("come from `localhost`"),
+            "{refused}"
+        );
         assert_eq!(asked.load(Ordering::SeqCst), 0);
         let other = fetch(Some(Vec::new()), &url).await.unwrap_err();
         assert!(matches!(other, DriverError::Policy(_)), "{other}");

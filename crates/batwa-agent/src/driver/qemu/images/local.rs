@@ -141,7 +141,10 @@ mod tests {
             let inside = matches!(bad, "folder" | "none");
             let invalid = matches!(refused, DriverError::Invalid { .. });
             assert_eq!(invalid, inside, "{bad}: {refused}");
-            assert!(invalid || matches!(refused, DriverError::Policy(_)), "{bad}");
+            assert!(
+                invalid || matches!(refused, DriverError::Policy(_)),
+                "{bad}"
+            );
         }
         LocalFiles::new(PolicyFile::default())
             .open("image", &open.join("a.img"))
