@@ -36,6 +36,10 @@ pub struct AgentConfig {
     pub multipass: multipass::Settings,
     /// Which images QEMU VMs may be made from, and how they run.
     pub qemu: QemuOptions,
+    /// The file with what the machine's owner lets any master ask; `policy.toml` in the state folder when absent.
+    pub policy_file: Option<PathBuf>,
+    /// Folders whose files may be used as images, beside those that the policy names.
+    pub image_dirs: Vec<PathBuf>,
     /// Labels that it carries.
     pub labels: BTreeMap<String, String>,
     /// The key that callers of its port must present, and that it presents to the master.
@@ -81,6 +85,8 @@ impl AgentConfig {
             fake: FakeSettings::default(),
             multipass: multipass::Settings::default(),
             qemu: QemuOptions::default(),
+            policy_file: None,
+            image_dirs: Vec::new(),
             labels: BTreeMap::new(),
             key: None,
             listen: None,

@@ -25,7 +25,7 @@ use batwa_api::{
     problem::ProblemCode,
     size::ByteSize,
     terminal::{TermSize, TerminalKind},
-    vm::{Readiness, ResizeOptions, Snapshot, VmSpec, VmState, VmUsage},
+    vm::{Mount, MountOptions, Readiness, ResizeOptions, Snapshot, VmSpec, VmState, VmUsage},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -35,6 +35,7 @@ use tokio::{
 use self::inside::Exec;
 pub(crate) use self::keeper::used_by;
 pub use self::keeper::{ImageKeeper, Upload};
+use crate::policy::Refusal;
 
 /// One way of running VMs on this host.
 ///
@@ -205,6 +206,39 @@ pub trait Driver: Send + Sync + 'static {
         )))
     }
 
+    /// Lets a VM see a folder of this machine, now or from its next start on: [`ObservedVm::mounts`] says which. One that
+    /// is mounted there already is success. Whatever [`MountOptions::check`] refuses does not come here.
+    ///
+    /// # Errors
+    /// [`DriverError::Policy`] when the VM may not see that folder; [`DriverError::Invalid`].
+    async fn mount(
+        &self,
+        vm: &VmName,
+        mount: &MountOptions,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        let _ = (vm, mount, progress);
+        Err(DriverError::Unsupported(format!(
+            "the {} driver cannot do this",
+            self.kind()
+        )))
+    }
+
+    /// Takes the folder at `target`, or all of them, out of a VM. One that is not mounted is success. The folder itself
+    /// stays as it is.
+    async fn umount(
+        &self,
+        vm: &VmName,
+        target: Option<&str>,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        let _ = (vm, target, progress);
+        Err(DriverError::Unsupported(format!(
+            "the {} driver cannot do this",
+            self.kind()
+        )))
+    }
+
     /// Opens a shell or the console of a running VM.
     ///
     /// # Errors
@@ -308,6 +342,8 @@ pub struct ObservedVm {
     pub location: Option<String>,
     /// What it can go back to, the oldest first.
     pub snapshots: Vec<Snapshot>,
+    /// The folders of this machine that it sees, or will.
+    pub mounts: Vec<Mount>,
     /// Whether it is off because it ended without having been asked to, by anybody or from inside; until it is started
     /// again. Never where the driver cannot tell, see [`Capabilities::crashes`].
     pub crashed: bool,
@@ -335,6 +371,7 @@ impl ObservedVm {
             shutdown_at: None,
             location: None,
             snapshots: Vec::new(),
+            mounts: Vec::new(),
             crashed: false,
         }
     }
@@ -399,6 +436,9 @@ pub enum DriverError {
         /// What is wrong with it and what would be right.
         message: String,
     },
+    /// The policy of this machine does not allow it.
+    #[error(transparent)]
+    Policy(#[from] Refusal),
     /// The VM's state does not allow it.
     #[error("{0}")]
     IllegalState(String),
@@ -450,6 +490,7 @@ impl DriverError {
             Self::ImageInUse { .. } => ProblemCode::Conflict,
             Self::NoSpace(_) => ProblemCode::StorageFull,
             Self::Invalid { .. } => ProblemCode::InvalidField,
+            Self::Policy(_) => ProblemCode::PolicyForbids,
             Self::IllegalState(_) => ProblemCode::IllegalState,
             Self::Unsupported(_) => ProblemCode::Unsupported,
             Self::Missing(_) | Self::Stuck(_) => ProblemCode::DriverStuck,

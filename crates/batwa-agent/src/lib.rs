@@ -10,6 +10,7 @@ pub mod host;
 mod http;
 mod inside;
 mod operations;
+pub mod policy;
 mod recording;
 mod registration;
 mod state_dir;
@@ -30,6 +31,7 @@ use axum::Router;
 use batwa_api::{
     PROTOCOL_VERSION, Timestamp,
     agent::{AgentInfo, DriverKind},
+    policy::Policy,
 };
 use tokio::{
     net::TcpListener,
@@ -54,6 +56,7 @@ use self::{
     http::{App, Inner},
     inside::Inside,
     operations::Operations,
+    policy::{PolicyError, PolicyFile},
     recording::Library,
     state_dir::StateDir,
     terminal::Terminals,
@@ -79,6 +82,9 @@ pub enum AgentError {
     /// The settings of VMs cannot be read.
     #[error("cannot read the settings of VMs in the state folder")]
     Settings(#[source] io::Error),
+    /// The policy of the machine cannot be used.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The certificate cannot be served.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -114,6 +120,7 @@ pub enum AgentError {
 #[derive(Debug)]
 pub struct Agent {
     app: App,
+    policy: PolicyFile,
     port: Mutex<Option<(std::net::TcpListener, SocketAddr)>>,
     _state_dir: StateDir,
 }
@@ -123,7 +130,7 @@ impl Agent {
     /// taken, nothing is made.
     ///
     /// # Errors
-    /// [`AgentError::OpenToAll`], [`AgentError::Bind`], [`AgentError::StateDir`], [`AgentError::Tls`],
+    /// [`AgentError::OpenToAll`], [`AgentError::Bind`], [`AgentError::StateDir`], [`AgentError::Policy`], [`AgentError::Tls`],
     /// [`AgentError::Journal`], [`AgentError::Settings`], [`AgentError::Driver`].
     pub fn new(config: AgentConfig) -> Result<Self, AgentError> {
         if let Some(address) = config.listen
@@ -135,9 +142,10 @@ impl Agent {
         }
         let port = config.listen.map(open_port).transpose()?;
         let state_dir = StateDir::open(&config.state_dir)?;
-        let drivers = driver::open::open(&config)
+        let policy = open_policy(&config)?;
+        let drivers = driver::open::open(&config, &policy)
             .map_err(|(kind, source)| AgentError::Driver { kind, source })?;
-        Self::assemble(config, port, state_dir, drivers)
+        Self::assemble(config, port, state_dir, policy, drivers)
     }
 
     /// As [`Agent::new`], with these drivers whatever the settings choose: for tests that hold on to them.
@@ -150,13 +158,15 @@ impl Agent {
     ) -> Result<Self, AgentError> {
         let port = config.listen.map(open_port).transpose()?;
         let state_dir = StateDir::open(&config.state_dir)?;
-        Self::assemble(config, port, state_dir, drivers)
+        let policy = open_policy(&config)?;
+        Self::assemble(config, port, state_dir, policy, drivers)
     }
 
     fn assemble(
         config: AgentConfig,
         port: Option<(std::net::TcpListener, SocketAddr)>,
         state_dir: StateDir,
+        policy: PolicyFile,
         drivers: Vec<Arc<dyn Driver>>,
     ) -> Result<Self, AgentError> {
         let now = Timestamp::now();
@@ -170,6 +180,7 @@ impl Agent {
             },
             drivers: Vec::new(),
             labels: config.labels.clone(),
+            policy: Some((*policy.current()).clone()),
             started_at: now,
             clock: now,
         }));
@@ -195,6 +206,7 @@ impl Agent {
             Arc::clone(&picture),
             Arc::clone(&inventory),
             Arc::clone(&upkeep),
+            policy.clone(),
             stop.clone(),
         )
         .map_err(AgentError::Journal)?;
@@ -227,6 +239,7 @@ impl Agent {
                 instance: tunnel::instance(),
                 tunnel_is_open: tokio::sync::watch::Sender::new(false),
             }),
+            policy,
             port: Mutex::new(port),
             _state_dir: state_dir,
         })
@@ -247,6 +260,11 @@ impl Agent {
     /// The certificate that its port shows, when it speaks TLS.
     pub fn certificate(&self) -> Option<&Arc<ServedCertificate>> {
         self.app.certificate()
+    }
+
+    /// What the machine's owner lets any master ask.
+    pub fn policy(&self) -> &PolicyFile {
+        &self.policy
     }
 
     /// Whether its tunnel to the master is open, as that changes.
@@ -282,6 +300,15 @@ impl Agent {
         let (recordings, stop_sweeping) = (Arc::clone(self.app.recordings()), own_stop.clone());
         tasks.spawn(async move {
             recordings.keep_order(stop_sweeping).await;
+            Ok(())
+        });
+        let (policy, picture) = (self.policy.clone(), Arc::clone(self.app.picture()));
+        let stop_looking = own_stop.clone();
+        tasks.spawn(async move {
+            let show = |policy: &Policy| {
+                picture.update_agent(|agent| agent.policy = Some(policy.clone()));
+            };
+            policy.keep_fresh(stop_looking, show).await;
             Ok(())
         });
         let app = self.app.clone();
@@ -357,6 +384,14 @@ fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         debug!("the limit of open files stays as it is: {error}");
     }
+}
+
+/// The policy of the machine, where the settings say that it lies.
+fn open_policy(config: &AgentConfig) -> Result<PolicyFile, PolicyError> {
+    let usual = || config.state_dir.join(policy::FILE);
+    let path = config.policy_file.clone().unwrap_or_else(usual);
+    let path = std::path::absolute(&path).unwrap_or(path);
+    PolicyFile::open(path, config.image_dirs.clone())
 }
 
 /// Takes a port; it queues connections from now on, and they are served once the agent runs.

@@ -41,12 +41,16 @@ use tracing::{error, warn};
 
 use self::{
     journal::{Journal, JournalEntry},
+    preflight::new_vm,
     queue::{Ask, Queue, Verdict},
     record::Record,
     settle::Pause,
     turns::Turns,
 };
-use crate::{config::Limits, driver::DriverError, upkeep::Upkeep, vms::Inventory, watch::Picture};
+use crate::{
+    config::Limits, driver::DriverError, policy::PolicyFile, upkeep::Upkeep, vms::Inventory,
+    watch::Picture,
+};
 
 /// All operations of this agent.
 #[derive(Debug)]
@@ -56,6 +60,7 @@ pub(crate) struct Operations {
     picture: Arc<Picture>,
     inventory: Arc<Inventory>,
     upkeep: Arc<Upkeep>,
+    policy: PolicyFile,
     journal: Journal,
     book: Mutex<Book>,
     tasks: TaskTracker,
@@ -99,6 +104,7 @@ impl Operations {
         picture: Arc<Picture>,
         inventory: Arc<Inventory>,
         upkeep: Arc<Upkeep>,
+        policy: PolicyFile,
         stop: CancellationToken,
     ) -> io::Result<Arc<Self>> {
         let journal = Journal::open(state_dir)?;
@@ -108,6 +114,7 @@ impl Operations {
             picture,
             inventory,
             upkeep,
+            policy,
             journal,
             book: Mutex::new(Book::default()),
             tasks: TaskTracker::new(),
@@ -211,6 +218,9 @@ impl Operations {
                 Verdict::AlreadyDone => None,
                 Verdict::Accept { preempts } => Some(preempts),
             };
+            if let Some(new) = new_vm(&vm, &request) {
+                self.check_count(&book, new)?;
+            }
             let request = self.named(&book, &vm, request)?;
             let entry = self.entry(id, &subject, request, driver, requested_by);
             let record = Arc::new(Record::new(entry));
@@ -447,6 +457,11 @@ pub(crate) fn error_of(error: &DriverError) -> OperationError {
     let (hint, field, log) = match error {
         DriverError::Failed { hint, log, .. } => (hint.clone(), None, log.clone()),
         DriverError::Invalid { field, .. } => (None, Some((*field).to_owned()), Vec::new()),
+        DriverError::Policy(refusal) => (
+            Some(refusal.remedy.clone()),
+            Some(refusal.field.to_owned()),
+            Vec::new(),
+        ),
         DriverError::NoSpace(_) => (
             Some(
                 "free some space there, purge VMs that are no longer needed, or remove images"

@@ -371,6 +371,7 @@ mod tests {
                 host: HostFacts::default(),
                 drivers: Vec::new(),
                 labels: BTreeMap::new(),
+                policy: None,
                 started_at: now,
                 clock: now,
             })
@@ -400,6 +401,7 @@ mod tests {
             location: None,
             observed_at: now,
             snapshots: Vec::new(),
+            mounts: Vec::new(),
             settings: VmSettings::default(),
             notices: Vec::new(),
             operations: Vec::new(),

@@ -9,6 +9,7 @@ use crate::{
     Timestamp,
     certificate::CertificateHash,
     id::{AgentId, AgentKeyId},
+    policy::Policy,
     size::ByteSize,
 };
 
@@ -66,6 +67,8 @@ pub struct Capabilities {
     pub clone: bool,
     /// Changing CPUs, memory and disk of a VM.
     pub resize: bool,
+    /// Letting a VM see folders of the machine.
+    pub mounts: bool,
     /// Pulling images ahead, removing them, adding one's own.
     pub images: bool,
     /// Telling a VM that crashed from one that somebody stopped.
@@ -86,6 +89,7 @@ impl Capabilities {
             snapshots: true,
             clone: true,
             resize: true,
+            mounts: true,
             images: true,
             crashes: true,
         }
@@ -187,6 +191,9 @@ pub struct AgentInfo {
     /// Labels from the agent's own settings.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// What its owner lets any master ask of the machine; `None` of agents that know no policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
     /// When the agent started.
     pub started_at: Timestamp,
     /// The agent's clock when it said this; never trusted, only compared.

@@ -18,6 +18,7 @@ pub mod legacy;
 pub mod list;
 pub mod name;
 pub mod operation;
+pub mod policy;
 pub mod port;
 pub mod problem;
 pub mod recording;

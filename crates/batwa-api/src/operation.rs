@@ -19,7 +19,10 @@ use crate::{
     name::{SnapshotName, VmName},
     problem::{Problem, ProblemCode},
     size::ByteSize,
-    vm::{CloneOptions, ResizeOptions, RestoreOptions, SnapshotOptions, VmAction, VmSpec, VmState},
+    vm::{
+        CloneOptions, MountOptions, ResizeOptions, RestoreOptions, SnapshotOptions, UnmountOptions,
+        VmAction, VmSpec, VmState,
+    },
 };
 
 /// What an operation does.
@@ -63,6 +66,10 @@ pub enum OperationRequest {
     Clone(CloneOptions),
     /// Change CPUs, memory or disk.
     Resize(ResizeOptions),
+    /// Let it see a folder of its machine.
+    Mount(MountOptions),
+    /// Take such a folder, or all of them, out of it.
+    Umount(UnmountOptions),
     /// Bring an image to the machine before a VM wants it.
     PullImage(PullOptions),
 }
@@ -104,6 +111,8 @@ impl OperationRequest {
             Self::DeleteSnapshot { .. } => OperationKind::DeleteSnapshot,
             Self::Clone(_) => OperationKind::Clone,
             Self::Resize(_) => OperationKind::Resize,
+            Self::Mount(_) => OperationKind::Mount,
+            Self::Umount(_) => OperationKind::Umount,
             Self::PullImage(_) => OperationKind::PullImage,
         }
     }
@@ -190,12 +199,14 @@ pub enum OperationKind {
     DeleteSnapshot,
     Clone,
     Resize,
+    Mount,
+    Umount,
     PullImage,
 }
 
 impl OperationKind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Create,
         Self::Start,
         Self::Stop,
@@ -210,6 +221,8 @@ impl OperationKind {
         Self::DeleteSnapshot,
         Self::Clone,
         Self::Resize,
+        Self::Mount,
+        Self::Umount,
         Self::PullImage,
     ];
 
@@ -253,6 +266,8 @@ impl OperationKind {
             Self::DeleteSnapshot => VmAction::DeleteSnapshot,
             Self::Clone => VmAction::Clone,
             Self::Resize => VmAction::Resize,
+            Self::Mount => VmAction::Mount,
+            Self::Umount => VmAction::Umount,
         })
     }
 }
@@ -501,6 +516,10 @@ pub enum Stage {
     Cloning,
     /// Changing the size.
     Resizing,
+    /// Letting the VM see a folder.
+    Mounting,
+    /// Taking a folder out of the VM.
+    Unmounting,
     /// Removing what a failed or cancelled operation left.
     CleaningUp,
 }

@@ -91,6 +91,8 @@ pub enum ProblemCode {
     ConnectionRefused,
     /// No space is left where it would be written.
     StorageFull,
+    /// The policy of that machine does not allow it, whoever asks.
+    PolicyForbids,
 }
 
 impl ProblemCode {
@@ -100,7 +102,9 @@ impl ProblemCode {
         match self {
             Self::Malformed => 400,
             Self::Unauthenticated => 401,
-            Self::Forbidden | Self::CrossOrigin | Self::PermissionDenied => 403,
+            Self::Forbidden | Self::CrossOrigin | Self::PermissionDenied | Self::PolicyForbids => {
+                403
+            }
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::NameTaken | Self::IllegalState | Self::Conflict => 409,
@@ -143,6 +147,7 @@ impl ProblemCode {
             Self::PermissionDenied => "The VM does not allow it",
             Self::ConnectionRefused => "Nobody listens there",
             Self::StorageFull => "No space is left",
+            Self::PolicyForbids => "The machine's policy does not allow it",
         }
     }
 }

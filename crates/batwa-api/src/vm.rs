@@ -1,6 +1,7 @@
 //! VMs: what is observed of them, what is asked for them, and which action is legal when.
 
 mod action;
+mod mount;
 mod resize;
 mod settings;
 mod snapshot;
@@ -14,6 +15,7 @@ use utoipa::ToSchema;
 
 pub use self::{
     action::{Actions, Reason, VmAction},
+    mount::{MAX_MOUNTS, Mount, MountKind, MountOptions, MountState, UnmountOptions},
     resize::ResizeOptions,
     settings::{
         AgentReason, Autostart, IdleStop, Lifetime, LifetimeEnd, LifetimeWanted, Notice,
@@ -188,6 +190,9 @@ pub struct Vm {
     /// What it can go back to, the oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<Snapshot>,
+    /// The machine's folders that it sees.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<Mount>,
     /// When the driver last said so.
     pub observed_at: Timestamp,
     /// What its agent does about it by itself.

@@ -18,6 +18,7 @@ mod join_tokens;
 mod legacy;
 mod legacy_auth;
 mod list;
+mod mounts;
 pub(crate) mod openapi;
 mod operations;
 mod origin;

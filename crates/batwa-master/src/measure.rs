@@ -96,6 +96,7 @@ impl PretendedFleet {
             location: Some(format!("/var/lib/batwa/vms/{}", name(vm))),
             observed_at: now,
             snapshots: Vec::new(),
+            mounts: Vec::new(),
             settings: VmSettings::default(),
             notices: Vec::new(),
             operations: vec![],

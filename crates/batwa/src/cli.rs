@@ -9,6 +9,7 @@ mod join_tokens;
 mod live;
 mod login;
 mod machines;
+mod mounts;
 mod operations;
 mod recordings;
 mod roles;
@@ -34,6 +35,7 @@ pub(crate) use self::{
     join_tokens::{CreateJoinTokenArgs, JoinTokenTask},
     login::{LoginArgs, LogoutArgs, MastersArgs, MastersTask},
     machines::{AgentsArgs, MachineTask},
+    mounts::{MountArgs, UmountArgs},
     operations::{OperationsArgs, OperationsTask},
     recordings::{RecordingsArgs, RecordingsTask},
     roles::{AgentArgs, AgentTask, JoinArgs},
@@ -131,6 +133,13 @@ pub(crate) enum Task {
     DeleteSnapshot(DeleteSnapshotArgs),
     /// Make another VM of one, with an identity of its own
     Clone(CloneArgs),
+    /// Let a VM see a folder of its machine
+    ///
+    /// The machine's policy names the folders that VMs may see. With QEMU a VM that runs sees it from its next start on.
+    Mount(MountArgs),
+    /// Take a folder of its machine out of a VM; the folder stays as it is
+    #[command(visible_alias = "unmount")]
+    Umount(UmountArgs),
     /// Change a VM's size, what is written about it, or what is done about it by itself
     Set(SetArgs),
     /// Take missing VMs off the list

@@ -436,9 +436,10 @@ fn token(
 fn from_problem(problem: &Problem, with_token: bool) -> Failure {
     let exit = match problem.code {
         ProblemCode::NotFound => Exit::NotFound,
-        ProblemCode::Unauthenticated | ProblemCode::Forbidden | ProblemCode::CrossOrigin => {
-            Exit::NotAllowed
-        }
+        ProblemCode::Unauthenticated
+        | ProblemCode::Forbidden
+        | ProblemCode::PolicyForbids
+        | ProblemCode::CrossOrigin => Exit::NotAllowed,
         ProblemCode::Malformed | ProblemCode::InvalidField => Exit::Usage,
         ProblemCode::Unavailable => Exit::Unreachable,
         ProblemCode::Timeout => Exit::StillRunning,

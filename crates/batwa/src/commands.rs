@@ -11,6 +11,7 @@ pub(crate) mod live;
 mod login;
 mod machines;
 mod membership;
+mod mounts;
 mod operations;
 mod recordings;
 mod roles;
@@ -69,6 +70,8 @@ pub(crate) async fn run(task: Task) -> Result<u8, Failure> {
         Task::Restore(args) => snapshots::restore(args).await,
         Task::DeleteSnapshot(args) => snapshots::delete(args).await,
         Task::Clone(args) => snapshots::clone(args).await,
+        Task::Mount(args) => mounts::mount(args).await,
+        Task::Umount(args) => mounts::umount(args).await,
         Task::Set(args) => set::set(args).await,
         Task::Dismiss(args) => vms::dismiss(args).await,
         Task::Recordings(args) => recordings::run(args).await,

@@ -13,7 +13,10 @@ use std::{
 
 use batwa_agent::{
     AgentConfig, Allow, DriverChoice, Limits,
-    driver::multipass::{CustomImages, RestartPolicy},
+    driver::{
+        multipass::{CustomImages, RestartPolicy},
+        qemu::TinyKernel,
+    },
     tunnel::{Dialer, Membership, Proxies, TunnelConfig},
 };
 use batwa_api::{id::AgentId, size::ByteSize, terminal::Terminal};
@@ -31,7 +34,7 @@ use crate::{
 };
 
 /// The folder of the agent that runs inside `batwa up`, within the master's.
-const LOCAL_AGENT_DIR: &str = "agent";
+pub(crate) const LOCAL_AGENT_DIR: &str = "agent";
 /// The folder in which agents by themselves have theirs, by id.
 const AGENTS_DIR: &str = "agents";
 
@@ -269,13 +272,16 @@ fn machine(settings: &Settings, config: &mut AgentConfig) -> Result<(), SettingE
     if let Some(fake) = settings.get("fake")? {
         config.fake = fake;
     }
-    config.qemu.image_dirs = settings.parse_all("image-dir", |text| {
-        std::path::absolute(text).map_err(|error| error.to_string())
-    })?;
+    let path = |text: &str| std::path::absolute(text).map_err(|error| error.to_string());
+    config.policy_file = settings.parse("policy", path)?;
+    config.image_dirs = settings.parse_all("image-dir", path)?;
     config.qemu.cache_limit = settings.parse("image-cache-limit", |text| {
         text.parse::<ByteSize>().map_err(|error| error.to_string())
     })?;
     config.qemu.emulate = settings.is_on("emulate")?;
+    if let Some(kernel) = settings.parse("tiny-kernel", tiny_kernel)? {
+        config.qemu.tiny_kernel = kernel;
+    }
     for (server, url) in settings.parse_all("image-server", image_server)? {
         match server {
             ImageServer::Ubuntu => config.qemu.image_servers.ubuntu = url,
@@ -319,6 +325,14 @@ fn machine(settings: &Settings, config: &mut AgentConfig) -> Result<(), SettingE
         config.limits.terminal_ring = bytes;
     }
     Ok(())
+}
+
+fn tiny_kernel(text: &str) -> Result<TinyKernel, String> {
+    match text {
+        "small" => Ok(TinyKernel::Small),
+        "standard" => Ok(TinyKernel::Standard),
+        _ => Err("it is `small` or `standard`".to_owned()),
+    }
 }
 
 /// How many of something there may be.
@@ -448,11 +462,11 @@ mod tests {
             ("BATWA_EMULATE", "yes"),
         ])
         .expect("good");
-        let qemu = config.qemu;
         assert_eq!(
-            qemu.image_dirs,
+            config.image_dirs,
             [Path::new("/srv/images"), Path::new("/data")]
         );
+        let qemu = config.qemu;
         assert_eq!(qemu.image_servers.ubuntu, "http://mirror/ubuntu/");
         assert_eq!(qemu.image_servers.debian, "http://mirror/debian/");
         assert!(qemu.emulate);

@@ -2,6 +2,7 @@
 
 use std::{io::IsTerminal as _, path::PathBuf, sync::Arc};
 
+use batwa_agent::policy::{Look, PolicyFile};
 use batwa_tls::{CertificateSource, ServedCertificate};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -53,11 +54,12 @@ pub(crate) fn source(
     }
 }
 
-/// Reads the certificate anew on each SIGHUP, until `stop`.
+/// Reads the certificate, and the policy of this machine, anew on each SIGHUP, until `stop`.
 ///
 /// Started from a terminal, SIGHUP means that the terminal is gone, and ends the process as ever.
 pub(crate) async fn reload_on_hangup(
     certificate: Option<Arc<ServedCertificate>>,
+    policy: Option<PolicyFile>,
     stop: CancellationToken,
 ) -> Result<(), Failure> {
     if std::io::stderr().is_terminal() {
@@ -71,7 +73,18 @@ pub(crate) async fn reload_on_hangup(
             () = stop.cancelled() => return Ok(()),
             _ = hangups.recv() => {}
         }
+        match policy.as_ref().map(PolicyFile::reload) {
+            None => {}
+            Some(Look::Same) => {
+                info!("told to reload: the policy of this machine says what it said")
+            }
+            Some(Look::Changed) => info!("told to reload: the policy of this machine has changed"),
+            Some(Look::Kept(problem)) => {
+                warn!("told to reload, but the policy stays as it was: {problem}");
+            }
+        }
         match &certificate {
+            None if policy.is_some() => {}
             None => info!(
                 "told to reload, but there is no certificate to read anew; other settings take a restart"
             ),

@@ -226,6 +226,7 @@ pub(crate) fn clone(world: &World, args: &Args) -> Outcome {
             let mut copy = Vm {
                 address: state.new_address(),
                 snapshots: std::collections::BTreeMap::new(),
+                mounts: std::collections::BTreeMap::new(),
                 head: None,
                 ..source
             };

@@ -95,6 +95,7 @@ pub(crate) fn launch(world: &World, args: &Args) -> Outcome {
             schedule: Vec::new(),
             trashed: false,
             snapshots: std::collections::BTreeMap::new(),
+            mounts: std::collections::BTreeMap::new(),
             head: None,
         };
         vm.becomes(&schedule);

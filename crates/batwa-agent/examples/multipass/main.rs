@@ -12,6 +12,7 @@ mod disk;
 mod guest;
 mod knobs;
 mod launch;
+mod mounts;
 mod power;
 mod reads;
 mod world;
@@ -120,6 +121,8 @@ fn run(world: &World, argv: &[String]) -> Outcome {
         "restore" => disk::restore(world, &args),
         "clone" => disk::clone(world, &args),
         "set" => disk::set(world, &args),
+        "mount" => mounts::mount(world, &args),
+        "umount" => mounts::umount(world, &args),
         "shell" => guest::shell(world, &args),
         "exec" => guest::exec(world, &args),
         other => Err(Failure::usage(format!(
@@ -160,6 +163,7 @@ impl Args {
             "snapshot" => (&["--name", "-n", "--comment", "-m"], &[]),
             "restore" => (&[], &["--destructive", "-d"]),
             "clone" => (&["--name", "-n"], &[]),
+            "mount" => (&["--type", "-t"], &[]),
             "exec" => (
                 &["-d", "--working-directory"],
                 &["-n", "--no-map-working-directory"],

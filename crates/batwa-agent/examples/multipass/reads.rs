@@ -107,7 +107,7 @@ pub(crate) fn info(world: &World, args: &Args) -> Outcome {
                 "ipv4": [vm.address],
                 "load": [0.25, 0.12, 0.05],
                 "memory": {"total": vm.memory / 100 * 95, "used": vm.memory / 5},
-                "mounts": {},
+                "mounts": mounts_of(&vm),
                 "release": "Ubuntu 24.04.1 LTS",
                 "snapshot_count": vm.snapshots.len().to_string(),
                 "state": state,
@@ -121,7 +121,7 @@ pub(crate) fn info(world: &World, args: &Args) -> Outcome {
                 "ipv4": [],
                 "load": [],
                 "memory": {},
-                "mounts": {},
+                "mounts": mounts_of(&vm),
                 "release": "",
                 "snapshot_count": vm.snapshots.len().to_string(),
                 "state": state,
@@ -131,6 +131,20 @@ pub(crate) fn info(world: &World, args: &Args) -> Outcome {
     }
     print(&json!({"errors": [], "info": info}));
     Ok(())
+}
+
+/// As the record has them.
+fn mounts_of(vm: &crate::world::Vm) -> Value {
+    let row = |(target, source): (&String, &String)| {
+        let maps = json!(["0:default"]);
+        let mount = json!({"source_path": source, "uid_mappings": maps, "gid_mappings": maps});
+        (target.clone(), mount)
+    };
+    vm.mounts
+        .iter()
+        .map(row)
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 pub(crate) fn get(world: &World, args: &Args) -> Outcome {

@@ -56,6 +56,9 @@ pub(crate) struct Vm {
     /// The snapshot that it has come from.
     #[serde(default)]
     pub(crate) head: Option<String>,
+    /// What it sees, by where it sees it.
+    #[serde(default)]
+    pub(crate) mounts: BTreeMap<String, String>,
 }
 
 /// One snapshot.

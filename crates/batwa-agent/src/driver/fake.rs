@@ -8,6 +8,7 @@
 mod display;
 mod images;
 mod inside;
+mod mounts;
 mod settings;
 mod snapshots;
 mod store;
@@ -29,7 +30,7 @@ use batwa_api::{
     operation::{OperationKind, Stage},
     size::ByteSize,
     terminal::{TermSize, TerminalKind},
-    vm::{Readiness, ResizeOptions, VmSpec, VmState, VmUsage},
+    vm::{MountOptions, Readiness, ResizeOptions, VmSpec, VmState, VmUsage},
 };
 use tokio::sync::{Semaphore, watch};
 use tracing::warn;
@@ -208,6 +209,7 @@ impl FakeDriver {
             Some(fake) => {
                 if state == VmState::Running && fake.state != VmState::Running {
                     fake.started_at = Some(Timestamp::now());
+                    fake.plug_mounts();
                 }
                 fake.state = state;
                 fake.crashed = false;
@@ -300,6 +302,7 @@ impl FakeDriver {
             location: Some(self.home(name).display().to_string()),
             started_at: fake.started_at.filter(|_| runs),
             snapshots: fake.told_snapshots(),
+            mounts: fake.mounts.clone(),
             crashed: fake.crashed,
             ..ObservedVm::new(name.clone(), fake.state)
         }
@@ -319,6 +322,7 @@ fn new_vm(spec: &VmSpec, host: u16) -> FakeVm {
         before_trash: None,
         snapshots: Vec::new(),
         came_from: None,
+        mounts: Vec::new(),
         crashed: false,
     }
 }
@@ -622,6 +626,24 @@ impl Driver for FakeDriver {
         progress: &Progress,
     ) -> Result<(), DriverError> {
         self.set_size(vm, size, progress).await
+    }
+
+    async fn mount(
+        &self,
+        vm: &VmName,
+        mount: &MountOptions,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.take_in_folder(vm, mount, progress).await
+    }
+
+    async fn umount(
+        &self,
+        vm: &VmName,
+        target: Option<&str>,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.take_out_folder(vm, target, progress).await
     }
 
     async fn attach(

@@ -20,6 +20,7 @@ mod inside;
 mod knowledge;
 mod lane;
 mod launch;
+mod mounts;
 mod output;
 mod settings;
 mod spinner;
@@ -28,7 +29,7 @@ mod transcripts;
 mod user_data;
 mod version;
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use batwa_api::{
@@ -38,7 +39,7 @@ use batwa_api::{
     image::Image,
     name::{SnapshotName, VmName},
     terminal::{TermSize, TerminalKind},
-    vm::{ResizeOptions, VmSpec, VmState},
+    vm::{MountOptions, ResizeOptions, VmSpec, VmState},
 };
 use tracing::debug;
 
@@ -150,6 +151,7 @@ impl Multipass {
         } else if is_custom && self.settings.custom_images == CustomImages::Refused {
             Some("files and URLs are not allowed as images on this machine".to_owned())
         } else if is_custom {
+            self.check_custom(image)?;
             None
         } else {
             self.catalogue.refusal(image)
@@ -162,6 +164,27 @@ impl Multipass {
         }
         user_data::document(spec.cloud_init.as_deref(), &spec.ssh_keys)?;
         Ok(())
+    }
+
+    /// Refuses an image that the policy of this machine does not let come from there. Where it names no folders, any
+    /// file may be used, as the settings allow files at all.
+    ///
+    /// The daemon opens the file by its name after this look: folders are to be named in which only their owner writes.
+    fn check_custom(&self, image: &str) -> Result<(), DriverError> {
+        let policy = &self.settings.policy;
+        let Some(path) = image
+            .split_at_checked(5)
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("file:"))
+        else {
+            return Ok(policy.check_url("image", image)?);
+        };
+        if policy.current().images.files.is_empty() {
+            return Ok(());
+        }
+        let path = path.1;
+        let path = Path::new(path.strip_prefix("//").unwrap_or(path));
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        Ok(policy.check_image_file("image", path, &real)?)
     }
 
     /// Refuses the one name whose VM would get the user's home folder mounted into it.
@@ -354,6 +377,24 @@ impl Driver for Multipass {
         progress: &Progress,
     ) -> Result<(), DriverError> {
         self.set_size(vm, size, progress).await
+    }
+
+    async fn mount(
+        &self,
+        vm: &VmName,
+        mount: &MountOptions,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.mount_folder(vm, mount, progress).await
+    }
+
+    async fn umount(
+        &self,
+        vm: &VmName,
+        target: Option<&str>,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.take_folder_out(vm, target, progress).await
     }
 
     async fn attach(

@@ -4,8 +4,16 @@ use std::sync::Arc;
 
 use batwa_api::agent::DriverKind;
 
-use super::{Driver, DriverError, fake::FakeDriver, multipass::Multipass, qemu::QemuDriver};
-use crate::config::{AgentConfig, DriverChoice};
+use super::{
+    Driver, DriverError,
+    fake::FakeDriver,
+    multipass::{self, Multipass},
+    qemu::{QemuDriver, QemuOptions},
+};
+use crate::{
+    config::{AgentConfig, DriverChoice},
+    policy::PolicyFile,
+};
 
 /// The drivers of `config`, the one for new VMs first.
 ///
@@ -14,6 +22,7 @@ use crate::config::{AgentConfig, DriverChoice};
 /// error: it says so when it is asked, and works as soon as the program is there.
 pub(crate) fn open(
     config: &AgentConfig,
+    policy: &PolicyFile,
 ) -> Result<Vec<Arc<dyn Driver>>, (DriverKind, DriverError)> {
     let kinds = match &config.drivers {
         // Where Multipass is not installed, nobody misses it; where it is and does not run, its health says so.
@@ -25,16 +34,26 @@ pub(crate) fn open(
     };
     kinds
         .into_iter()
-        .map(|kind| open_one(kind, config).map_err(|error| (kind, error)))
+        .map(|kind| open_one(kind, config, policy).map_err(|error| (kind, error)))
         .collect()
 }
 
-fn open_one(kind: DriverKind, config: &AgentConfig) -> Result<Arc<dyn Driver>, DriverError> {
+fn open_one(
+    kind: DriverKind,
+    config: &AgentConfig,
+    policy: &PolicyFile,
+) -> Result<Arc<dyn Driver>, DriverError> {
     Ok(match kind {
-        DriverKind::Multipass => Arc::new(Multipass::new(config.multipass.clone())),
+        DriverKind::Multipass => Arc::new(Multipass::new(multipass::Settings {
+            policy: policy.clone(),
+            ..config.multipass.clone()
+        })),
         DriverKind::Qemu => Arc::new(QemuDriver::open_with(
             &config.state_dir,
-            config.qemu.clone(),
+            QemuOptions {
+                policy: policy.clone(),
+                ..config.qemu.clone()
+            },
         )?),
         DriverKind::Fake => Arc::new(FakeDriver::open(&config.state_dir, config.fake.clone())?),
     })

@@ -19,7 +19,7 @@ use batwa_api::{
     name::{SnapshotName, VmName},
     size::ByteSize,
     terminal::{TermSize, TerminalKind},
-    vm::{ResizeOptions, VmSpec},
+    vm::{MountOptions, ResizeOptions, VmSpec},
 };
 use tokio::sync::watch;
 
@@ -28,6 +28,7 @@ use super::{
     command::{Command, CommandError, end_orphans},
     inside::Exec,
 };
+use crate::policy::PolicyFile;
 
 mod accel;
 mod clone;
@@ -41,6 +42,7 @@ mod images;
 mod inside;
 mod keeper;
 mod machine;
+mod mounts;
 mod observe;
 mod offline;
 mod power;
@@ -56,16 +58,18 @@ mod usage;
 mod user_data;
 mod vms;
 
-pub use self::images::Servers as ImageServers;
+pub use self::images::{Servers as ImageServers, TinyKernel};
 use self::{images::Images, machine::Accelerator, vms::Vms};
 
 /// What a person with a shell on this machine may set.
 #[derive(Debug, Clone, Default)]
 pub struct QemuOptions {
-    /// Folders from which local image files (`file:/…`) may be used; none by default.
-    pub image_dirs: Vec<PathBuf>,
+    /// What may be asked here: where images may come from, whether from files of this machine.
+    pub policy: PolicyFile,
     /// Emulate even where KVM works.
     pub emulate: bool,
+    /// The kernel of the image `tiny`.
+    pub tiny_kernel: TinyKernel,
     /// Where images are looked up; the public servers when absent.
     pub image_servers: ImageServers,
     /// From which size on images that no VM uses are removed; none are when absent.
@@ -111,7 +115,7 @@ impl QemuDriver {
         end_orphans();
         let images = Images::open(dir.join("images"), &options)?;
         Ok(Self {
-            vms: Vms::open(dir.join("vms"), images)?,
+            vms: Vms::open(dir.join("vms"), images, options.policy.clone())?,
             dir,
             options,
             acceleration: tokio::sync::OnceCell::new(),
@@ -336,6 +340,24 @@ impl Driver for QemuDriver {
         progress: &Progress,
     ) -> Result<(), DriverError> {
         self.vms.resize(vm, size, progress).await
+    }
+
+    async fn mount(
+        &self,
+        vm: &VmName,
+        mount: &MountOptions,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.vms.mount(vm, mount, progress).await
+    }
+
+    async fn umount(
+        &self,
+        vm: &VmName,
+        target: Option<&str>,
+        progress: &Progress,
+    ) -> Result<(), DriverError> {
+        self.vms.umount(vm, target, progress).await
     }
 
     async fn attach(

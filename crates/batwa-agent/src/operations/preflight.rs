@@ -5,16 +5,17 @@ use std::{collections::BTreeSet, time::Duration};
 use batwa_api::{
     agent::DriverKind,
     name::{SnapshotName, VmName},
-    operation::{OperationRequest, Subject},
+    operation::{Operation, OperationRequest, Subject},
     problem::{FieldError, Problem, ProblemCode},
     vm::{
-        CloneOptions, MAX_SNAPSHOTS, SnapshotOptions, VmAction, VmSpec, VmState, next_snapshot_name,
+        CloneOptions, MAX_MOUNTS, MAX_SNAPSHOTS, MountOptions, SnapshotOptions, VmAction, VmSpec,
+        VmState, next_snapshot_name,
     },
 };
 use tokio::time::timeout;
 
 use super::{Book, Operations, error_of, queue::Refusal};
-use crate::driver::DriverError;
+use crate::{driver::DriverError, policy};
 
 /// How long a driver may take to check a spec.
 pub(super) const CHECK_DEADLINE: Duration = Duration::from_secs(10);
@@ -41,11 +42,50 @@ impl Operations {
             return Err(refused);
         }
         let errors = self.wrong_fields(vm, request);
-        if errors.is_empty() {
-            Ok(driver)
-        } else {
-            Err(Problem::invalid_fields(errors))
+        if !errors.is_empty() {
+            return Err(Problem::invalid_fields(errors));
         }
+        if let OperationRequest::Resize(size) = request {
+            self.policy.check_resize(size).map_err(forbidden)?;
+        }
+        if let OperationRequest::Mount(mount) = request {
+            self.check_mount(vm, mount)?;
+        }
+        Ok(driver)
+    }
+
+    /// Refuses a folder that the VM may not see, and one too many. Drivers look at the folder anew when they use it.
+    fn check_mount(&self, vm: &VmName, mount: &MountOptions) -> Result<(), Problem> {
+        self.policy
+            .folder(&mount.source, mount.read_only)
+            .map_err(|error| error_of(&error).to_problem())?;
+        let there = self.picture.vm(vm).map_or_else(Vec::new, |vm| vm.mounts);
+        let full = there.len() >= MAX_MOUNTS;
+        if full && there.iter().all(|other| other.target != mount.target) {
+            return Err(Problem::new(
+                ProblemCode::Conflict,
+                format!("VM `{vm}` has {MAX_MOUNTS} mounts, and cannot have more: `umount` some"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses one more VM than the policy of this machine allows. Those that are about to be made count, so that many
+    /// who ask at once do not get more.
+    pub(super) fn check_count(&self, book: &Book, new: &VmName) -> Result<(), Problem> {
+        let mut there: BTreeSet<VmName> =
+            self.picture.vms().into_iter().map(|vm| vm.name).collect();
+        for record in book.records.values() {
+            let Operation { subject, state, .. } = record.operation();
+            if !state.is_finished()
+                && let Some(vm) = subject.vm()
+                && let Some(other) = new_vm(vm, &record.request)
+            {
+                there.insert(other.clone());
+            }
+        }
+        there.remove(new);
+        self.policy.check_count(there.len()).map_err(forbidden)
     }
 
     /// Why a protected VM does not let this be done, if it is one.
@@ -89,6 +129,8 @@ impl Operations {
                 let host = self.picture.agent().host;
                 size.check(self.picture.vm(vm).as_ref(), Some(&host))
             }
+            OperationRequest::Mount(mount) => mount.check(),
+            OperationRequest::Umount(options) => options.check(),
             _ => Vec::new(),
         }
     }
@@ -102,6 +144,7 @@ impl Operations {
         if !errors.is_empty() {
             return Err(Problem::invalid_fields(errors));
         }
+        self.policy.check_spec(spec).map_err(forbidden)?;
         let driver = match spec.driver {
             Some(kind) => self.inventory.driver(kind).map_err(|error| {
                 Problem::invalid_fields(vec![FieldError::new("driver", error.to_string())])
@@ -224,6 +267,19 @@ impl Operations {
         }
         names
     }
+}
+
+/// The VM that a request makes, if it makes one.
+pub(super) fn new_vm<'a>(vm: &'a VmName, request: &'a OperationRequest) -> Option<&'a VmName> {
+    match request {
+        OperationRequest::Create { .. } => Some(vm),
+        request => request.target(),
+    }
+}
+
+/// What the policy does not allow, as a failed call.
+fn forbidden(refusal: policy::Refusal) -> Problem {
+    error_of(&refusal.into()).to_problem()
 }
 
 fn has_queue(book: &Book, vm: &VmName) -> bool {

@@ -142,6 +142,8 @@ fn after(kind: OperationKind, before: Option<VmState>) -> Option<VmState> {
         | OperationKind::DeleteSnapshot
         | OperationKind::Clone
         | OperationKind::Resize
+        | OperationKind::Mount
+        | OperationKind::Umount
         | OperationKind::PullImage => return before,
     })
 }

@@ -470,6 +470,10 @@ async fn perform(
             driver.clone_vm(vm, &options.name, snapshot, progress).await
         }
         (_, OperationRequest::Resize(size)) => driver.resize(vm, size, progress).await,
+        (_, OperationRequest::Mount(mount)) => driver.mount(vm, mount, progress).await,
+        (_, OperationRequest::Umount(options)) => {
+            driver.umount(vm, options.target.as_deref(), progress).await
+        }
         (kind, request) => Err(DriverError::failed(format!(
             "cannot {kind} VM `{vm}`: it was asked to {}",
             request.kind()

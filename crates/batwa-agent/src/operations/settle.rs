@@ -197,6 +197,10 @@ pub(crate) fn settle(
             _ => Fail("the VM is busy otherwise"),
         },
 
+        // Done twice they are done once.
+        (OperationKind::Mount | OperationKind::Umount, Some(Stopped | Running)) => Run(kind),
+        (OperationKind::Mount | OperationKind::Umount, Some(_)) => Fail("the VM is busy otherwise"),
+
         (OperationKind::Suspend, Some(Suspended)) => Succeed,
         (OperationKind::Suspend, Some(Running | Suspending)) => Run(OperationKind::Suspend),
         (OperationKind::Suspend, Some(_)) => Fail("the VM does not run"),
@@ -239,6 +243,8 @@ pub(crate) fn judge(
         | OperationKind::DeleteSnapshot
         | OperationKind::Clone
         | OperationKind::Resize
+        | OperationKind::Mount
+        | OperationKind::Umount
         | OperationKind::PullImage => false,
         // A VM that runs may still not be usable: that a driver says so is believed, that time ran out is not.
         OperationKind::Create
@@ -398,6 +404,8 @@ mod tests {
         delete_snapshot: gone:fail creating:fail starting:fail running:fail restarting:fail stopping:fail stopped:delete_snapshot suspending:fail suspended:fail deleted:fail unknown:fail error:fail
         clone: gone:fail creating:fail starting:fail running:fail restarting:fail stopping:fail stopped:clone suspending:fail suspended:fail deleted:fail unknown:fail error:fail
         resize: gone:fail creating:fail starting:fail running:fail restarting:fail stopping:fail stopped:resize suspending:fail suspended:fail deleted:fail unknown:fail error:fail
+        mount: gone:fail creating:fail starting:fail running:mount restarting:fail stopping:fail stopped:mount suspending:fail suspended:fail deleted:fail unknown:fail error:fail
+        umount: gone:fail creating:fail starting:fail running:umount restarting:fail stopping:fail stopped:umount suspending:fail suspended:fail deleted:fail unknown:fail error:fail
         pull_image: gone:pull_image creating:pull_image starting:pull_image running:pull_image restarting:pull_image stopping:pull_image stopped:pull_image suspending:pull_image suspended:pull_image deleted:pull_image unknown:pull_image error:pull_image
         ");
     }

@@ -1,10 +1,10 @@
 //! The agent is killed at every step of operations on fake VMs, and everything is settled truthfully afterwards.
 //!
-//! Ten kinds are cut. Start, restart, suspend, resume and recover are not: only the table in `settle.rs` speaks for them.
+//! Twelve kinds are cut. Start, restart, suspend, resume and recover are not: only the table in `settle.rs` speaks for them.
 
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
-use batwa_agent::{FakeSettings, driver::fake::StepMode};
+use batwa_agent::{FakeSettings, driver::fake::StepMode, policy::FILE};
 use batwa_api::{
     id::OperationId,
     operation::{Operation, OperationState},
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::lab::{DEADLINE, Lab};
 
-/// One operation on VM `web`, which runs and has the snapshot `base`.
+/// One operation on VM `web`, which runs and has the snapshot `base` and the mount `/mnt/base`.
 struct Scenario {
     request: fn() -> Value,
     /// What is to be seen when it succeeded; what is not there otherwise.
@@ -55,6 +55,13 @@ impl World {
     fn has_image(&self, name: &str) -> bool {
         let mut images = self.images.iter();
         images.any(|image| image["name"] == name && image["cached"] == true)
+    }
+
+    fn has_mount(&self, target: &str) -> bool {
+        self.vm("web").is_some_and(|vm| {
+            let mounts = vm["mounts"].as_array();
+            mounts.is_some_and(|all| all.iter().any(|mount| mount["target"] == target))
+        })
     }
 
     fn has_snapshot(&self, name: &str) -> bool {
@@ -146,6 +153,22 @@ fn scenarios() -> Vec<(&'static str, Scenario)> {
         (
             "web",
             Scenario {
+                request: || json!({"kind": "mount", "source": "/usr/share", "target": "/mnt/one"}),
+                effect: |world| world.has_mount("/mnt/one"),
+                runs_at_the_end: true,
+            },
+        ),
+        (
+            "web",
+            Scenario {
+                request: || json!({"kind": "umount", "target": "/mnt/base"}),
+                effect: |world| !world.has_mount("/mnt/base"),
+                runs_at_the_end: true,
+            },
+        ),
+        (
+            "web",
+            Scenario {
                 request: || json!({"kind": "pull_image", "image": "bookworm"}),
                 effect: |world| world.has_image("debian:12"),
                 runs_at_the_end: true,
@@ -154,12 +177,15 @@ fn scenarios() -> Vec<(&'static str, Scenario)> {
     ]
 }
 
-/// A state folder with the running VM `web` and its snapshot `base`, and no agent.
+/// A state folder with the running VM `web`, its snapshot and its mount `base`, and no agent.
 async fn prepared() -> TempDir {
-    let lab = Lab::new(FakeSettings::instant()).await;
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(FILE), "[mounts]\nroots = [\"/usr\"]\n").unwrap();
+    let lab = Lab::on(dir, FakeSettings::instant(), |_| ()).await;
     for request in [
         json!({"kind": "create", "spec": {"image": "tiny", "disk": "1G"}}),
         json!({"kind": "snapshot", "name": "base", "stop": true}),
+        json!({"kind": "mount", "source": "/usr", "target": "/mnt/base"}),
     ] {
         let operation = lab.run("web", request).await;
         assert_eq!(operation.state, OperationState::Succeeded, "{operation:?}");
@@ -253,7 +279,7 @@ fn cut(vm: &str, scenario: &Scenario, steps: usize) -> bool {
 }
 
 #[test]
-fn an_agent_killed_at_any_step_of_ten_operations_settles_them_truthfully() {
+fn an_agent_killed_at_any_step_of_twelve_operations_settles_them_truthfully() {
     let mut cuts = 0;
     for (vm, scenario) in scenarios() {
         cuts += 1

@@ -128,6 +128,11 @@ impl Lab {
         self.dir.take().unwrap()
     }
 
+    /// The agent's folder.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.as_ref().unwrap().path()
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }

@@ -6,10 +6,13 @@ use std::{
     time::Duration,
 };
 
-use batwa_agent::driver::{
-    Driver, ObservedVm, Progress, ProgressUpdate,
-    command::{Command, Output},
-    multipass::{CustomImages, Limits, Multipass, Settings},
+use batwa_agent::{
+    driver::{
+        Driver, ObservedVm, Progress, ProgressUpdate,
+        command::{Command, Output},
+        multipass::{CustomImages, Limits, Multipass, Settings},
+    },
+    policy::PolicyFile,
 };
 use batwa_api::{name::VmName, operation::Stage, size::ByteSize, vm::VmSpec};
 use serde_json::{Value, json};
@@ -51,6 +54,7 @@ impl StandIn {
             limits: limits(),
             restart: None,
             custom_images: CustomImages::Refused,
+            policy: PolicyFile::default(),
         }
     }
 

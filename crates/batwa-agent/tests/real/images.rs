@@ -13,14 +13,18 @@ use axum::{
     response::Response,
     routing::get,
 };
-use batwa_agent::driver::{
-    Driver, DriverError, ImageKeeper, Progress, ProgressUpdate, Upload,
-    command::Command,
-    qemu::{ImageServers, QemuDriver, QemuOptions},
+use batwa_agent::{
+    driver::{
+        Driver, DriverError, ImageKeeper, Progress, ProgressUpdate, Upload,
+        command::Command,
+        qemu::{ImageServers, QemuDriver, QemuOptions},
+    },
+    policy::PolicyFile,
 };
 use batwa_api::{
     image::{AddImage, Image, ImageName, ImageSource},
     operation::{OperationState, Stage},
+    policy::{ImageSources, Policy},
     size::ByteSize,
     vm::VmSpec,
 };
@@ -464,7 +468,15 @@ async fn a_file_of_the_machine_is_taken_from_the_folders_that_were_named_only() 
     .unwrap();
     let path = files.path().join("disk.img");
     std::fs::write(&path, bootable(MIB)).unwrap();
-    let place = Place::new(|options| options.image_dirs = vec![files.path().to_owned()]);
+    let place = Place::new(|options| {
+        options.policy = PolicyFile::fixed(Policy {
+            images: ImageSources {
+                hosts: None,
+                files: vec![files.path().display().to_string()],
+            },
+            ..Policy::default()
+        });
+    });
     let file = |path: &Path| AddImage {
         file: Some(path.display().to_string()),
         ..own("mine")
@@ -475,7 +487,7 @@ async fn a_file_of_the_machine_is_taken_from_the_folders_that_were_named_only() 
     ] {
         let refused = place.keeper().add(&file(&bad)).await.unwrap_err();
         assert!(
-            matches!(refused, DriverError::Invalid { field: "file", .. }),
+            matches!(&refused, DriverError::Policy(refusal) if refusal.field == "file"),
             "{refused}"
         );
     }

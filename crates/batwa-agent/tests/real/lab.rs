@@ -9,7 +9,7 @@ use std::{
 
 use batwa_agent::driver::{
     Driver, DriverError, ObservedVm, Progress, ProgressUpdate, Pty,
-    qemu::{QemuDriver, QemuOptions},
+    qemu::{QemuDriver, QemuOptions, TinyKernel},
 };
 use batwa_api::{
     name::VmName,
@@ -31,6 +31,7 @@ pub(crate) struct Lab {
     driver: Option<Arc<QemuDriver>>,
     dir: tempfile::TempDir,
     cache: PathBuf,
+    store: &'static str,
 }
 
 /// Why the tests of this file cannot run here; `BATWA_TEST_QEMU=require` makes that an error.
@@ -73,21 +74,31 @@ macro_rules! lab_or_skip {
 }
 
 /// Where images lie that all tests share.
+const STORE: &str = "store";
+/// The same with a `tiny` that has the standard kernel.
+const STANDARD_STORE: &str = "store-standard";
+
 fn cache() -> PathBuf {
     let cache = std::env::var_os("BATWA_TEST_CACHE").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-cache"),
         PathBuf::from,
     );
-    std::fs::create_dir_all(cache.join("store")).unwrap();
+    for store in [STORE, STANDARD_STORE] {
+        std::fs::create_dir_all(cache.join(store)).unwrap();
+    }
     cache.canonicalize().unwrap()
 }
 
 /// A state folder that has the shared images.
 pub(crate) fn state_folder(parent: &Path) -> tempfile::TempDir {
+    state_folder_with(parent, STORE)
+}
+
+fn state_folder_with(parent: &Path, store: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir_in(parent).unwrap();
     let images = dir.path().join("qemu/images");
     std::fs::create_dir_all(&images).unwrap();
-    std::os::unix::fs::symlink(cache().join("store"), images.join("store")).unwrap();
+    std::os::unix::fs::symlink(cache().join(store), images.join("store")).unwrap();
     dir
 }
 
@@ -102,13 +113,37 @@ impl Lab {
             driver: None,
             dir: state_folder(parent),
             cache: cache(),
+            store: STORE,
         };
         lab.open();
         lab
     }
 
+    /// The same for VMs whose kernel is the standard one.
+    pub(crate) fn of_standard_kernels(change: impl FnOnce(&mut QemuOptions)) -> Self {
+        let mut lab = Self {
+            driver: None,
+            dir: state_folder_with(&std::env::temp_dir(), STANDARD_STORE),
+            cache: cache(),
+            store: STANDARD_STORE,
+        };
+        lab.reopen(change);
+        lab
+    }
+
     fn open(&mut self) {
-        let driver = QemuDriver::open_with(self.dir.path(), QemuOptions::default()).unwrap();
+        self.reopen(|_| ());
+    }
+
+    /// Another driver on the same folder, with other settings.
+    pub(crate) fn reopen(&mut self, change: impl FnOnce(&mut QemuOptions)) {
+        self.driver = None;
+        let mut options = QemuOptions::default();
+        if self.store == STANDARD_STORE {
+            options.tiny_kernel = TinyKernel::Standard;
+        }
+        change(&mut options);
+        let driver = QemuDriver::open_with(self.dir.path(), options).unwrap();
         self.driver = Some(Arc::new(driver));
     }
 
@@ -152,7 +187,7 @@ impl Lab {
         })
         .await
         .unwrap();
-        let built = std::fs::read_dir(self.cache.join("store"))
+        let built = std::fs::read_dir(self.cache.join(self.store))
             .unwrap()
             .any(|entry| {
                 let name = entry.unwrap().file_name().into_string().unwrap();

@@ -23,6 +23,7 @@ mod inside;
 mod inside_contract;
 mod lab;
 mod lifecycle;
+mod mounts;
 #[path = "../it/rfb.rs"]
 mod rfb;
 mod snapshots;

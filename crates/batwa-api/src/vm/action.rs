@@ -40,6 +40,10 @@ pub enum VmAction {
     Clone,
     /// Change its CPUs, memory or disk.
     Resize,
+    /// Let it see a folder of its machine.
+    Mount,
+    /// Take such a folder out of it.
+    Umount,
     /// Open a shell, run a command or move files in it.
     Shell,
     /// Open its serial console.
@@ -50,7 +54,7 @@ pub enum VmAction {
 
 impl VmAction {
     /// Every action.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Start,
         Self::Stop,
         Self::Restart,
@@ -64,6 +68,8 @@ impl VmAction {
         Self::DeleteSnapshot,
         Self::Clone,
         Self::Resize,
+        Self::Mount,
+        Self::Umount,
         Self::Shell,
         Self::Console,
         Self::Display,
@@ -86,6 +92,8 @@ impl VmAction {
             Self::DeleteSnapshot => "delete_snapshot",
             Self::Clone => "clone",
             Self::Resize => "resize",
+            Self::Mount => "mount",
+            Self::Umount => "umount",
             Self::Shell => "shell",
             Self::Console => "console",
             Self::Display => "display",
@@ -135,6 +143,7 @@ impl VmAction {
             Self::Snapshot | Self::Restore | Self::DeleteSnapshot => !capabilities.snapshots,
             Self::Clone => !capabilities.clone,
             Self::Resize => !capabilities.resize,
+            Self::Mount | Self::Umount => !capabilities.mounts,
             Self::Start | Self::Stop | Self::Restart | Self::Purge => false,
         };
         if unsupported {
@@ -173,6 +182,7 @@ impl VmAction {
                 Self::Snapshot | Self::Restore | Self::DeleteSnapshot | Self::Clone | Self::Resize,
                 Stopped | Running,
             ) => None,
+            (Self::Mount | Self::Umount, Stopped | Running) => None,
 
             (Self::Restart | Self::Suspend | Self::Shell, Running) => None,
             // Both speak from the first boot message on.
@@ -357,10 +367,10 @@ mod tests {
         insta::assert_snapshot!(table.join("\n"), @"
         creating: purge console display
         starting: stop delete purge console display
-        running: stop restart suspend delete purge snapshot restore delete_snapshot clone resize shell console display
+        running: stop restart suspend delete purge snapshot restore delete_snapshot clone resize mount umount shell console display
         restarting: stop delete purge console display
         stopping: stop delete purge console display
-        stopped: start delete purge snapshot restore delete_snapshot clone resize
+        stopped: start delete purge snapshot restore delete_snapshot clone resize mount umount
         suspending: delete purge
         suspended: start resume delete purge
         deleted: recover purge

@@ -44,6 +44,8 @@ pub enum Right {
     Manage,
     /// To type in VMs.
     Terminal,
+    /// To let VMs touch their machine: its folders, its image files.
+    Host,
     /// To manage machines, accounts and settings.
     Administer,
 }
@@ -54,6 +56,7 @@ impl fmt::Display for Right {
             Self::Read => "see machines and VMs",
             Self::Manage => "manage VMs",
             Self::Terminal => "open terminals",
+            Self::Host => "let VMs touch their machine's own files",
             Self::Administer => "administer",
         })
     }
@@ -65,7 +68,7 @@ pub(crate) fn allows(role: Role, terminal: bool, right: Right) -> bool {
         Right::Read => true,
         Right::Manage => role >= Role::Operator,
         Right::Terminal => terminal,
-        Right::Administer => role >= Role::Admin,
+        Right::Host | Right::Administer => role >= Role::Admin,
     }
 }
 

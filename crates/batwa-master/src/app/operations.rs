@@ -84,6 +84,22 @@ pub(crate) struct Delivery {
     pub(crate) body: Option<Vec<u8>>,
 }
 
+/// What a request needs beyond the right to manage VMs: whatever touches the machine itself has a right of its own.
+fn needed(request: &OperationRequest) -> Right {
+    match request {
+        OperationRequest::Mount(_) | OperationRequest::Umount(_) => Right::Host,
+        OperationRequest::Create { spec } if is_file(&spec.image) => Right::Host,
+        _ => Right::Manage,
+    }
+}
+
+/// Whether an image is a file of the machine, by its name.
+fn is_file(image: &str) -> bool {
+    image
+        .get(..5)
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("file:"))
+}
+
 impl Delivery {
     /// Now or not at all.
     pub(crate) fn at_once() -> Self {
@@ -106,6 +122,7 @@ impl App {
         preflight: impl FnOnce(&Self, &Ask) -> Result<(), Error>,
     ) -> Result<Operation, Error> {
         caller.require(Right::Manage)?;
+        caller.require(needed(&ask.request))?;
         let keys_since = Timestamp::now() - IDEMPOTENCY;
         let idempotency = idempotency(caller, &ask)?;
         if let Some(known) = &idempotency

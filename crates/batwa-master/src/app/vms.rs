@@ -258,6 +258,14 @@ impl App {
                     errors => Err(Error::Invalid(errors)),
                 }
             }
+            OperationRequest::Mount(mount) => match mount.check() {
+                errors if errors.is_empty() => Ok(()),
+                errors => Err(Error::Invalid(errors)),
+            },
+            OperationRequest::Umount(options) => match options.check() {
+                errors if errors.is_empty() => Ok(()),
+                errors => Err(Error::Invalid(errors)),
+            },
             OperationRequest::Clone(options) => {
                 VmName::parse_new(options.name.as_str())
                     .map_err(|error| Error::invalid("name", error.to_string()))?;

@@ -76,6 +76,7 @@ pub(crate) const OLD_CAPABILITIES: Capabilities = Capabilities {
     snapshots: false,
     clone: false,
     resize: false,
+    mounts: false,
     images: false,
     crashes: false,
 };

@@ -6,8 +6,9 @@ use batwa_api::{
     agent::AgentInfo,
     image::{Image, ImageCatalogue, ImageStore},
     operation::Operation,
+    policy::Policy,
     terminal::{Terminal, TerminalViewer},
-    vm::{MAX_SNAPSHOTS, Reason, Vm, label_is_good},
+    vm::{MAX_MOUNTS, MAX_SNAPSHOTS, Reason, Vm, label_is_good},
 };
 
 use crate::client::clip;
@@ -65,6 +66,12 @@ pub(crate) fn vm(mut vm: Vm) -> Vm {
     for snapshot in &mut vm.snapshots {
         shorten(&mut snapshot.comment, MAX_MESSAGE);
     }
+    vm.mounts.truncate(MAX_MOUNTS);
+    for mount in &mut vm.mounts {
+        shorten(&mut mount.source, MAX_MESSAGE);
+        shorten(&mut mount.target, MAX_MESSAGE);
+        message(&mut mount.message);
+    }
     if let Some(usage) = &mut vm.usage {
         usage.cpu_percent = usage.cpu_percent.filter(|percent| percent.is_finite());
     }
@@ -86,11 +93,35 @@ pub(crate) fn info(mut info: AgentInfo) -> AgentInfo {
             shorten(&mut acceleration.reason, MAX_MESSAGE);
         }
     }
+    if let Some(said) = &mut info.policy {
+        policy(said);
+    }
     info.labels.retain(|key, value| label_is_good(key, value));
     while info.labels.len() > MAX_LIST {
         info.labels.pop_last();
     }
     info
+}
+
+/// What an agent says of its machine's policy, within bounds.
+fn policy(policy: &mut Policy) {
+    shorten(&mut policy.file, MAX_MESSAGE);
+    message(&mut policy.problem);
+    let lists = policy
+        .images
+        .hosts
+        .iter_mut()
+        .chain([&mut policy.images.files]);
+    for list in lists {
+        list.truncate(Policy::MAX_ENTRIES);
+        for entry in list {
+            shorten(entry, MAX_MESSAGE);
+        }
+    }
+    policy.mounts.truncate(2 * Policy::MAX_ENTRIES);
+    for root in &mut policy.mounts {
+        shorten(&mut root.path, MAX_MESSAGE);
+    }
 }
 
 /// An operation within bounds.

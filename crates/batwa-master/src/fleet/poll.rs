@@ -151,6 +151,7 @@ fn new_vm(name: VmName, state: VmState, listed: ListedByOld, now: Timestamp) -> 
         location: None,
         observed_at: now,
         snapshots: Vec::new(),
+        mounts: Vec::new(),
         settings: VmSettings::default(),
         notices: Vec::new(),
         operations: Vec::new(),

@@ -23,8 +23,8 @@ use tower_http::{
 
 use super::{
     agent_keys, agents, audit, caller, client::Client, events, files, health, images, inside,
-    install, join_tokens, legacy, legacy_auth, openapi, operations, recordings, security, session,
-    setup, snapshots, ssh_keys, templates, terminals, tokens, tunnel, ui::Ui, users, vms,
+    install, join_tokens, legacy, legacy_auth, mounts, openapi, operations, recordings, security,
+    session, setup, snapshots, ssh_keys, templates, terminals, tokens, tunnel, ui::Ui, users, vms,
 };
 use crate::app::{App, auth::Right};
 
@@ -74,6 +74,7 @@ pub(crate) fn api() -> Routes<App> {
         .merge(read())
         .merge(manage())
         .merge(terminal())
+        .merge(host())
         .merge(administer())
 }
 
@@ -92,6 +93,7 @@ fn groups(app: &App) -> Routes<App> {
         .merge(guard(Right::Read, read()))
         .merge(guard(Right::Manage, manage()))
         .merge(guard(Right::Terminal, terminal()))
+        .merge(guard(Right::Host, host()))
         .merge(guard(Right::Administer, administer()))
 }
 
@@ -187,6 +189,13 @@ fn terminal() -> Routes<App> {
         .routes(routes!(inside::display))
         .routes(routes!(files::download, files::look, files::upload))
         .routes(routes!(terminals::old_ws))
+}
+
+/// What touches the machines themselves.
+fn host() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(mounts::mount))
+        .routes(routes!(mounts::umount))
 }
 
 /// Admins.

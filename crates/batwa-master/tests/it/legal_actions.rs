@@ -45,6 +45,7 @@ async fn ask(admin: &Caller<'_>, vm: &str, action: VmAction) -> (StatusCode, Str
         VmAction::Restore => json!({"snapshot": "s", "stop": true}),
         VmAction::Clone => json!({"name": "another", "stop": true}),
         VmAction::Resize => json!({"cpus": 2, "stop": true}),
+        VmAction::Mount => json!({"source": "/srv", "target": "/srv"}),
         _ => json!({}),
     };
     let answer = match action {

@@ -17,10 +17,12 @@ enum Need {
     Manage,
     /// The terminal right.
     Terminal,
+    /// The right to what is the machines' own.
+    Host,
     /// Admins.
     Administer,
 }
-use Need::{Administer, Manage, Public, Read, Terminal};
+use Need::{Administer, Host, Manage, Public, Read, Terminal};
 
 /// The one table. A new path belongs here before it is served.
 const TABLE: &[(&str, &str, Need)] = &[
@@ -75,6 +77,8 @@ const TABLE: &[(&str, &str, Need)] = &[
     ("POST", "/api/v1/agents/{agent}/vms/{vm}/restore", Manage),
     ("POST", "/api/v1/agents/{agent}/vms/{vm}/clone", Manage),
     ("POST", "/api/v1/agents/{agent}/vms/{vm}/resize", Manage),
+    ("POST", "/api/v1/agents/{agent}/vms/{vm}/mount", Host),
+    ("POST", "/api/v1/agents/{agent}/vms/{vm}/umount", Host),
     (
         "DELETE",
         "/api/v1/agents/{agent}/vms/{vm}/snapshots/{snapshot}",
@@ -210,13 +214,13 @@ async fn kinds(master: &TestMaster) -> Vec<Kind<'_>> {
             "admin",
             "admin",
             true,
-            &[Public, Read, Manage, Terminal, Administer],
+            &[Public, Read, Manage, Terminal, Host, Administer],
         ),
         (
             "admin without terminals",
             "admin",
             false,
-            &[Public, Read, Manage, Administer],
+            &[Public, Read, Manage, Host, Administer],
         ),
     ] {
         let account = format!("walk-{}", name.replace(' ', "-"));

@@ -15,6 +15,9 @@ pub(crate) struct DoctorArgs {
     /// The folder that would be used; by default the one that `batwa up` uses
     #[arg(long, env = "BATWA_STATE_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) state_dir: Option<PathBuf>,
+    /// The file with what the machine's owner lets any master ask; by default `policy.toml` in the agent's state folder
+    #[arg(long, env = "BATWA_POLICY", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) policy: Option<PathBuf>,
     /// Table for people; JSON, YAML or CSV for programs
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,

@@ -71,7 +71,10 @@ pub(crate) async fn up(flags: Flags) -> Result<(), Failure> {
     let router = agent.router();
     let mut parts = Parts::new().told_to(ServiceManager::of(&environment));
     let certificate = bound.certificate().cloned();
-    parts.add("reload", |stop| tls::reload_on_hangup(certificate, stop));
+    let policy = Some(agent.policy().clone());
+    parts.add("reload", |stop| {
+        tls::reload_on_hangup(certificate, policy, stop)
+    });
     parts.add("link", |stop| serve_streams(streams, router, stop));
     parts.add("agent", |stop| async move { Ok(agent.run(stop).await?) });
     parts.add("master", |stop| async move { Ok(bound.run(stop).await?) });
@@ -98,7 +101,9 @@ pub(crate) async fn master(flags: Flags) -> Result<(), Failure> {
     announce(&bound, &settings)?;
     let mut parts = Parts::new().told_to(ServiceManager::of(&environment));
     let certificate = bound.certificate().cloned();
-    parts.add("reload", |stop| tls::reload_on_hangup(certificate, stop));
+    parts.add("reload", |stop| {
+        tls::reload_on_hangup(certificate, None, stop)
+    });
     parts.add("master", |stop| async move { Ok(bound.run(stop).await?) });
     parts.run().await
 }
@@ -146,7 +151,10 @@ pub(super) async fn run_agent(
     }
     let mut parts = Parts::new().told_to(ServiceManager::of(environment));
     let certificate = agent.certificate().cloned();
-    parts.add("reload", |stop| tls::reload_on_hangup(certificate, stop));
+    let policy = Some(agent.policy().clone());
+    parts.add("reload", |stop| {
+        tls::reload_on_hangup(certificate, policy, stop)
+    });
     parts.add("agent", |stop| async move { Ok(agent.run(stop).await?) });
     parts.run().await
 }

@@ -11,7 +11,7 @@ use batwa_api::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{set, templates, wait};
+use super::{mounts, set, templates, wait};
 use crate::{
     ask,
     cli::{ActArgs, DeleteArgs, DismissArgs, InfoArgs, LaunchArgs, LsArgs, PurgeArgs, WaitArgs},
@@ -199,6 +199,9 @@ fn describe(details: &VmDetails, now: Timestamp) -> Table {
     table.maybe("Created", vm.created_at.map(|at| Cell::ago(at, now)));
     table.maybe("Started", vm.started_at.map(|at| Cell::ago(at, now)));
     table.maybe("Stops", vm.shutdown_at.map(|at| Cell::ends(at, now)));
+    for mount in &vm.mounts {
+        table.fact("Mount", mounts::words(mount));
+    }
     for (key, value) in &listed.labels {
         let by = listed.label_sources.get(key);
         let by = by.map_or_else(String::new, |account| format!(" (set by {account})"));

@@ -242,3 +242,31 @@ async fn a_multipass_that_hangs_or_whose_daemon_is_down_is_told_with_what_helps(
     );
     assert!(has("repair", "snap start multipass"), "{down}");
 }
+
+#[tokio::test]
+async fn the_policy_is_told_and_one_that_cannot_be_used_is_named_with_its_line() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("policy.toml");
+    let file = path.to_str().expect("UTF-8");
+    let none = doctor(&["--policy", file], &[]).await;
+    let none = finding(&none, "policy");
+    assert_eq!(none["verdict"], "ok", "{none}");
+    std::fs::write(&path, "[vms]\ncpus = 3\n").expect("written");
+    let good = doctor(&[], &[("BATWA_POLICY", file)]).await;
+    let good = finding(&good, "policy");
+    assert!(
+        good["finding"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("at most 3 CPUs"),
+        "{good}"
+    );
+    std::fs::write(&path, "[vms]\nrams = 3\n").expect("written");
+    let bad = doctor(&["--policy", file], &[]).await;
+    is_bad(
+        &bad,
+        "policy",
+        "line 2: unknown field `rams`",
+        "docs/policy.md",
+    );
+}

@@ -20,6 +20,7 @@ mod join_ways;
 mod kept;
 mod lab;
 mod master_faults;
+mod mounts;
 mod namespaces;
 mod nat;
 mod plug;

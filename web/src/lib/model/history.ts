@@ -5,7 +5,7 @@ import type { Operation, OperationKind } from '$lib/api/types';
 export type OperationFilter = { vm?: string; agent?: string; state?: string; kind?: OperationKind; by?: string };
 
 /** All kinds, in the order in which one meets them. */
-export const KINDS: OperationKind[] = ['create', 'start', 'stop', 'restart', 'suspend', 'resume', 'snapshot', 'restore', 'delete_snapshot', 'clone', 'resize', 'delete', 'recover', 'purge', 'pull_image'];
+export const KINDS: OperationKind[] = ['create', 'start', 'stop', 'restart', 'suspend', 'resume', 'snapshot', 'restore', 'delete_snapshot', 'clone', 'resize', 'mount', 'umount', 'delete', 'recover', 'purge', 'pull_image'];
 export const STATES = [
 	{ title: 'All', state: undefined },
 	{ title: 'Under way', state: 'queued,running' },

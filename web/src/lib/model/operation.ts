@@ -17,6 +17,8 @@ const DOING: Record<OperationKind, string> = {
 	delete_snapshot: 'Deleting snapshot',
 	clone: 'Cloning',
 	resize: 'Resizing',
+	mount: 'Mounting',
+	umount: 'Unmounting',
 	pull_image: 'Pulling image'
 };
 
@@ -35,6 +37,8 @@ const DONE: Record<OperationKind, string> = {
 	delete_snapshot: 'Snapshot deleted',
 	clone: 'Cloned',
 	resize: 'Resized',
+	mount: 'Mounted',
+	umount: 'Unmounted',
 	pull_image: 'Image pulled'
 };
 
@@ -58,6 +62,8 @@ const STAGE: Record<Stage, string> = {
 	deleting_snapshot: 'Removing the snapshot',
 	cloning: 'Copying the disk',
 	resizing: 'Changing the size',
+	mounting: 'Mounting the folder',
+	unmounting: 'Taking the folder out',
 	cleaning_up: 'Cleaning up'
 };
 

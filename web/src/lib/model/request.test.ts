@@ -14,6 +14,8 @@ describe('the equal command', () => {
 		[{ kind: 'delete_snapshot', snapshot: 'before', stop: true }, 'batwa delete-snapshot lab-1/web.before --stop'],
 		[{ kind: 'clone', name: 'web-clone1', snapshot: null, stop: false }, 'batwa clone lab-1/web --name web-clone1'],
 		[{ kind: 'clone', name: 'two', snapshot: 'before', stop: true }, 'batwa clone lab-1/web.before --name two --stop'],
+		[{ kind: 'mount', source: '/srv/my share', target: '/mnt/share', read_only: true, type: null }, `batwa mount --read-only '/srv/my share' lab-1/web:/mnt/share`],
+		[{ kind: 'umount', target: '/mnt/share' }, 'batwa umount lab-1/web:/mnt/share'],
 		[{ kind: 'resize', cpus: 2, memory: 2 * 1024 ** 3, disk: null, stop: false }, 'batwa set lab-1/web --cpus 2 --memory 2G']
 	])('%o', (request, command) => expect(requestCommand(request, vm)).toBe(command));
 });

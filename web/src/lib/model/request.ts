@@ -15,7 +15,9 @@ export type VmRequest =
 	| { kind: 'restore'; snapshot: string; discard: boolean; stop: boolean }
 	| { kind: 'delete_snapshot'; snapshot: string; stop: boolean }
 	| { kind: 'clone'; name: string; snapshot: string | null; stop: boolean }
-	| { kind: 'resize'; cpus: number | null; memory: number | null; disk: number | null; stop: boolean };
+	| { kind: 'resize'; cpus: number | null; memory: number | null; disk: number | null; stop: boolean }
+	| { kind: 'mount'; source: string; target: string; read_only: boolean; type: 'classic' | 'native' | null }
+	| { kind: 'umount'; target: string };
 
 export type VmName = Pick<Vm, 'agent_id' | 'name'>;
 
@@ -37,7 +39,9 @@ const VERBS: Record<OfVm, string> = {
 	restore: 'restore',
 	delete_snapshot: 'delete a snapshot of',
 	clone: 'clone',
-	resize: 'resize'
+	resize: 'resize',
+	mount: 'mount a folder in',
+	umount: 'take a folder out of'
 };
 
 /** As in `Cannot take a snapshot of web`. */
@@ -69,6 +73,10 @@ export function requestCommand(request: VmRequest, vm: VmName): string | null {
 				request.disk !== null && `--disk ${writeSize(request.disk)}`,
 				request.stop && '--stop'
 			);
+		case 'mount':
+			return line('mount', request.type !== null && `--type ${request.type}`, request.read_only && '--read-only', quote(request.source), quote(`${target}:${request.target}`));
+		case 'umount':
+			return line('umount', quote(`${target}:${request.target}`));
 		default:
 			return line(request.kind, quote(target));
 	}

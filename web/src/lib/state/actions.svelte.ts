@@ -11,7 +11,7 @@ import { session } from './session.svelte';
 import { toasts } from './toasts.svelte';
 
 /** What a click on a VM can be for. */
-export type Verb = Exclude<VmAction, 'shell' | 'console' | 'display' | 'restore' | 'delete_snapshot'>;
+export type Verb = Exclude<VmAction, 'shell' | 'console' | 'display' | 'restore' | 'delete_snapshot' | 'mount' | 'umount'>;
 
 export const TITLES: Record<VmAction, string> = {
 	start: 'Start',
@@ -27,6 +27,8 @@ export const TITLES: Record<VmAction, string> = {
 	delete_snapshot: 'Delete snapshot…',
 	clone: 'Clone…',
 	resize: 'Resize…',
+	mount: 'Mount a folder…',
+	umount: 'Take a folder out',
 	shell: 'Terminal',
 	console: 'Serial console',
 	display: 'Display'
@@ -34,8 +36,12 @@ export const TITLES: Record<VmAction, string> = {
 
 /** Why an action is not possible now; `null` when it is. The agent and the account's rights say so, not we. */
 export function refusal(vm: Vm, action: VmAction): string | null {
-	const inside = action === 'shell' || action === 'console' || action === 'display';
-	const mine = inside ? session.terminalRefusal : session.operateRefusal;
+	const mine =
+		action === 'shell' || action === 'console' || action === 'display'
+			? session.terminalRefusal
+			: action === 'mount' || action === 'umount'
+				? session.hostRefusal
+				: session.operateRefusal;
 	const reason = mine ?? vm.actions?.[action];
 	if (reason === undefined) return 'this machine cannot do this';
 	return reason;
@@ -136,5 +142,9 @@ function tell(vm: VmName, wanted: VmRequest, operation: Operation): void {
 			});
 		case 'resize':
 			return show(`${vm.name} has its new size`);
+		case 'mount':
+			return show(`${wanted.source} is mounted in ${vm.name}`);
+		case 'umount':
+			return show(`${wanted.target} is taken out of ${vm.name}`);
 	}
 }

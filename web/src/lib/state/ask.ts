@@ -57,6 +57,12 @@ function askOnce(vm: VmName, request: VmRequest, headers: Record<string, string>
 			const { cpus, memory, disk, stop } = request;
 			return unwrap(api.POST('/api/v1/agents/{agent}/vms/{vm}/resize', { params, headers, body: { cpus, memory, disk, stop } }));
 		}
+		case 'mount': {
+			const { source, target, read_only, type } = request;
+			return unwrap(api.POST('/api/v1/agents/{agent}/vms/{vm}/mount', { params, headers, body: { source, target, read_only, type } }));
+		}
+		case 'umount':
+			return unwrap(api.POST('/api/v1/agents/{agent}/vms/{vm}/umount', { params, headers, body: { target: request.target } }));
 		default: {
 			const body = request.kind === 'stop' ? { force: request.force, after_s: request.after_s } : undefined;
 			return unwrap(api.POST('/api/v1/agents/{agent}/vms/{vm}/{action}', { params: { path: { ...path, action: request.kind }, query }, headers, body }));

@@ -77,6 +77,7 @@ function aboutOf(operation: Operation, vm: Vm): About | null {
 	switch (operation.kind) {
 		case 'stop':
 		case 'resize':
+		case 'mount':
 			return { kind: operation.kind, vm };
 		case 'snapshot':
 			// The name of one that was taken is taken.

@@ -14,6 +14,10 @@ class SessionState {
 	get operateRefusal(): string | null {
 		return this.user?.role === 'viewer' ? 'your account may only look' : null;
 	}
+	/** Why this account cannot let VMs touch their machine; `null` when it can. */
+	get hostRefusal(): string | null {
+		return this.isAdmin ? null : 'only admins let VMs see folders of their machine';
+	}
 	/** Why this account cannot open terminals; `null` when it can. */
 	get terminalRefusal(): string | null {
 		return this.user?.terminal ? null : 'your account may not open terminals';

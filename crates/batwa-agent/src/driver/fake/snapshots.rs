@@ -165,6 +165,7 @@ impl FakeDriver {
                     before_trash: None,
                     snapshots: Vec::new(),
                     came_from: None,
+                    mounts: Vec::new(),
                     crashed: false,
                     ..source.clone()
                 };

@@ -6,7 +6,7 @@ use batwa_api::{
     Timestamp,
     name::{SnapshotName, VmName},
     size::ByteSize,
-    vm::VmState,
+    vm::{Mount, VmState},
 };
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,9 @@ pub(super) struct FakeVm {
     /// The snapshot that its disk goes on from.
     #[serde(default)]
     pub(super) came_from: Option<SnapshotName>,
+    /// The folders of this machine that it is said to see.
+    #[serde(default)]
+    pub(super) mounts: Vec<Mount>,
     /// Whether it ended without having been asked to, and was not started since.
     #[serde(default)]
     pub(super) crashed: bool,

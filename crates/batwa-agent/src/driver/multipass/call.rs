@@ -8,6 +8,7 @@ use std::{ffi::OsString, fmt, time::Duration};
 use batwa_api::{
     name::{SnapshotName, VmName},
     size::ByteSize,
+    vm::MountKind,
 };
 
 use super::Limits;
@@ -56,6 +57,23 @@ pub(super) enum Call<'a> {
     Clone(&'a VmName, &'a VmName),
     /// Change a setting of one VM.
     Set(&'a VmName, NewSize),
+    /// Let a VM see a folder.
+    Mount(NewMount<'a>),
+    /// Take the folder at a place out of a VM, or all of them.
+    Umount(&'a VmName, Option<&'a str>),
+}
+
+/// What a mount is given; both paths are whole, so neither starts with a hyphen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NewMount<'a> {
+    /// Which VM is to see it.
+    pub(super) vm: &'a VmName,
+    /// The folder.
+    pub(super) source: &'a str,
+    /// Where in the VM; has no colon.
+    pub(super) target: &'a str,
+    /// How; Multipass' own choice, which is classic, when absent.
+    pub(super) kind: Option<MountKind>,
 }
 
 /// What a snapshot is given.
@@ -166,6 +184,9 @@ impl Call<'_> {
                 "set".to_owned(),
                 format!("local.{vm}.{}={}", size.setting(), size.value()),
             ],
+            Self::Mount(new) => new.argv(),
+            Self::Umount(vm, Some(target)) => words(&["umount", &format!("{vm}:{target}")]),
+            Self::Umount(vm, None) => words(&["umount", vm.as_str()]),
         };
         words.into_iter().map(OsString::from).collect()
     }
@@ -189,6 +210,8 @@ impl Call<'_> {
             Self::Restore(..) => "restore",
             Self::Clone(..) => "clone",
             Self::Set(..) => "set",
+            Self::Mount(_) => "mount",
+            Self::Umount(..) => "umount",
         }
     }
 
@@ -198,7 +221,9 @@ impl Call<'_> {
             Self::Version | Self::List | Self::PrimaryName | Self::Find => None,
             Self::Launch(launch) => Some(launch.vm),
             Self::Snapshot(new) => Some(new.vm),
-            Self::Snapshots(vm)
+            Self::Mount(new) => Some(new.vm),
+            Self::Umount(vm, _)
+            | Self::Snapshots(vm)
             | Self::Restore(vm, _)
             | Self::DeleteSnapshot(vm, _)
             | Self::Clone(vm, _)
@@ -249,7 +274,9 @@ impl Call<'_> {
             | Self::Restore(..)
             | Self::DeleteSnapshot(..)
             | Self::Clone(..)
-            | Self::Set(..) => Weight::Heavy,
+            | Self::Set(..)
+            | Self::Mount(_)
+            | Self::Umount(..) => Weight::Heavy,
             Self::Start(_) | Self::Restart(_) => Weight::Boot,
             Self::Launch(_) => Weight::Launch,
         }
@@ -300,6 +327,17 @@ impl NewSnapshot<'_> {
         if !self.comment.is_empty() {
             // The word after the option is its value, whatever it begins with.
             argv.extend(words(&["--comment", self.comment]));
+        }
+        argv
+    }
+}
+
+impl NewMount<'_> {
+    fn argv(&self) -> Vec<String> {
+        let target = format!("{}:{}", self.vm, self.target);
+        let mut argv = words(&["mount", self.source, &target]);
+        if let Some(kind) = self.kind {
+            argv.extend(words(&["--type", kind.as_str()]));
         }
         argv
     }

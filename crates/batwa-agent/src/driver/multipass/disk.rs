@@ -26,7 +26,7 @@ use crate::driver::{DriverError, Progress};
 
 /// What shows that a call has done its work.
 #[derive(Debug, Clone, Copy)]
-enum Proof<'a> {
+pub(super) enum Proof<'a> {
     /// The VM has the snapshot.
     Kept(&'a VmName, &'a SnapshotName),
     /// The VM has no such snapshot.
@@ -35,6 +35,10 @@ enum Proof<'a> {
     Made(&'a VmName),
     /// The VM has this size.
     Sized(&'a VmName, NewSize),
+    /// The VM sees something there.
+    Mounted(&'a VmName, &'a str),
+    /// The VM sees nothing there, or nothing anywhere.
+    Unmounted(&'a VmName, Option<&'a str>),
 }
 
 impl fmt::Display for Proof<'_> {
@@ -47,6 +51,11 @@ impl fmt::Display for Proof<'_> {
             }
             Self::Made(vm) => write!(f, "there is no VM `{vm}`"),
             Self::Sized(vm, size) => write!(f, "VM `{vm}` has not got its new {}", size.setting()),
+            Self::Mounted(vm, target) => write!(f, "VM `{vm}` has no mount at {target}"),
+            Self::Unmounted(vm, Some(target)) => {
+                write!(f, "VM `{vm}` still has its mount at {target}")
+            }
+            Self::Unmounted(vm, None) => write!(f, "VM `{vm}` still has mounts"),
         }
     }
 }
@@ -230,7 +239,7 @@ impl Multipass {
     }
 
     /// Makes a call and looks what came of it.
-    async fn change(
+    pub(super) async fn change(
         &self,
         admission: Admission<'_>,
         call: &Call<'_>,
@@ -277,6 +286,15 @@ impl Multipass {
             Proof::Kept(vm, snapshot) => self.has_snapshot(vm, snapshot).await,
             Proof::Forgotten(vm, snapshot) => Ok(!self.has_snapshot(vm, snapshot).await?),
             Proof::Made(vm) => Ok(self.listed(vm).await?.is_some()),
+            Proof::Mounted(vm, target) => {
+                let mounts = self.ask_mounts(vm).await?;
+                Ok(mounts.iter().any(|mount| mount.target == target))
+            }
+            Proof::Unmounted(vm, target) => {
+                let mounts = self.ask_mounts(vm).await?;
+                let is_meant = |there: &str| target.is_none_or(|target| there == target);
+                Ok(!mounts.iter().any(|mount| is_meant(&mount.target)))
+            }
             Proof::Sized(vm, size) => {
                 let stdout = self.daemon.ask(&Call::Get(vm, size.setting())).await?;
                 Ok(output::setting(&stdout).is_some_and(|shown| is_shown_as(size, &shown)))

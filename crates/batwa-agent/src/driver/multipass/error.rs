@@ -98,6 +98,9 @@ fn wrong_state(vm: &VmName, said: &Complaint) -> Option<String> {
             "VM `{vm}` is suspended: resume it first, or stop it with force"
         ));
     }
+    if said.has("before attempting native mounts") {
+        return Some(format!("VM `{vm}` must be stopped for a native mount"));
+    }
     if said.has("is not running") {
         return Some(format!("VM `{vm}` is not running"));
     }
@@ -189,6 +192,12 @@ fn wrong_field(said: &Complaint) -> Option<(&'static str, String)> {
             format!("the user-data is no valid YAML: {reason}"),
         ));
     }
+    if said.has("is already mounted in") {
+        return Some(("target", "something is mounted there already".to_owned()));
+    }
+    if said.has("Source path") {
+        return Some(("source", said.first_line().to_owned()));
+    }
     if said.has("unsupported image") || said.has("is not supported") {
         return Some(("image", said.first_line().to_owned()));
     }
@@ -204,6 +213,10 @@ fn hint(said: &Complaint) -> Option<String> {
         Some(
             "the image server cannot be reached from this machine: see its network, proxy and DNS"
                 .to_owned(),
+        )
+    } else if said.has("Snap support needs to be installed") {
+        Some(
+            "install `sshfs` inside the VM, or mount it as `native` while the VM is off".to_owned(),
         )
     } else if said.has_any(&["No space left", "not enough free space", "Available disk"]) {
         Some("free space on the disk that holds Multipass' storage".to_owned())

@@ -13,7 +13,7 @@ use std::{
 use batwa_api::{
     name::VmName,
     size::ByteSize,
-    vm::{Snapshot, VmSpec, VmState, VmUsage},
+    vm::{Mount, Snapshot, VmSpec, VmState, VmUsage},
 };
 use tokio::time::Instant;
 
@@ -49,6 +49,8 @@ struct Known {
     guest: Option<String>,
     ipv4: Vec<String>,
     usage: Option<VmUsage>,
+    /// As `info` last told.
+    mounts: Vec<Mount>,
     sizes: Sizes,
     /// Whether the sizes were read since the VM last came up.
     sizes_are_fresh: bool,
@@ -167,6 +169,7 @@ impl Knowledge {
         let known = held.vms.entry(vm.clone()).or_default();
         known.ipv4 = details.ipv4;
         known.usage = details.usage;
+        known.mounts = details.mounts;
         known.guest = details.release;
         let count = known.snapshots.as_ref().map(Vec::len);
         if details.snapshots.is_some() && details.snapshots != count {
@@ -175,6 +178,15 @@ impl Knowledge {
         if known.sizes.cpus.is_none() {
             known.sizes.cpus = details.cpus;
         }
+    }
+
+    /// The mounts last known.
+    pub(super) fn mounts(&self, vm: &VmName) -> Vec<Mount> {
+        let held = self.held();
+        held.vms
+            .get(vm)
+            .map(|known| known.mounts.clone())
+            .unwrap_or_default()
     }
 
     /// The sizes last known.
@@ -315,6 +327,7 @@ impl Held {
         observed.usage.clone_from(&known.usage);
         observed.location = folder(&vm.name);
         observed.snapshots = known.snapshots.clone().unwrap_or_default();
+        observed.mounts.clone_from(&known.mounts);
         observed
     }
 }

@@ -14,7 +14,7 @@ use batwa_api::{
     legacy,
     name::VmName,
     size::ByteSize,
-    vm::{VmState, VmUsage},
+    vm::{MAX_MOUNTS, Mount, MountState, VmState, VmUsage},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -118,6 +118,8 @@ pub(super) struct Details {
     pub(super) usage: Option<VmUsage>,
     /// How many snapshots it has.
     pub(super) snapshots: Option<usize>,
+    /// What it sees of this machine.
+    pub(super) mounts: Vec<Mount>,
 }
 
 /// Reads `info NAME --format json`; `None` when it does not hold that VM.
@@ -138,6 +140,12 @@ pub(super) fn info(stdout: &[u8], vm: &VmName, now: Timestamp) -> Result<Option<
         memory: Space,
         release: Option<String>,
         snapshot_count: Value,
+        mounts: BTreeMap<String, Source>,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Source {
+        source_path: String,
     }
     #[derive(Deserialize, Default)]
     #[serde(default)]
@@ -170,6 +178,19 @@ pub(super) fn info(stdout: &[u8], vm: &VmName, now: Timestamp) -> Result<Option<
             measured_at: now,
         }),
         snapshots: number(&row.snapshot_count).and_then(|n| n.try_into().ok()),
+        mounts: row
+            .mounts
+            .into_iter()
+            .take(MAX_MOUNTS)
+            .map(|(target, Source { source_path })| Mount {
+                source: source_path,
+                target,
+                read_only: false,
+                kind: None,
+                state: MountState::Mounted,
+                message: None,
+            })
+            .collect(),
     }))
 }
 

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use crate::policy::PolicyFile;
+
 /// How the driver finds Multipass and how much it asks of it.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -17,6 +19,8 @@ pub struct Settings {
     pub restart: Option<RestartPolicy>,
     /// Whether images may be files of this machine and URLs.
     pub custom_images: CustomImages,
+    /// What may be asked here: where such images may come from.
+    pub policy: PolicyFile,
 }
 
 /// Whether images may be others than those of Multipass' catalogue.
@@ -109,6 +113,7 @@ impl Default for Settings {
             limits: Limits::default(),
             restart: None,
             custom_images: CustomImages::Refused,
+            policy: PolicyFile::default(),
         }
     }
 }

@@ -10,7 +10,7 @@ use batwa_api::{
 };
 use serde::Deserialize;
 
-use super::call::{Call, Launch, NewSize, NewSnapshot, Setting, UserDataFrom};
+use super::call::{Call, Launch, NewMount, NewSize, NewSnapshot, Setting, UserDataFrom};
 use crate::driver::StopMode;
 
 /// One recorded run.
@@ -54,6 +54,12 @@ pub(super) struct Names {
     snapshot: Option<SnapshotName>,
 }
 
+/// The VM in `VM:PATH`.
+fn vm_of(place: Option<&String>) -> &str {
+    let vm = place.and_then(|place| place.split(':').next());
+    vm.unwrap_or("none")
+}
+
 impl Names {
     /// Those of a row; `none` where it names no VM.
     pub(super) fn of(row: &Row) -> Self {
@@ -81,6 +87,8 @@ impl Names {
             ("get" | "set", Some(("local", key))) => (key.split('.').next().unwrap_or(key), None),
             ("restore" | "delete", Some((vm, snapshot))) => (vm, Some(snapshot)),
             ("snapshot", _) => (word, Some(named)),
+            ("mount", _) => (vm_of(words.get(1)), None),
+            ("umount", _) => (vm_of(words.first()), None),
             _ => (word, None),
         };
         Self {
@@ -128,6 +136,13 @@ impl Names {
             }),
             "restore" => Call::Restore(vm, self.snapshot.as_ref()?),
             "clone" => Call::Clone(vm, &self.made),
+            "mount" => Call::Mount(NewMount {
+                vm,
+                source: "/srv/share",
+                target: "/mnt/share",
+                kind: None,
+            }),
+            "umount" => Call::Umount(vm, None),
             _ => return None,
         })
     }

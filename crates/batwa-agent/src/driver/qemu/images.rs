@@ -47,11 +47,11 @@ mod wanted;
 
 #[cfg(test)]
 pub(super) use self::manifest::Boot;
-pub use self::servers::Servers;
 pub(super) use self::{
     cache::{InUse, Users},
     manifest::{DiskFormat, ImageId, Manifest},
 };
+pub use self::{servers::Servers, tiny::TinyKernel};
 
 /// The catalogue, the cache, and what comes into it.
 pub(super) struct Images {
@@ -59,6 +59,7 @@ pub(super) struct Images {
     offers: Offers,
     files: LocalFiles,
     own: OwnImages,
+    tiny_kernel: TinyKernel,
     cache: Cache,
     fetches: Mutex<HashMap<Wanted, Arc<Fetch>>>,
     uploads: Mutex<BTreeSet<ImageName>>,
@@ -87,13 +88,14 @@ impl Named {
 impl Images {
     /// The images in `dir`; what was cut off there is removed.
     pub(super) fn open(dir: PathBuf, options: &super::QemuOptions) -> Result<Self, DriverError> {
-        let client = Client::new()?;
+        let client = Client::new(&options.policy)?;
         files::make_dir(&dir)?;
         Ok(Self {
             offers: Offers::new(options.image_servers.clone(), client.clone()),
             client,
-            files: LocalFiles::new(options.image_dirs.clone()),
+            files: LocalFiles::new(options.policy.clone()),
             own: OwnImages::open(dir.join("own.json"))?,
+            tiny_kernel: options.tiny_kernel,
             cache: Cache::open(dir, options.cache_limit)?,
             fetches: Mutex::default(),
             uploads: Mutex::default(),
@@ -125,8 +127,10 @@ impl Images {
     /// Finds out which image a name means.
     async fn named(&self, name: &str) -> Result<Named, DriverError> {
         if let Some(own) = self.own.find(name) {
+            let wanted = Wanted::of(&own);
+            self.check_source(&wanted)?;
             return Ok(Named {
-                wanted: Wanted::of(&own),
+                wanted,
                 own: Some(own),
             });
         }
@@ -138,7 +142,19 @@ impl Images {
         if let Wanted::File(path) = &wanted {
             self.files.open("image", path)?;
         }
+        self.check_source(&wanted)?;
         Ok(Named { wanted, own: None })
+    }
+
+    /// Refuses an image that would come from a server which the policy does not name. One that is here already is
+    /// refused too: what is not trusted now is not launched now.
+    fn check_source(&self, wanted: &Wanted) -> Result<(), DriverError> {
+        match wanted {
+            Wanted::Url { url, .. } => self.client.check(url),
+            Wanted::Ubuntu(_) => self.client.check(self.offers.ubuntu()),
+            // Made here where Debian's server is not to be asked.
+            Wanted::Debian | Wanted::Tiny | Wanted::File(_) | Wanted::Upload(_) => Ok(()),
+        }
     }
 
     /// The newest image in the cache that is what is wanted. A release of Ubuntu whose catalogue names a newer image

@@ -81,7 +81,7 @@ impl Vms {
 }
 
 /// A connection of its own to a VM that runs.
-async fn sign_in(name: &VmName, vm: &Vm) -> Result<(Session, Process), DriverError> {
+pub(super) async fn sign_in(name: &VmName, vm: &Vm) -> Result<(Session, Process), DriverError> {
     let process = vm.process().ok_or_else(|| not_running(name))?;
     let record = vm.record();
     let port = record.ssh_port.ok_or_else(|| not_running(name))?;

@@ -1,6 +1,6 @@
 //! The command line of a VM's QEMU: a pure function of its record.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{
     images::Manifest,
@@ -22,6 +22,19 @@ pub(super) struct Machine<'a> {
     pub(super) from: From,
     /// Whether it has a display.
     pub(super) display: Display,
+    /// The folders of this machine that it sees.
+    pub(super) shares: &'a [Share],
+}
+
+/// A folder of this machine that a VM sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Share {
+    /// The name by which the VM's kernel asks for it.
+    pub(super) tag: String,
+    /// Where QEMU opens it, once.
+    pub(super) path: PathBuf,
+    /// Whether the VM can only read it.
+    pub(super) read_only: bool,
 }
 
 /// How a VM's CPUs run.
@@ -132,6 +145,27 @@ impl Machine<'_> {
             &format!("virtio-net-pci,netdev=net,mac={},romfile=", self.mac()),
         ]);
         add(&["-device", "virtio-rng-pci"]);
+        // Last: what a VM that goes on from memory had before keeps its place.
+        for share in self.shares {
+            let Share {
+                tag,
+                path,
+                read_only,
+            } = share;
+            let path = escaped(&path.display().to_string());
+            let read_only = if *read_only { ",readonly=on" } else { "" };
+            // Owners, links and devices that the VM makes are data to this machine.
+            add(&[
+                "-fsdev",
+                &format!(
+                    "local,id={tag},path={path},security_model=mapped-xattr,multidevs=remap{read_only}"
+                ),
+            ]);
+            add(&[
+                "-device",
+                &format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"),
+            ]);
+        }
         if let Some(boot) = &record.manifest.boot {
             add(&["-kernel", &self.image_file(Manifest::KERNEL)]);
             add(&["-initrd", &self.image_file(Manifest::INITRD)]);
@@ -204,6 +238,7 @@ mod tests {
             ssh_port: 40022,
             from: From::Boot,
             display: Display::Vga,
+            shares: &[],
         };
         insta::assert_snapshot!(machine.args().join("\n"), @r#"
         -name
@@ -273,11 +308,26 @@ mod tests {
             ssh_port: 1,
             from: From::Memory,
             display: Display::Absent,
+            shares: &[Share {
+                tag: "batwa-1".to_owned(),
+                path: "/proc/7/fd/9".into(),
+                read_only: true,
+            }],
         };
         let args = machine.args();
         assert!(!args.contains(&"-vnc".to_owned()));
         assert!(args.ends_with(&["-loadvm".to_owned(), SUSPENDED.to_owned()]));
         assert!(!args.contains(&"-kernel".to_owned()));
         assert!(args.contains(&"kvm".to_owned()));
+        let share = args.iter().position(|arg| arg == "-fsdev").unwrap();
+        assert_eq!(
+            args[share..share + 4],
+            [
+                "-fsdev",
+                "local,id=batwa-1,path=/proc/7/fd/9,security_model=mapped-xattr,multidevs=remap,readonly=on",
+                "-device",
+                "virtio-9p-pci,fsdev=batwa-1,mount_tag=batwa-1",
+            ]
+        );
     }
 }

@@ -82,6 +82,7 @@ impl Vms {
         observed.state = state;
         observed.message = message;
         observed.location = Some(vm.dir.path().display().to_string());
+        observed.mounts = record.told_mounts(process.is_some());
         observed.crashed = process.is_none() && vm.has_crashed();
         if process.is_some() {
             observed.readiness = Some(

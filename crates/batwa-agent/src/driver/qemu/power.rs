@@ -84,6 +84,7 @@ impl Vms {
             })?;
             let record = vm.record();
             let image_dir = self.images().dir_of(&record.manifest.id);
+            let (shares, folders) = self.shares(vm, from)?;
             let machine = Machine {
                 record: &record,
                 image_dir: &image_dir,
@@ -94,10 +95,13 @@ impl Vms {
                     true => Display::Vga,
                     false => Display::Absent,
                 },
+                shares: &shares,
             };
             let Some((process, child)) = spawn(vm, &machine).await? else {
                 continue;
             };
+            // It has them open by itself now.
+            drop(folders);
             progress.log(format!(
                 "QEMU runs ({}), SSH at 127.0.0.1:{ssh_port}",
                 accelerator.as_str()
@@ -209,13 +213,16 @@ impl Vms {
                 vm.update(|record| record.phase = Phase::Made)?;
                 self.wait_ready(&vm, accelerator, progress).await?;
                 set_clock(&vm).await;
+                self.mount_inside(&vm, progress).await;
                 return Ok(());
             }
             Phase::Suspended | Phase::Made => {}
         }
         self.power_on(&vm, From::Boot, accelerator, progress)
             .await?;
-        self.wait_ready(&vm, accelerator, progress).await
+        self.wait_ready(&vm, accelerator, progress).await?;
+        self.mount_inside(&vm, progress).await;
+        Ok(())
     }
 
     /// Powers off and waits until it is.
@@ -262,8 +269,11 @@ impl Vms {
             };
         };
         progress.stage(Stage::Suspending);
-        let (name, progress) = (name.clone(), progress.clone());
-        self.to_the_end(async move {
+        self.take_all_out(&vm).await?;
+        let (name, telling) = (name.clone(), progress.clone());
+        let of = Arc::clone(&vm);
+        let suspended = self.to_the_end(async move {
+            let (vm, progress) = (of, telling);
             let saved = qmp::save_memory(&vm.dir, |percent| progress.percent(percent)).await;
             if let Err(error) = saved {
                 let _ = qmp::go_on(&vm.dir).await;
@@ -272,8 +282,12 @@ impl Vms {
             vm.update(|record| record.phase = Phase::Suspended)?;
             quit(&vm, process).await;
             vm.ended_as_asked()
-        })
-        .await
+        });
+        let suspended = suspended.await;
+        if suspended.is_err() {
+            self.mount_inside(&vm, progress).await;
+        }
+        suspended
     }
 
     /// Stops the VM if it runs and moves it to the trash.

@@ -13,11 +13,14 @@ use super::{
     files,
     history::{History, Size, Unsettled},
     images::{ImageId, Manifest},
+    mounts::KeptMount,
 };
 use crate::driver::DriverError;
 
 /// The newest layout of `vm.json` that this build reads; newer ones are left alone.
-const VERSION: u32 = MEMORY_WITH_DISPLAY;
+const VERSION: u32 = MOUNTS;
+/// The layout with folders of the machine.
+const MOUNTS: u32 = 4;
 /// The layout of a VM whose kept memory knows of a display.
 const MEMORY_WITH_DISPLAY: u32 = 3;
 /// The layout with snapshots.
@@ -70,6 +73,9 @@ pub(super) struct Record {
     /// What was begun with its disk file and is not known to be done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) unsettled: Option<Unsettled>,
+    /// The folders of this machine that it sees.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) mounts: Vec<KeptMount>,
 }
 
 /// How far a VM has come, beside running and stopped.
@@ -116,6 +122,7 @@ impl Record {
             boot: None,
             history: History::default(),
             unsettled: None,
+            mounts: Vec::new(),
         }
     }
 
@@ -159,7 +166,9 @@ impl Record {
     /// The oldest layout that holds all of it: a build that would lose a VM's past, or the memory of one that is
     /// suspended, does not touch the VM.
     fn least_version(&self) -> u32 {
-        if self.phase == Phase::Suspended && self.display {
+        if !self.mounts.is_empty() {
+            MOUNTS
+        } else if self.phase == Phase::Suspended && self.display {
             MEMORY_WITH_DISPLAY
         } else if self.history.is_empty() && self.unsettled.is_none() {
             PLAIN

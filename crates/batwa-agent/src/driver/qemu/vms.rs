@@ -31,9 +31,12 @@ use super::{
     ssh::{Session, Target},
     usage::{CpuTime, Report},
 };
-use crate::driver::{
-    DriverError,
-    command::{Detached, last_lines},
+use crate::{
+    driver::{
+        DriverError,
+        command::{Detached, last_lines},
+    },
+    policy::PolicyFile,
 };
 
 /// How often a running VM's console log is kept within bounds.
@@ -47,6 +50,7 @@ const WATCHER_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Vms {
     dir: PathBuf,
     images: Images,
+    policy: PolicyFile,
     vms: Mutex<BTreeMap<VmName, Arc<Vm>>>,
     /// VMs whose records cannot be read, and on which image each lies where that much can be.
     left_alone: Vec<(VmName, Option<ImageId>)>,
@@ -146,7 +150,11 @@ impl Vm {
 
 impl Vms {
     /// Reads what is there; removes what a purge was cut off from.
-    pub(super) fn open(dir: PathBuf, images: Images) -> Result<Self, DriverError> {
+    pub(super) fn open(
+        dir: PathBuf,
+        images: Images,
+        policy: PolicyFile,
+    ) -> Result<Self, DriverError> {
         files::make_dir(&dir)?;
         let mut vms = BTreeMap::new();
         let mut left_alone = Vec::new();
@@ -175,6 +183,7 @@ impl Vms {
         let all = Self {
             dir,
             images,
+            policy,
             vms: Mutex::new(vms),
             left_alone,
             changes: Arc::new(watch::Sender::new(0)),
@@ -201,6 +210,11 @@ impl Vms {
 
     pub(super) fn images(&self) -> &Images {
         &self.images
+    }
+
+    /// What may be asked here.
+    pub(super) fn policy(&self) -> &PolicyFile {
+        &self.policy
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<u64> {

@@ -54,8 +54,8 @@ enum Verdict {
 /// Judges by the VM's state.
 fn judge(kind: OperationKind, answer: Answer, observed: Option<VmState>) -> Verdict {
     use OperationKind::{
-        Clone, Create, Delete, DeleteSnapshot, PullImage, Purge, Recover, Resize, Restart, Restore,
-        Resume, Snapshot, Start, Stop, Suspend,
+        Clone, Create, Delete, DeleteSnapshot, Mount, PullImage, Purge, Recover, Resize, Restart,
+        Restore, Resume, Snapshot, Start, Stop, Suspend, Umount,
     };
     use VmState::{
         Creating, Deleted, Error, Restarting, Running, Starting, Stopped, Stopping, Suspended,
@@ -87,7 +87,8 @@ fn judge(kind: OperationKind, answer: Answer, observed: Option<VmState>) -> Verd
         (Suspend, Some(Suspending | Stopping)) => Verdict::Wait,
         // An agent of the old kind does none of these.
         (
-            Suspend | Recover | Snapshot | Restore | DeleteSnapshot | Clone | Resize | PullImage,
+            Suspend | Recover | Snapshot | Restore | DeleteSnapshot | Clone | Resize | Mount
+            | Umount | PullImage,
             Some(_),
         ) => Verdict::Failed,
     }
@@ -184,6 +185,8 @@ impl App {
             | OperationRequest::DeleteSnapshot { .. }
             | OperationRequest::Clone(_)
             | OperationRequest::Resize(_)
+            | OperationRequest::Mount(_)
+            | OperationRequest::Umount(_)
             | OperationRequest::PullImage(_) => Err(ClientError::Garbage(
                 "an agent of the old kind cannot do this".to_owned(),
             )),
@@ -320,6 +323,8 @@ fn stage(kind: OperationKind) -> Stage {
         OperationKind::DeleteSnapshot => Stage::DeletingSnapshot,
         OperationKind::Clone => Stage::Cloning,
         OperationKind::Resize => Stage::Resizing,
+        OperationKind::Mount => Stage::Mounting,
+        OperationKind::Umount => Stage::Unmounting,
         OperationKind::PullImage => Stage::ResolvingImage,
     }
 }

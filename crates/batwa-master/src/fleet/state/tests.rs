@@ -41,6 +41,7 @@ pub(crate) fn vm(text: &str, state: VmState) -> Vm {
         location: None,
         observed_at: now(),
         snapshots: Vec::new(),
+        mounts: Vec::new(),
         settings: VmSettings::default(),
         notices: Vec::new(),
         operations: vec![],
@@ -75,6 +76,7 @@ pub(crate) fn info(agent: &str) -> AgentInfo {
         host: Default::default(),
         drivers: vec![],
         labels: Labels::new(),
+        policy: None,
         started_at: now(),
         clock: now(),
     }

@@ -24,6 +24,12 @@ fn every_call_has_its_argument_vector_and_weight() {
         disk: ByteSize::bytes(5_000_000_001),
         user_data: UserDataFrom::Nowhere,
     };
+    let mount = NewMount {
+        vm,
+        source: "/srv/share",
+        target: "/mnt/share",
+        kind: None,
+    };
     let calls = [
         Call::Version,
         Call::List,
@@ -64,6 +70,13 @@ fn every_call_has_its_argument_vector_and_weight() {
         Call::Set(vm, NewSize::Cpus(2)),
         Call::Set(vm, NewSize::Memory(ByteSize::mib(1536))),
         Call::Set(vm, NewSize::Disk(ByteSize::bytes(5_000_000_001))),
+        Call::Mount(mount),
+        Call::Mount(NewMount {
+            kind: Some(MountKind::Native),
+            ..mount
+        }),
+        Call::Umount(vm, Some("/mnt/share")),
+        Call::Umount(vm, None),
     ];
     let lines: Vec<_> = calls.into_iter().map(line).collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
@@ -94,6 +107,10 @@ fn every_call_has_its_argument_vector_and_weight() {
     Heavy set local.web.cpus=2
     Heavy set local.web.memory=1536M
     Heavy set local.web.disk=5000000001
+    Heavy mount /srv/share web:/mnt/share
+    Heavy mount /srv/share web:/mnt/share --type native
+    Heavy umount web:/mnt/share
+    Heavy umount web
     "#);
 }
 

@@ -55,7 +55,7 @@ fn every_recorded_refusal_has_its_meaning() {
     list => Failed: `multipass list` failed: missing port number in address 'garbage'
     launch => Failed: `multipass launch foo` failed with status 2 and said nothing
     version => Failed: `multipass version` failed: Invalid format type given.
-    start => Failed: `multipass start none` failed: mount failed: The following errors occurred:; error mounting "Home": Snap support needs to be installed in 'primary' in order to support mounts.; Please see https://docs.snapcraft.io/installing-snapd for information on; how to install snap support for your instance's distribution.
+    start => Failed: `multipass start none` failed: mount failed: The following errors occurred:; error mounting "Home": Snap support needs to be installed in 'primary' in order to support mounts.; Please see https://docs.snapcraft.io/installing-snapd for information on; how to install snap support for your instance's distribution. [install `sshfs` inside the VM, or mount it as `native` while the VM is off]
     restart => IllegalState: Multipass does not know the state of VM `none`: stop it with force, then start it
     info => NotFound(nope)
     start => NotFound(nope)
@@ -64,6 +64,8 @@ fn every_recorded_refusal_has_its_meaning() {
     suspend => NotFound(nope)
     delete => NotFound(nope)
     recover => NotFound(nope)
+    mount => NotFound(nope)
+    umount => NotFound(nope)
     snapshot => NotFound(nope)
     restore => NotFound(nope)
     clone => NotFound(nope)
@@ -76,6 +78,7 @@ fn every_recorded_refusal_has_its_meaning() {
     info => NotFound(_bad_)
     delete => Failed: `multipass delete none` failed: Name argument or --all is required
     clone => Failed: `multipass clone none` failed: Please provide the name of the source instance.
+    mount => Failed: `multipass mount none` failed: Not enough arguments given
     get => Failed: `multipass get bogus.key` failed: Unrecognized settings key: 'bogus.key'
     set => Failed: `multipass set bogus.key=1` failed: Unrecognized settings key: 'bogus.key'
     set => Failed: `multipass set client.primary-name` failed: Failed to read value
@@ -116,6 +119,9 @@ fn every_recorded_refusal_has_its_meaning() {
     get => Failed: `multipass get foo` failed: You have to `multipass set local.bridged-network=<name>` to use the "bridged" shortcut.
     get => Failed: `multipass get foo` failed: Unrecognized settings key: 'local.foo.bogus'
     restart => IllegalState: Multipass does not know the state of VM `foo`: stop it with force, then start it
+    mount => Failed: `multipass mount foo` failed: error mounting "/mnt/h": Snap support needs to be installed in 'foo' in order to support mounts.; Please see https://docs.snapcraft.io/installing-snapd for information on; how to install snap support for your instance's distribution.; If your distribution's instructions specify enabling classic snap support, [install `sshfs` inside the VM, or mount it as `native` while the VM is off]
+    umount => Failed: `multipass umount foo` failed: path "/mnt/h" is not mounted in 'foo'
+    umount => Failed: `multipass umount foo` failed: path "/nothing" is not mounted in 'foo'
     set => Failed: `multipass set foo` failed: Unrecognized settings key: 'local.foo.name'
     set => Failed: `multipass set foo` failed: Need exactly one key-value pair (in <key>=<value> form).
     start => Failed: `multipass start foo` failed: error: --timeout value has to be a positive integer
@@ -149,8 +155,14 @@ fn every_recorded_refusal_has_its_meaning() {
     snapshot => IllegalState: VM `bar` is in the trash: recover it first
     suspend => IllegalState: VM `bar` is in the trash: recover it first
     restart => IllegalState: VM `bar` is in the trash: recover it first
+    mount => NotFound(bar)
     set => IllegalState: VM `bar` is in the trash: recover it first
     recover => NotFound(bar)
+    mount => Invalid target: something is mounted there already
+    mount => Invalid source: Source path "/nonexistent" does not exist
+    mount => Invalid source: Source path "<dir>/share/a.txt" is not a directory
+    mount => IllegalState: VM `bar` must be stopped for a native mount
+    umount => Failed: `multipass umount bar` failed: path "/mnt/share" is not mounted in 'bar'
     set => Failed: `multipass set driver=virtualbox` failed: Invalid setting 'local.driver=virtualbox': Invalid driver
     set => Failed: `multipass set client.primary-name=bad_name` failed: Invalid setting 'client.primary-name=bad_name': Invalid hostname
     start => Failed: `multipass start none` failed: Name argument or --all is required; Note: the primary instance is disabled.

@@ -23,6 +23,7 @@ fn details() -> Details {
         image_release: Some("24.04 LTS".to_owned()),
         release: Some("Ubuntu 24.04.1 LTS".to_owned()),
         cpus: Some(1),
+        mounts: Vec::new(),
         snapshots: Some(0),
         usage: Some(VmUsage {
             measured_at: Timestamp::UNIX_EPOCH,

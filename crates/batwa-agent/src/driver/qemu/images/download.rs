@@ -8,11 +8,14 @@ use std::{
 
 use batwa_api::{operation::Stage, size::ByteSize};
 use batwa_tls::{SystemRoots, Trust};
-use reqwest::{StatusCode, header};
+use reqwest::{StatusCode, header, redirect};
 use sha2::Digest as _;
 
 use super::super::{files, space};
-use crate::driver::{DriverError, Progress};
+use crate::{
+    driver::{DriverError, Progress},
+    policy::PolicyFile,
+};
 
 /// Time to reach a server.
 const CONNECT: Duration = Duration::from_secs(8);
@@ -20,6 +23,8 @@ const CONNECT: Duration = Duration::from_secs(8);
 const SILENCE: Duration = Duration::from_secs(30);
 /// Tries in a row that bring nothing new.
 const TRIES: u32 = 4;
+/// How often a server may send us on; more is a loop.
+const REDIRECTS: usize = 5;
 /// Largest list or catalogue.
 const TEXT_LIMIT: usize = 64 << 20;
 
@@ -110,26 +115,52 @@ pub(super) struct Remote {
     pub(super) size: Option<u64>,
 }
 
-/// Speaks to image servers.
+/// Speaks to the image servers that the policy of this machine lets it speak to.
 #[derive(Debug, Clone)]
-pub(super) struct Client(reqwest::Client);
+pub(super) struct Client {
+    http: reqwest::Client,
+    policy: PolicyFile,
+}
 
 impl Client {
     /// A client that trusts what this machine trusts.
-    pub(super) fn new() -> Result<Self, DriverError> {
+    pub(super) fn new(policy: &PolicyFile) -> Result<Self, DriverError> {
+        let follow = policy.clone();
         reqwest::Client::builder()
+            // A server that is named may send us on to one that is not.
+            .redirect(redirect::Policy::custom(move |attempt| {
+                if attempt.previous().len() > REDIRECTS {
+                    return attempt.error("it sends us on and on");
+                }
+                match follow.check_url("image", attempt.url().as_str()) {
+                    Ok(()) => attempt.follow(),
+                    Err(refusal) => attempt.error(refusal),
+                }
+            }))
             .tls_backend_preconfigured(Trust::Roots.client_config(&SystemRoots::default()))
             .connect_timeout(CONNECT)
             .read_timeout(SILENCE)
             .build()
-            .map(Self)
+            .map(|http| Self {
+                http,
+                policy: policy.clone(),
+            })
             .map_err(|error| DriverError::failed(format!("cannot use TLS: {}", chain(&error))))
+    }
+
+    /// Refuses a server that the policy does not name.
+    ///
+    /// # Errors
+    /// [`DriverError::Policy`].
+    pub(super) fn check(&self, url: &str) -> Result<(), DriverError> {
+        Ok(self.policy.check_url("image", url)?)
     }
 
     /// A small file.
     pub(super) async fn text(&self, url: &str) -> Result<Vec<u8>, DriverError> {
+        self.check(url)?;
         let get = async {
-            let mut response = self.0.get(url).send().await?.error_for_status()?;
+            let mut response = self.http.get(url).send().await?.error_for_status()?;
             let mut bytes = Vec::new();
             while let Some(chunk) = response.chunk().await? {
                 if bytes.len() + chunk.len() > TEXT_LIMIT {
@@ -150,6 +181,7 @@ impl Client {
         dir: &Path,
         progress: &Progress,
     ) -> Result<PathBuf, DriverError> {
+        self.check(&remote.url)?;
         files::make_dir(dir)?;
         let part = remote.checksum.part(dir);
         progress.stage(Stage::Downloading);
@@ -196,14 +228,18 @@ impl Client {
     async fn go_on(&self, remote: &Remote, part: &Path, progress: &Progress) -> Result<(), Cut> {
         let local = |error: &std::io::Error| Cut::Local(files::io_error("write", part, error));
         let have = length(part);
-        let mut request = self.0.get(&remote.url);
+        let mut request = self.http.get(&remote.url);
         if have > 0 {
             request = request.header(header::RANGE, format!("bytes={have}-"));
         }
-        let mut response = request
-            .send()
-            .await
-            .map_err(|error| Cut::Remote(chain(&error)))?;
+        let mut response = request.send().await.map_err(|error| {
+            // Where it sends us it will send us again.
+            if error.is_redirect() {
+                Cut::Local(unreachable(&remote.url, &chain(&error)))
+            } else {
+                Cut::Remote(chain(&error))
+            }
+        })?;
         let mut done = match response.status() {
             StatusCode::PARTIAL_CONTENT => have,
             // All of it is here already, or more than there is: the checksum tells.
@@ -345,7 +381,7 @@ mod tests {
     async fn a_download_that_is_cut_goes_on_where_it_was() {
         let (url, asked, _tasks) = server(2).await;
         let dir = tempfile::tempdir().unwrap();
-        let path = Client::new()
+        let path = Client::new(&PolicyFile::default())
             .unwrap()
             .fetch(&remote(url, CONTENT), dir.path(), &Progress::ignored())
             .await
@@ -358,7 +394,7 @@ mod tests {
     async fn a_wrong_checksum_is_an_error_and_nothing_is_kept() {
         let (url, _, _tasks) = server(0).await;
         let dir = tempfile::tempdir().unwrap();
-        let error = Client::new()
+        let error = Client::new(&PolicyFile::default())
             .unwrap()
             .fetch(&remote(url, b"other"), dir.path(), &Progress::ignored())
             .await
@@ -371,12 +407,58 @@ mod tests {
     async fn a_server_that_is_not_there_is_named() {
         let url = "http://127.0.0.1:1/image".to_owned();
         let dir = tempfile::tempdir().unwrap();
-        let error = Client::new()
+        let error = Client::new(&PolicyFile::default())
             .unwrap()
             .fetch(&remote(url, CONTENT), dir.path(), &Progress::ignored())
             .await
             .unwrap_err();
         assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_named_cannot_send_us_to_one_that_is_not() {
+        use batwa_api::policy::{ImageSources, Policy};
+        let (url, asked, _tasks) = server(0).await;
+        // The same server by a name that the policy does not have.
+        let elsewhere = url.replace("127.0.0.1", "localhost");
+        let app = axum::Router::new().route(
+            "/image",
+            get(move || async move { axum::response::Redirect::temporary(&elsewhere) }),
+        );
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let from = format!("http://{}/image", listener.local_addr().unwrap());
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let fetch = async |hosts: Option<Vec<String>>, url: &str| {
+            let policy = PolicyFile::fixed(Policy {
+                images: ImageSources {
+                    hosts,
+                    files: Vec::new(),
+                },
+                ..Policy::default()
+            });
+            let dir = tempfile::tempdir().unwrap();
+            Client::new(&policy)
+                .unwrap()
+                .fetch(
+                    &remote(url.to_owned(), CONTENT),
+                    dir.path(),
+                    &Progress::ignored(),
+                )
+                .await
+        };
+        let named = || Some(vec!["127.0.0.1".to_owned()]);
+        let refused = fetch(named(), &from).await.unwrap_err();
+        assert!(
+            refused.to_string().contains("come from `localhost`"),
+            "{refused}"
+        );
+        assert_eq!(asked.load(Ordering::SeqCst), 0);
+        let other = fetch(Some(Vec::new()), &url).await.unwrap_err();
+        assert!(matches!(other, DriverError::Policy(_)), "{other}");
+        assert_eq!(asked.load(Ordering::SeqCst), 0);
+        fetch(named(), &url).await.unwrap();
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
     }
 
     #[test]

@@ -162,7 +162,7 @@ impl Images {
         let work = self.cache.work()?;
         let staging = work.folder("image")?;
         let manifest = match wanted {
-            Wanted::Tiny => tiny::build(&staging, work.path(), progress).await?,
+            Wanted::Tiny => tiny::build(self.tiny_kernel, &staging, work.path(), progress).await?,
             Wanted::Debian => match self.offers.debian().await {
                 Some(remote) => {
                     let id = format!("debian-12-{}", &remote.checksum.hex()[..16]);

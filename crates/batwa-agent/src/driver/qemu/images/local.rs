@@ -7,16 +7,16 @@ use std::{
         fd::AsRawFd,
         unix::fs::{MetadataExt, OpenOptionsExt},
     },
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use batwa_api::size::ByteSize;
 use sha2::Digest as _;
 
-use crate::driver::DriverError;
+use crate::{driver::DriverError, policy::PolicyFile};
 
-/// The folders from which files may be used.
-pub(super) struct LocalFiles(Vec<PathBuf>);
+/// The files of this machine that its policy lets VMs be made from.
+pub(super) struct LocalFiles(PolicyFile);
 
 /// A file that may be used, open.
 #[derive(Debug)]
@@ -30,31 +30,33 @@ pub(super) struct LocalFile {
 }
 
 impl LocalFiles {
-    /// Files from these folders and those in them.
-    pub(super) fn new(dirs: Vec<PathBuf>) -> Self {
-        Self(dirs)
+    /// Files from the folders that this policy names, and those in them.
+    pub(super) fn new(policy: PolicyFile) -> Self {
+        Self(policy)
     }
 
     /// Opens a file, if it may be used.
     ///
     /// # Errors
-    /// [`DriverError::Invalid`] for `field`: it is not there, no file, or in no folder that was named; a link is where
-    /// it leads to.
+    /// [`DriverError::Policy`] when it is in no folder that is named; a link is where it leads to.
+    /// [`DriverError::Invalid`] for `field`: it is not there, or no file.
     pub(super) fn open(&self, field: &'static str, path: &Path) -> Result<LocalFile, DriverError> {
         let invalid = |message: String| DriverError::Invalid { field, message };
         let cannot = |error: std::io::Error| {
             invalid(format!("cannot use the file {}: {error}", path.display()))
         };
-        let refused = || {
-            invalid(format!(
-                "image files of this machine may be used only from folders that its agent's settings name; {} is in none",
-                path.display()
-            ))
+        let no_file = || invalid(format!("{} is no file", path.display()));
+        // Looked at before it is opened: opening alone does something to a device. What cannot be found is refused as
+        // what may not be used is, so that nobody learns what there is.
+        let Ok(real) = path.canonicalize() else {
+            let above = path.ancestors().find_map(|path| path.canonicalize().ok());
+            self.0
+                .check_image_file(field, path, &above.unwrap_or_default())?;
+            return Err(invalid(format!("there is no file {}", path.display())));
         };
-        // Looked at before it is opened: opening alone does something to a device.
-        let real = path.canonicalize().map_err(cannot)?;
-        if !self.allow(&real) || !real.is_file() {
-            return Err(refused());
+        self.0.check_image_file(field, path, &real)?;
+        if !real.is_file() {
+            return Err(no_file());
         }
         let file = std::fs::OpenOptions::new()
             .read(true)
@@ -64,22 +66,16 @@ impl LocalFiles {
         // And once more what was opened: a link may have been put in its place meanwhile.
         let opened = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let metadata = file.metadata().map_err(cannot)?;
-        if !opened.is_ok_and(|opened| self.allow(&opened)) || !metadata.is_file() {
-            return Err(refused());
+        self.0
+            .check_image_file(field, path, &opened.map_err(cannot)?)?;
+        if !metadata.is_file() {
+            return Err(no_file());
         }
         Ok(LocalFile {
             size: ByteSize::bytes(metadata.len()),
             fingerprint: fingerprint(&real, &metadata),
             file,
         })
-    }
-
-    /// Whether a path without links lies in one of the folders.
-    fn allow(&self, real: &Path) -> bool {
-        self.0
-            .iter()
-            .filter_map(|dir| dir.canonicalize().ok())
-            .any(|dir| real.starts_with(dir))
     }
 }
 
@@ -100,7 +96,19 @@ fn fingerprint(path: &Path, metadata: &Metadata) -> String {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use batwa_api::policy::{ImageSources, Policy};
+
     use super::*;
+
+    fn files_of(dir: &Path) -> LocalFiles {
+        LocalFiles::new(PolicyFile::fixed(Policy {
+            images: ImageSources {
+                hosts: None,
+                files: vec![dir.display().to_string()],
+            },
+            ..Policy::default()
+        }))
+    }
 
     #[test]
     fn files_are_used_from_the_folders_that_were_named_and_links_do_not_lead_out_of_them() {
@@ -114,7 +122,7 @@ mod tests {
         symlink(closed.join("b.img"), open.join("out.img")).unwrap();
         symlink(open.join("a.img"), open.join("in.img")).unwrap();
         symlink(&closed, open.join("way-out")).unwrap();
-        let files = LocalFiles::new(vec![open.clone()]);
+        let files = files_of(&open);
         for good in ["a.img", "in.img", "folder/../a.img"] {
             assert_eq!(
                 files.open("image", &open.join(good)).unwrap().size,
@@ -130,9 +138,15 @@ mod tests {
             "none",
         ] {
             let refused = files.open("image", &open.join(bad)).unwrap_err();
-            assert!(matches!(refused, DriverError::Invalid { .. }), "{bad}");
+            let inside = matches!(bad, "folder" | "none");
+            let invalid = matches!(refused, DriverError::Invalid { .. });
+            assert_eq!(invalid, inside, "{bad}: {refused}");
+            assert!(
+                invalid || matches!(refused, DriverError::Policy(_)),
+                "{bad}"
+            );
         }
-        LocalFiles::new(Vec::new())
+        LocalFiles::new(PolicyFile::default())
             .open("image", &open.join("a.img"))
             .unwrap_err();
     }
@@ -141,7 +155,7 @@ mod tests {
     fn a_file_that_is_replaced_is_another_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.img");
-        let files = LocalFiles::new(vec![dir.path().to_owned()]);
+        let files = files_of(dir.path());
         let look = || files.open("image", &path).unwrap().fingerprint;
         std::fs::write(&path, "one").unwrap();
         let first = look();

@@ -22,7 +22,7 @@ use super::{
 use crate::driver::{DriverError, Progress, command::Command};
 
 /// The version of what is built here: an older build in the cache is not used for new VMs.
-pub(super) const RECIPE: u32 = 2;
+pub(super) const RECIPE: u32 = 3;
 /// Bytes to download, about; for people who choose an image.
 pub(super) const DOWNLOAD: ByteSize = ByteSize::mib(34);
 
@@ -37,7 +37,7 @@ const PROGRAMS: [(&str, &str); 5] = [
     ("usr/sbin", "resize2fs"),
 ];
 /// Modules that a VM of ours needs, as far as its kernel does not have them built in.
-const MODULES: [&str; 9] = [
+const MODULES: [&str; 13] = [
     "virtio_pci",
     "virtio_blk",
     "virtio_net",
@@ -47,6 +47,11 @@ const MODULES: [&str; 9] = [
     "vfat",
     "nls_cp437",
     "nls_ascii",
+    // Only in the standard kernel, or only there no part of it.
+    "ext4",
+    "crc32c_generic",
+    "9p",
+    "9pnet_virtio",
 ];
 /// Files of our own: path, permissions, content.
 const FILES: [(&str, u32, &str); 9] = [
@@ -91,20 +96,32 @@ const DIRS: [&str; 16] = [
     "dev",
 ];
 
+/// The kernel of the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TinyKernel {
+    /// Debian's for clouds where there is one: small, and without 9p, so that such VMs see no folders of the machine.
+    #[default]
+    Small,
+    /// Debian's standard one, which knows 9p.
+    Standard,
+}
+
 /// Builds the image into `staging`, a new folder; packages pass through `scratch`.
 pub(super) async fn build(
+    kernel: TinyKernel,
     staging: &Path,
     scratch: &Path,
     progress: &Progress,
 ) -> Result<Manifest, DriverError> {
     progress.stage(Stage::BuildingImage);
     let architecture = packages::architecture().await?;
-    let kernel_packages = packages::kernel(&[
-        &format!("linux-image-cloud-{architecture}"),
-        &format!("linux-image-{architecture}"),
-        "linux-image-virtual",
-    ])
-    .await?;
+    let small = format!("linux-image-cloud-{architecture}");
+    let standard = format!("linux-image-{architecture}");
+    let names: &[&str] = match kernel {
+        TinyKernel::Small => &[&small, &standard, "linux-image-virtual"],
+        TinyKernel::Standard => &[&standard, "linux-image-virtual"],
+    };
+    let kernel_packages = packages::kernel(names).await?;
     let mut wanted = packages::with_dependencies(&PACKAGES).await?;
     wanted.extend(kernel_packages.iter().cloned());
     let (kernel, root) = (scratch.join("kernel"), scratch.join("root"));

@@ -47,10 +47,13 @@ impl Images {
     ) -> Result<Image, DriverError> {
         self.check_names(add).await?;
         let source = match (&add.url, &add.file, &add.sha256) {
-            (Some(url), None, Some(sha256)) => OwnSource::Url {
-                url: url.clone(),
-                sha256: sha256.to_ascii_lowercase(),
-            },
+            (Some(url), None, Some(sha256)) => {
+                self.client.check(url)?;
+                OwnSource::Url {
+                    url: url.clone(),
+                    sha256: sha256.to_ascii_lowercase(),
+                }
+            }
             (None, Some(path), _) => {
                 self.files.open("file", Path::new(path))?;
                 OwnSource::File { path: path.into() }
