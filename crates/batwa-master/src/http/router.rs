@@ -192,8 +192,8 @@ fn terminal() -> Routes<App> {
 }
 
 /// What touches the machines themselves.
-fn host() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+fn host() -> Routes<App> {
+    Routes::new()
         .routes(routes!(mounts::mount))
         .routes(routes!(mounts::umount))
 }
