@@ -134,6 +134,7 @@ test('a panel lists the sessions of its VM as they come and go', async ({ page, 
 	await type(page, 'echo here-$((1+1))', /here-2/);
 	await list.getByText('Shell', { exact: true }).waitFor();
 	await list.getByText(/there now: admin/).waitFor();
+	await list.scrollIntoViewIfNeeded();
 	await shoot(page, 'panel-sessions');
 	await list.getByRole('button', { name: 'End demo-02' }).click();
 	await list.getByText('None is open.').waitFor();
