@@ -189,6 +189,8 @@ pub(crate) fn stage_words(stage: Stage) -> &'static str {
         Stage::DeletingSnapshot => "deleting the snapshot",
         Stage::Cloning => "copying its disk",
         Stage::Resizing => "changing its size",
+        Stage::Mounting => "mounting the folder",
+        Stage::Unmounting => "taking the folder out",
         Stage::CleaningUp => "cleaning up",
     }
 }

@@ -558,6 +558,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/agents/{agent}/vms/{vm}/mount": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Let a VM see a folder of its machine, as far as that machine's policy allows it. With QEMU a VM that runs sees it from
+         *     its next start on: its `mounts` say so.
+         */
+        post: operations["vms_mount"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/agents/{agent}/vms/{vm}/ports/{port}": {
         parameters: {
             query?: never;
@@ -638,6 +658,23 @@ export interface paths {
         post?: never;
         /** Remove a snapshot; those that came from it go on from its parent. */
         delete: operations["vms_delete_snapshot"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/agents/{agent}/vms/{vm}/umount": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Take a folder of its machine, or all of them, out of a VM; the folder itself stays as it is. */
+        post: operations["vms_umount"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -1613,6 +1650,7 @@ export interface components {
             labels?: {
                 [key: string]: string;
             };
+            policy?: components["schemas"]["Policy"] | null;
             /**
              * Format: int32
              * @description The version of the agent API, see [`crate::PROTOCOL_VERSION`].
@@ -1793,6 +1831,11 @@ export interface components {
              * @default false
              */
             images: boolean;
+            /**
+             * @description Letting a VM see folders of the machine.
+             * @default false
+             */
+            mounts: boolean;
             /**
              * @description Changing CPUs, memory and disk of a VM.
              * @default false
@@ -2269,6 +2312,19 @@ export interface components {
          * @enum {string}
          */
         ImageSource: "catalogue" | "built" | "url" | "upload" | "file";
+        /** @description Where the images of one machine may come from. */
+        ImageSources: {
+            /**
+             * @description Folders of the machine whose files may be used as images; none where empty.
+             * @default []
+             */
+            files: string[];
+            /**
+             * @description Servers that images are fetched from: `images.example.org`, or `*.example.org` for all below it; any where absent.
+             * @default null
+             */
+            hosts: string[] | null;
+        };
         /** @description Where a driver keeps its images, and what room there is. */
         ImageStore: {
             /** @description Why no image can be added here; `null` when one can. */
@@ -2736,6 +2792,47 @@ export interface components {
             /** @description What the driver or we printed. */
             text: string;
         };
+        /** @description A folder of the machine that a VM sees. */
+        Mount: {
+            /** @description Why it stands so, when there is something to say. */
+            message?: string | null;
+            /** @description Whether the VM can only read it. */
+            read_only?: boolean;
+            /** @description The folder on the machine. */
+            source: string;
+            /** @description How it stands. */
+            state: components["schemas"]["MountState"];
+            /** @description Where the VM sees it. */
+            target: string;
+            type?: components["schemas"]["MountKind"] | null;
+        };
+        /**
+         * @description How Multipass brings a folder into a VM.
+         * @enum {string}
+         */
+        MountKind: "classic" | "native";
+        /** @description What to mount. */
+        MountOptions: {
+            /** @description Whether the VM can only read it. */
+            read_only?: boolean;
+            /** @description The folder on the VM's machine, by its whole path. */
+            source: string;
+            /** @description Where the VM is to see it, by a whole path of letters, digits and `._@+-`. */
+            target: string;
+            type?: components["schemas"]["MountKind"] | null;
+        };
+        /** @description A folder of a machine that VMs may see, with all below it. */
+        MountRoot: {
+            /** @description The folder. */
+            path: string;
+            /** @description Whether VMs may only read in it. */
+            read_only?: boolean;
+        };
+        /**
+         * @description How a mount stands.
+         * @enum {string}
+         */
+        MountState: "mounted" | "at_next_start" | "until_stop" | "failed";
         /** @description Something that people should know of what an agent does about a VM by itself. */
         Notice: {
             /**
@@ -2867,7 +2964,7 @@ export interface components {
          * @description The kind of an operation.
          * @enum {string}
          */
-        OperationKind: "create" | "start" | "stop" | "restart" | "suspend" | "resume" | "delete" | "recover" | "purge" | "snapshot" | "restore" | "delete_snapshot" | "clone" | "resize" | "pull_image";
+        OperationKind: "create" | "start" | "stop" | "restart" | "suspend" | "resume" | "delete" | "recover" | "purge" | "snapshot" | "restore" | "delete_snapshot" | "clone" | "resize" | "mount" | "umount" | "pull_image";
         /** @description Answer to the master's `GET /api/v1/operations`. */
         OperationList: {
             /** @description Counts over all pages. */
@@ -2882,6 +2979,41 @@ export interface components {
          * @enum {string}
          */
         OperationState: "queued" | "running" | "succeeded" | "failed" | "cancelled";
+        /** @description What an agent lets any master ask of its machine, and where that is written. */
+        Policy: {
+            /**
+             * @description The file on that machine that says so, or would.
+             * @default
+             */
+            file: string;
+            /**
+             * @description Where images may come from.
+             * @default {
+             *       "files": []
+             *     }
+             */
+            images: components["schemas"]["ImageSources"];
+            /**
+             * @description Folders of the machine that VMs may see, with all below them; none where empty.
+             * @default []
+             */
+            mounts: components["schemas"]["MountRoot"][];
+            /**
+             * @description Why the file as it is now does not count; what follows is what it last said.
+             * @default null
+             */
+            problem: string | null;
+            /**
+             * @description Bounds on VMs.
+             * @default {}
+             */
+            vms: components["schemas"]["VmBounds"];
+            /**
+             * @description Whether the file was there; what follows is the default where it was not.
+             * @default false
+             */
+            written: boolean;
+        };
         /** @description A text frame, in either direction. */
         PortFrame: {
             /** @enum {string} */
@@ -2916,7 +3048,7 @@ export interface components {
          * @description What kind of problem; each has one HTTP status.
          * @enum {string}
          */
-        ProblemCode: "malformed" | "invalid_field" | "unauthenticated" | "forbidden" | "cross_origin" | "not_found" | "method_not_allowed" | "name_taken" | "illegal_state" | "conflict" | "too_large" | "too_many_requests" | "internal" | "agent_failed" | "unsupported" | "agent_offline" | "driver_stuck" | "unavailable" | "timeout" | "out_of_range" | "permission_denied" | "connection_refused" | "storage_full";
+        ProblemCode: "malformed" | "invalid_field" | "unauthenticated" | "forbidden" | "cross_origin" | "not_found" | "method_not_allowed" | "name_taken" | "illegal_state" | "conflict" | "too_large" | "too_many_requests" | "internal" | "agent_failed" | "unsupported" | "agent_offline" | "driver_stuck" | "unavailable" | "timeout" | "out_of_range" | "permission_denied" | "connection_refused" | "storage_full" | "policy_forbids";
         /** @description How to pull an image. */
         PullOptions: {
             /** @default null */
@@ -3299,7 +3431,7 @@ export interface components {
          * @description What a running operation is at.
          * @enum {string}
          */
-        Stage: "resolving_image" | "downloading" | "verifying" | "building_image" | "preparing" | "booting" | "waiting_for_ssh" | "cloud_init" | "starting" | "stopping" | "restarting" | "suspending" | "deleting" | "recovering" | "taking_snapshot" | "restoring" | "deleting_snapshot" | "cloning" | "resizing" | "cleaning_up";
+        Stage: "resolving_image" | "downloading" | "verifying" | "building_image" | "preparing" | "booting" | "waiting_for_ssh" | "cloud_init" | "starting" | "stopping" | "restarting" | "suspending" | "deleting" | "recovering" | "taking_snapshot" | "restoring" | "deleting_snapshot" | "cloning" | "resizing" | "mounting" | "unmounting" | "cleaning_up";
         /** @description Body of `PUT /api/v1/terminals/{terminal}/recording` at the master. */
         StartRecording: {
             /** @description Whether what is typed is recorded too, passwords included. */
@@ -3503,6 +3635,14 @@ export interface components {
             /** @description The agent's version of Batwa. */
             version: string;
         };
+        /** @description What to take out of a VM. */
+        UnmountOptions: {
+            /**
+             * @description Where the VM sees it; everything that is mounted when absent.
+             * @default null
+             */
+            target: string | null;
+        };
         /** @description Body of `PATCH /api/v1/agents/{agent}`; absent fields stay as they are. */
         UpdateAgent: {
             /** @description All its labels; those that its agent or join token brought and that are not named are hidden. */
@@ -3607,6 +3747,8 @@ export interface components {
             memory?: components["schemas"]["ByteSize"] | null;
             /** @description Why it is in that state, when there is something to say: how it failed, why it stopped. */
             message?: string | null;
+            /** @description The machine's folders that it sees. */
+            mounts?: components["schemas"]["Mount"][];
             /** @description Unique on the agent. */
             name: components["schemas"]["VmName"];
             /** @description What people should know of that now. */
@@ -3648,7 +3790,26 @@ export interface components {
          * @description Something that can be done with an existing VM.
          * @enum {string}
          */
-        VmAction: "start" | "stop" | "restart" | "suspend" | "resume" | "delete" | "recover" | "purge" | "snapshot" | "restore" | "delete_snapshot" | "clone" | "resize" | "shell" | "console" | "display";
+        VmAction: "start" | "stop" | "restart" | "suspend" | "resume" | "delete" | "recover" | "purge" | "snapshot" | "restore" | "delete_snapshot" | "clone" | "resize" | "mount" | "umount" | "shell" | "console" | "display";
+        /** @description Bounds on the VMs of one machine; what is absent is bounded by the machine alone. */
+        VmBounds: {
+            /**
+             * Format: int32
+             * @description Most VMs, those in the trash included.
+             * @default null
+             */
+            count: number | null;
+            /**
+             * Format: int32
+             * @description Most virtual CPUs of one VM.
+             * @default null
+             */
+            cpus: number | null;
+            /** @default null */
+            disk: components["schemas"]["ByteSize"] | null;
+            /** @default null */
+            memory: components["schemas"]["ByteSize"] | null;
+        };
         /** @description How many VMs the filters match. */
         VmCounts: {
             /**
@@ -5213,6 +5374,57 @@ export interface operations {
             };
         };
     };
+    vms_mount: {
+        parameters: {
+            query?: {
+                /** @description Wait for the operation, at most this long: `30s`, `2m`. */
+                wait?: string;
+                /** @description Where the machine is offline, keep the operation for it, at most this long: `12h`, `3d`; refused otherwise. */
+                when_online?: string;
+            };
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the VM's name */
+                vm: components["schemas"]["VmName"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MountOptions"];
+            };
+        };
+        responses: {
+            /** @description finished within `wait` */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
+                };
+            };
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     inside_connect: {
         parameters: {
             query?: never;
@@ -5424,6 +5636,57 @@ export interface operations {
             cookie?: never;
         };
         requestBody?: never;
+        responses: {
+            /** @description finished within `wait` */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
+                };
+            };
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    vms_umount: {
+        parameters: {
+            query?: {
+                /** @description Wait for the operation, at most this long: `30s`, `2m`. */
+                wait?: string;
+                /** @description Where the machine is offline, keep the operation for it, at most this long: `12h`, `3d`; refused otherwise. */
+                when_online?: string;
+            };
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the VM's name */
+                vm: components["schemas"]["VmName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["UnmountOptions"] | null;
+            };
+        };
         responses: {
             /** @description finished within `wait` */
             200: {

@@ -10,7 +10,7 @@ export const MOUNT_STATES: Record<MountState, string> = {
 };
 
 /** Why nothing can be mounted on a machine with this policy; `null` when something can. */
-export function mountable(policy: Policy | null | undefined): string | null {
+export function mountable(policy: Pick<Policy, 'file' | 'mounts'> | null | undefined): string | null {
 	if (!policy) return 'its machine has not said what may be mounted';
 	return (policy.mounts ?? []).length > 0 ? null : `the policy of its machine names no folder that VMs may see: its owner can, in ${policy.file}`;
 }
