@@ -111,6 +111,19 @@ test('what asks the terminal for an answer types no command', async (it) => {
 	await page.keyboard.press('Control+c');
 	await type(page, 'ls was-typed; echo looked-$((2+3))', /looked-5/);
 	check(/No such file/.test(await screen(page)), 'a command was typed');
+	// What was answered once is not answered again when the page is reloaded.
+	await type(page, `clear; printf '\\033[c\\033[6n\\033[>c'; sleep 0.3; stty -icanon -echo; head -c 6 | cat -v; stty icanon echo; echo answered-$((2+4))`, /answered-6/);
+	await page.keyboard.press('Control+u');
+	await page.keyboard.type('clear; cat -v\n');
+	await page.keyboard.type('before\n');
+	await eventually('cat answers', async () => /before\s+before/.test(await screen(page)));
+	await page.reload();
+	await eventually('it is there again', async () => /before\s+before/.test(await screen(page)));
+	await page.locator('[role=tabpanel].shown .xterm-helper-textarea').focus();
+	await page.keyboard.type('after\n');
+	await eventually('cat answers again', async () => (await screen(page)).split('after').length > 2);
+	check(/before\s+before\s+after\s+after\s*$/.test((await screen(page)).trimEnd()), `something was typed: ${await screen(page)}`);
+	await page.keyboard.press('Control+c');
 });
 
 test('floods of control sequences, unfinished ones and no text at all leave a terminal that works', async (it) => {

@@ -302,6 +302,12 @@ pub enum ServerFrame {
         /// Control sequences: modes, the screen for full-screen programs, colours.
         text: String,
     },
+    /// The output up to this offset was printed before this viewer came, and others were there: what it asks of a
+    /// terminal has been answered. Comes to those who did not say from where to begin.
+    Replay {
+        /// Bytes of output before it.
+        end: u64,
+    },
     /// The program ended; a close follows.
     Exit {
         /// Its exit code, where it is known.

@@ -127,10 +127,18 @@ impl Seat {
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         pings.reset();
         let mut begins_at = Some(self.start);
+        let mut replayed = match self.from {
+            Some(_) => None,
+            None => Some(self.session.terminal().offset),
+        };
         loop {
             if let Some(offset) = begins_at.take() {
                 let offset_first = Outbound::Control(ServerFrame::Offset { offset });
                 outgoing.send(offset_first).await.ok()?;
+                if let Some(end) = replayed.take().filter(|end| *end > offset) {
+                    let replay = Outbound::Control(ServerFrame::Replay { end });
+                    outgoing.send(replay).await.ok()?;
+                }
                 let text = self.session.state_before(offset);
                 if !text.is_empty() && self.is_new_to(offset) {
                     let state = Outbound::Control(ServerFrame::State { text });

@@ -11,9 +11,9 @@ use crate::{
 };
 
 #[path = "../soak/mod.rs"]
-mod soak;
+mod proof;
 
-use self::soak::{Cable, Door, Plan, count::Count};
+use self::proof::{Cable, Door, Plan, count::Count};
 
 impl Door for Caller {
     fn address(&self) -> std::net::SocketAddr {
@@ -71,10 +71,10 @@ async fn every_viewer_sees_what_its_shell_wrote_and_nothing_is_left_behind() {
         vms,
     };
     let master = lab.master.as_ref().expect("it runs").id();
-    let proof = soak::prove(&plan, &lab.admin, &cable, &[master, agent.id()])
+    let proved = proof::prove(&plan, &lab.admin, &cable, &[master, agent.id()])
         .await
         .unwrap_or_else(|error| panic!("{error:#}"));
-    let tally = proof.tally;
+    let tally = proved.tally;
     assert_eq!(tally.viewers, 25, "{tally:?}");
     assert!(tally.whole > 5, "{tally:?}");
     for happened in [
@@ -87,7 +87,7 @@ async fn every_viewer_sees_what_its_shell_wrote_and_nothing_is_left_behind() {
         assert!(happened > 0, "{tally:?}");
     }
     println!("{tally}");
-    for (before, after) in proof.before.iter().zip(&proof.after) {
+    for (before, after) in proved.before.iter().zip(&proved.after) {
         println!("process {}: {before} before, {after} after", before.process);
     }
 }

@@ -353,9 +353,10 @@ impl Viewer {
         let early = usize::try_from(self.base.saturating_sub(at)).unwrap_or(usize::MAX);
         let bytes = bytes.get(early..).unwrap_or_default();
         self.tally.bytes += bytes.len() as u64;
-        let counted = match self.last_words.is_empty() {
-            true => self.count.follow(bytes),
-            false => 0,
+        let counted = if self.last_words.is_empty() {
+            self.count.follow(bytes)
+        } else {
+            0
         };
         if let Some(hash) = &mut self.hash {
             hash.update(&bytes[..counted]);

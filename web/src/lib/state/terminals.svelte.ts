@@ -95,6 +95,7 @@ export class TerminalTab {
 					this.found = { index, count };
 				}
 			});
+			const isOurs = !this.id;
 			if (!this.id) {
 				const { cols, rows } = this.view.size;
 				const session = await unwrap(
@@ -105,7 +106,7 @@ export class TerminalTab {
 				this.resumable = session.resumable;
 			}
 			terminals.keep();
-			this.#attach(this.id);
+			this.#attach(this.id, isOurs);
 		} catch (thrown) {
 			this.status = { kind: 'refused', reason: problemOf(thrown).detail };
 		}
@@ -143,14 +144,15 @@ export class TerminalTab {
 		this.view?.dispose();
 	}
 
-	#attach(id: string): void {
+	/** `isNew` when nobody but us has seen any of its output. */
+	#attach(id: string, isNew: boolean): void {
 		const view = this.view;
 		if (!view) return;
 		this.#socket = new TerminalSocket({
 			url: (from) => socketUrl(`/api/v1/terminals/${encodeURIComponent(id)}/attach${from === null ? '' : `?from=${from}`}`),
-			output: (bytes, shown) => {
+			output: (bytes, shown, replayed) => {
 				if (document.hidden || !terminals.shown.includes(this)) this.unseen = true;
-				view.write(bytes, shown);
+				view.write(bytes, shown, isNew ? 0 : replayed);
 			},
 			gap: (bytes) => view.note(`${bytes} bytes of output are no longer held`),
 			state: (text) => {

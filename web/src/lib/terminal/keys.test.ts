@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { keyBytes, withControl } from './keys';
+import { isAnswer, keyBytes, withControl } from './keys';
 import { copied, linesRun, MOST_COPIED, oneLine } from './paste';
 
 const osc = (text: string) => `c;${btoa(String.fromCharCode(...new TextEncoder().encode(text)))}`;
@@ -17,6 +17,15 @@ describe('keys that a phone does not have', () => {
 		expect(withControl('[')).toBe('\x1b');
 		expect(withControl(' ')).toBe('\0');
 		for (const none of ['1', 'ü', 'cc', '\x1b[A', '']) expect(withControl(none)).toBe(none);
+	});
+});
+
+describe('what a terminal says by itself', () => {
+	test('is told from keys', () => {
+		for (const answer of ['\x1b[?1;2c', '\x1b[>0;276;0c', '\x1b[0n', '\x1b[12;1R', '\x1b[?2026;2$y', '\x1bP1$r0m\x1b\\', '\x1b]11;rgb:ffff/ffff/ffff\x1b\\'])
+			expect(isAnswer(answer), JSON.stringify(answer)).toBe(true);
+		for (const key of ['c', '12R', '\x1b', '\x1b[A', '\x1bOA', '\x1b[1;5C', '\x1b[15~', '\x1bx', '\x1b[200~pasted\x1b[201~', '\x1b[<0;3;4M', '\x1b[I'])
+			expect(isAnswer(key), JSON.stringify(key)).toBe(false);
 	});
 });
 

@@ -12,6 +12,15 @@ export function keyBytes(key: TouchKey, application: boolean): string {
 	return letter ? `\x1b${application ? 'O' : '['}${letter}` : key;
 }
 
+/**
+ * Whether this is what a terminal answers when a program asks it for its kind, its state, the cursor's place or a
+ * colour; what people press looks otherwise.
+ */
+export function isAnswer(text: string): boolean {
+	// eslint-disable-next-line no-control-regex -- that is what they begin with
+	return /^\x1b(?:\[[?>=]?[\d;]*(?:[cnRtx]|\$y)|[P\]_])/.test(text);
+}
+
 /** What is typed while Ctrl is held: `c` is 3. What has no such form stays as it is. */
 export function withControl(text: string): string {
 	if (text.length !== 1) return text;

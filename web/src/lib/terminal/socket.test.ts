@@ -59,12 +59,14 @@ function lab(verdict: Verdict = { kind: 'retry' }) {
 	const states: Connection[] = [];
 	const gaps: number[] = [];
 	const told: string[] = [];
+	const replayed: number[] = [];
 	let output = '';
 	let now = 0;
 	const decoder = new TextDecoder();
 	const terminal = new TerminalSocket({
 		url: (from) => `ws://x/${from ?? 'oldest'}`,
-		output: (bytes, done) => {
+		output: (bytes, done, old) => {
+			replayed.push(old);
 			output += decoder.decode(bytes, { stream: true });
 			shown.push(done);
 		},
@@ -94,6 +96,7 @@ function lab(verdict: Verdict = { kind: 'retry' }) {
 		states,
 		gaps,
 		told,
+		replayed,
 		shown,
 		output: () => output,
 		last: () => {
@@ -171,6 +174,20 @@ describe('offsets', () => {
 		it.last().brings('a');
 		expect(it.told).toEqual(['\x1b[?1049h']);
 		expect([it.output(), it.terminal.offset]).toEqual(['a', 101]);
+	});
+
+	test('what is older than the viewer is known from what is new', () => {
+		const it = lab();
+		it.terminal.open();
+		it.last().opens(100);
+		it.last().says({ type: 'replay', end: 105 });
+		for (const text of ['abc', 'defg', 'hi']) it.last().brings(text);
+		it.last().closes(1006);
+		it.pass(500);
+		it.last().opens(109);
+		it.last().brings('j');
+		expect(it.replayed).toEqual([3, 2, 0, 0]);
+		expect(it.output()).toBe('abcdefghij');
 	});
 
 	test('a program draws anew when it is shown another size for a moment', () => {

@@ -25,8 +25,11 @@ export type Verdict = { kind: 'retry'; reason?: string } | { kind: 'ended'; reas
 export type TerminalSocketOptions = {
 	/** Where to attach; no offset means the oldest byte that the session still holds. */
 	url: (from: number | null) => string;
-	/** Shows bytes and calls back when they are shown. */
-	output: (bytes: Uint8Array, shown: () => void) => void;
+	/**
+	 * Shows bytes and calls back when they are shown. The first `replayed` of them were printed before this viewer came:
+	 * what they ask of a terminal was answered then.
+	 */
+	output: (bytes: Uint8Array, shown: () => void, replayed: number) => void;
 	/** Output was lost because the session's memory is limited: before this connection, or before the first. */
 	gap?: (bytes: number) => void;
 	/** What a terminal has to be told before the next byte, in place of the output that is gone. */
@@ -95,6 +98,8 @@ export class TerminalSocket {
 	#arriving: number | null = null;
 	/** Whether this connection has reached the session. */
 	#attached = false;
+	/** Up to here output is older than this viewer. */
+	#replayEnd = 0;
 	#unshown = 0;
 	#paused = false;
 	#attempt = 0;
@@ -217,10 +222,15 @@ export class TerminalSocket {
 		this.#unshown += bytes.length;
 		this.#flowControl();
 		const shown = bytes.length;
-		this.#options.output(bytes, () => {
-			this.#unshown -= shown;
-			this.#flowControl();
-		});
+		const replayed = Math.max(0, Math.min(shown, this.#replayEnd - (this.#next - shown)));
+		this.#options.output(
+			bytes,
+			() => {
+				this.#unshown -= shown;
+				this.#flowControl();
+			},
+			replayed
+		);
 	}
 
 	#frame(text: string): void {
@@ -239,6 +249,9 @@ export class TerminalSocket {
 				this.#arriving = fields.offset;
 				if (this.#next === null || fields.offset > this.#next) this.#next = fields.offset;
 				this.#attach();
+				return;
+			case 'replay':
+				if (typeof fields.end === 'number') this.#replayEnd = fields.end;
 				return;
 			case 'state':
 				if (typeof fields.text === 'string') this.#options.state?.(fields.text);

@@ -3,6 +3,7 @@
 import type { FitAddon } from '@xterm/addon-fit';
 import type { ISearchOptions, SearchAddon } from '@xterm/addon-search';
 import type { Terminal } from '@xterm/xterm';
+import { isAnswer } from './keys';
 import { copied, linesRun } from './paste';
 import { DARK, LIGHT } from './theme';
 
@@ -120,7 +121,9 @@ export class TerminalView {
 			},
 			true
 		);
-		term.onData(options.typed);
+		term.onData((text) => {
+			if (!(view.#replaying && isAnswer(text))) options.typed(text);
+		});
 		term.onBinary(options.typed);
 		term.onResize(({ cols, rows }) => options.resized(cols, rows));
 		search.onDidChangeResults(({ resultIndex, resultCount }) => options.found(resultIndex, resultCount));
@@ -173,9 +176,21 @@ export class TerminalView {
 		this.#fit.fit();
 	}
 
-	write(bytes: Uint8Array, shown: () => void): void {
-		this.#term.write(bytes, shown);
+	/** Shows bytes; what the first `replayed` of them ask of a terminal is not answered, as it was when they were new. */
+	write(bytes: Uint8Array, shown: () => void, replayed: number): void {
+		if (replayed > 0) {
+			// These are called in the order in which it is shown.
+			this.#term.write('', () => {
+				this.#replaying = true;
+			});
+			this.#term.write(bytes.subarray(0, replayed), () => {
+				this.#replaying = false;
+			});
+		}
+		this.#term.write(bytes.subarray(replayed), shown);
 	}
+
+	#replaying = false;
 
 	/** Writes a line of our own, set apart from what the VM prints. */
 	note(text: string): void {

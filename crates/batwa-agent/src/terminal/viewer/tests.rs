@@ -250,6 +250,8 @@ async fn who_begins_after_lost_output_is_told_what_state_it_left() {
     let mut viewer = lab.watch(None);
     let offset = ServerFrame::Offset { offset: 13 };
     assert_eq!(viewer.next().await, Outbound::Control(offset.clone()));
+    let replay = ServerFrame::Replay { end };
+    assert_eq!(viewer.next().await, Outbound::Control(replay));
     let Outbound::Control(ServerFrame::State { text }) = viewer.next().await else {
         panic!("it is told nothing");
     };

@@ -251,6 +251,8 @@ impl<'a> Session<'a> {
                                 return Ended::Left;
                             }
                         }
+                        // What this terminal answers to it cannot be told from what is typed.
+                        Ok(ServerFrame::Replay { .. }) => {}
                         Ok(ServerFrame::Exit { code, reason }) => exit = Some((code, reason)),
                         Ok(ServerFrame::Error { message }) => {
                             return Ended::Over(Err(Failure::new(Exit::Failed, plain(&message))));
