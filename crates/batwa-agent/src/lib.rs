@@ -180,7 +180,7 @@ impl Agent {
             },
             drivers: Vec::new(),
             labels: config.labels.clone(),
-            policy: Some((*policy.current()).clone()),
+            policy: Some(Box::new((*policy.current()).clone())),
             started_at: now,
             clock: now,
         }));
@@ -306,7 +306,7 @@ impl Agent {
         let stop_looking = own_stop.clone();
         tasks.spawn(async move {
             let show = |policy: &Policy| {
-                picture.update_agent(|agent| agent.policy = Some(policy.clone()));
+                picture.update_agent(|agent| agent.policy = Some(Box::new(policy.clone())));
             };
             policy.keep_fresh(stop_looking, show).await;
             Ok(())
