@@ -203,10 +203,12 @@ impl Agent {
             config.agent_id.clone(),
             config.limits,
             &config.state_dir,
-            Arc::clone(&picture),
-            Arc::clone(&inventory),
-            Arc::clone(&upkeep),
-            policy.clone(),
+            operations::Parts {
+                picture: Arc::clone(&picture),
+                inventory: Arc::clone(&inventory),
+                upkeep: Arc::clone(&upkeep),
+                policy: policy.clone(),
+            },
             stop.clone(),
         )
         .map_err(AgentError::Journal)?;
