@@ -180,7 +180,7 @@ impl Agent {
             },
             drivers: Vec::new(),
             labels: config.labels.clone(),
-            policy: Some((*policy.current()).clone()),
+            policy: Some(Box::new((*policy.current()).clone())),
             started_at: now,
             clock: now,
         }));
@@ -203,10 +203,12 @@ impl Agent {
             config.agent_id.clone(),
             config.limits,
             &config.state_dir,
-            Arc::clone(&picture),
-            Arc::clone(&inventory),
-            Arc::clone(&upkeep),
-            policy.clone(),
+            operations::Parts {
+                picture: Arc::clone(&picture),
+                inventory: Arc::clone(&inventory),
+                upkeep: Arc::clone(&upkeep),
+                policy: policy.clone(),
+            },
             stop.clone(),
         )
         .map_err(AgentError::Journal)?;
@@ -306,7 +308,7 @@ impl Agent {
         let stop_looking = own_stop.clone();
         tasks.spawn(async move {
             let show = |policy: &Policy| {
-                picture.update_agent(|agent| agent.policy = Some(policy.clone()));
+                picture.update_agent(|agent| agent.policy = Some(Box::new(policy.clone())));
             };
             policy.keep_fresh(stop_looking, show).await;
             Ok(())

@@ -67,6 +67,19 @@ pub(crate) struct Operations {
     stop: CancellationToken,
 }
 
+/// The parts of the agent that operations go by.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// Where they are shown.
+    pub(crate) picture: Arc<Picture>,
+    /// The VMs and their drivers.
+    pub(crate) inventory: Arc<Inventory>,
+    /// Who hears of what was done.
+    pub(crate) upkeep: Arc<Upkeep>,
+    /// What may be asked at all.
+    pub(crate) policy: PolicyFile,
+}
+
 #[derive(Debug, Default)]
 struct Book {
     records: BTreeMap<OperationId, Arc<Record>>,
@@ -101,12 +114,15 @@ impl Operations {
         agent_id: AgentId,
         limits: Limits,
         state_dir: &Path,
-        picture: Arc<Picture>,
-        inventory: Arc<Inventory>,
-        upkeep: Arc<Upkeep>,
-        policy: PolicyFile,
+        parts: Parts,
         stop: CancellationToken,
     ) -> io::Result<Arc<Self>> {
+        let Parts {
+            picture,
+            inventory,
+            upkeep,
+            policy,
+        } = parts;
         let journal = Journal::open(state_dir)?;
         let operations = Arc::new(Self {
             agent_id,

@@ -193,7 +193,8 @@ pub struct AgentInfo {
     pub labels: BTreeMap<String, String>,
     /// What its owner lets any master ask of the machine; `None` of agents that know no policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policy: Option<Policy>,
+    // Apart: it is larger than all else together, and changes seldom.
+    pub policy: Option<Box<Policy>>,
     /// When the agent started.
     pub started_at: Timestamp,
     /// The agent's clock when it said this; never trusted, only compared.

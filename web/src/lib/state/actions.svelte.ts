@@ -143,7 +143,7 @@ function tell(vm: VmName, wanted: VmRequest, operation: Operation): void {
 		case 'resize':
 			return show(`${vm.name} has its new size`);
 		case 'mount':
-			return show(`${wanted.source} is mounted in ${vm.name}`);
+			return show(`${vm.name} has the mount ${wanted.target}`);
 		case 'umount':
 			return show(`${wanted.target} is taken out of ${vm.name}`);
 	}
