@@ -37,8 +37,8 @@ export function pixels(page) {
 	return page.locator('[role=tabpanel].shown .xterm-screen').screenshot();
 }
 
-/** The rows once they have stopped to change. @param {import('playwright-core').Page} page @param {RegExp} [shows] */
-export async function settled(page, shows = /\S/) {
+/** The rows once they have stopped to change. @param {import('playwright-core').Page} page @param {RegExp} [shows] @param {number} [seconds] */
+export async function settled(page, shows = /\S/, seconds = 20) {
 	let before = '';
 	let same = 0;
 	return eventually(`the screen shows ${shows} and rests`, async () => {
@@ -46,8 +46,8 @@ export async function settled(page, shows = /\S/) {
 		const now = rows.join('\0');
 		same = now === before ? same + 1 : 0;
 		before = now;
-		return same >= 6 && shows.test(plain(rows)) ? rows : null;
-	});
+		return same >= 10 && shows.test(plain(rows)) ? rows : null;
+	}, seconds);
 }
 
 /** Rows without their attributes. @param {string[]} rows */

@@ -46,7 +46,11 @@ pub(crate) struct Baseline {
 #[derive(Debug)]
 enum Way {
     /// A server, running.
-    Server(Dialect, std::net::SocketAddr, Process),
+    Server {
+        dialect: Dialect,
+        address: std::net::SocketAddr,
+        _process: Process,
+    },
     /// Nothing between: this process holds the terminal.
     Terminal,
 }
@@ -108,14 +112,20 @@ impl Baseline {
         .with_context(|| format!("{name} does not listen"))?;
         Ok(Self {
             name,
-            way: Way::Server(dialect, address, process),
+            way: Way::Server {
+                dialect,
+                address,
+                _process: process,
+            },
         })
     }
 
     /// A new shell.
     pub(crate) async fn shell(&self) -> anyhow::Result<Viewer> {
         match &self.way {
-            Way::Server(dialect, address, _) => Viewer::open(*dialect, *address, "/ws", None).await,
+            Way::Server {
+                dialect, address, ..
+            } => Viewer::open(*dialect, *address, "/ws", None).await,
             Way::Terminal => Viewer::without_server().await,
         }
     }

@@ -40,7 +40,10 @@ pub(crate) enum Dialect {
 enum Wire {
     WebSocket(Dialect, Box<WebSocketStream<TcpStream>>),
     /// Nothing: the terminal itself is held here. The shell ends with it.
-    Terminal(Pty, Child),
+    Terminal {
+        terminal: Pty,
+        _shell: Box<Child>,
+    },
 }
 
 /// A terminal that somebody looks at.
@@ -87,7 +90,11 @@ impl Viewer {
         let shell = pty_process::Command::new("/bin/sh")
             .kill_on_drop(true)
             .spawn(slave)?;
-        Self::prompted(Wire::Terminal(terminal, shell)).await
+        Self::prompted(Wire::Terminal {
+            terminal,
+            _shell: Box::new(shell),
+        })
+        .await
     }
 
     async fn prompted(wire: Wire) -> anyhow::Result<Self> {
@@ -141,7 +148,7 @@ impl Viewer {
     /// Types.
     pub(crate) async fn type_in(&mut self, keys: &[u8]) -> anyhow::Result<()> {
         let (socket, message) = match &mut self.wire {
-            Wire::Terminal(terminal, _) => return Ok(terminal.write_all(keys).await?),
+            Wire::Terminal { terminal, .. } => return Ok(terminal.write_all(keys).await?),
             Wire::WebSocket(Dialect::Ttyd, socket) => (socket, [b"0", keys].concat()),
             Wire::WebSocket(_, socket) => (socket, keys.to_vec()),
         };
@@ -158,7 +165,7 @@ impl Viewer {
     async fn next_output(&mut self) -> anyhow::Result<Bytes> {
         let (dialect, socket) = match &mut self.wire {
             Wire::WebSocket(dialect, socket) => (*dialect, socket),
-            Wire::Terminal(terminal, _) => {
+            Wire::Terminal { terminal, .. } => {
                 let mut buffer = vec![0; 16 << 10];
                 let read = terminal.read(&mut buffer).await?;
                 buffer.truncate(read);

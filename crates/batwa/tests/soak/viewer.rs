@@ -370,7 +370,8 @@ impl Viewer {
             at + (early + counted) as u64,
             String::from_utf8_lossy(&words[..words.len().min(40)])
         );
-        if words.ends_with(b"\n") {
+        // The prompt may have come with it.
+        if words.contains(&b'\n') {
             self.check_end()?;
             return Ok(Then::Over);
         }

@@ -3268,6 +3268,19 @@ export interface components {
             /** @enum {string} */
             type: "offset";
         } | {
+            /** @description Control sequences: modes, the screen for full-screen programs, colours. */
+            text: string;
+            /** @enum {string} */
+            type: "state";
+        } | {
+            /**
+             * Format: int64
+             * @description Bytes of output before it.
+             */
+            end: number;
+            /** @enum {string} */
+            type: "replay";
+        } | {
             /**
              * Format: int32
              * @description Its exit code, where it is known.
