@@ -2911,7 +2911,7 @@ export interface components {
              * @description Per cent of the stage, where that can be known.
              */
             progress?: number | null;
-            /** @description Who asked, on the master. */
+            /** @description Who asked: an account's name; or for what reason the agent did it by itself. */
             requested_by?: string | null;
             /** @description From which address, on the master. */
             requested_from?: string | null;
