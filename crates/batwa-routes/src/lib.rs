@@ -144,7 +144,6 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     }
 
     /// What serves them.
-    #[must_use]
     pub fn into_router(self) -> Router<S> {
         self.router
     }

@@ -7,7 +7,7 @@ use crate::{
     world::{CLEAR, World},
 };
 
-fn errors(command: &str, line: String) -> Failure {
+fn errors(command: &str, line: &str) -> Failure {
     Failure::refused(command, format!("The following errors occurred:\n{line}"))
 }
 
@@ -30,7 +30,10 @@ pub(crate) fn mount(world: &World, args: &Args) -> Outcome {
     let _thread = world.main_thread("mount")?;
     let (name, target) = target.split_once(':').unwrap_or((target, ""));
     let Some(vm) = world.state(|state| state.vms.get(name).cloned()) else {
-        return Err(errors("mount", format!("instance '{name}' does not exist")));
+        return Err(errors(
+            "mount",
+            &format!("instance '{name}' does not exist"),
+        ));
     };
     if args.value("--type").or(args.value("-t")) == Some("native") && vm.state() != "Stopped" {
         return Err(Failure::refused(
@@ -41,7 +44,7 @@ pub(crate) fn mount(world: &World, args: &Args) -> Outcome {
     if vm.mounts.contains_key(target) {
         return Err(errors(
             "mount",
-            format!("\"{target}\" is already mounted in '{name}'"),
+            &format!("\"{target}\" is already mounted in '{name}'"),
         ));
     }
     world.spin_for("", world.knobs().disk_ms);
@@ -63,7 +66,7 @@ pub(crate) fn umount(world: &World, args: &Args) -> Outcome {
         let Some(vm) = world.state(|state| state.vms.get(name).cloned()) else {
             return Err(errors(
                 "umount",
-                format!("instance '{name}' does not exist"),
+                &format!("instance '{name}' does not exist"),
             ));
         };
         if let Some(target) = target
@@ -71,7 +74,7 @@ pub(crate) fn umount(world: &World, args: &Args) -> Outcome {
         {
             return Err(errors(
                 "umount",
-                format!("path \"{target}\" is not mounted in '{name}'"),
+                &format!("path \"{target}\" is not mounted in '{name}'"),
             ));
         }
         world.state(|state| {

@@ -656,5 +656,10 @@ async fn one_who_asks_for_much_does_not_keep_others_waiting() {
     let mut request = create();
     request["requested_by"] = json!("x".repeat(256));
     let answer = lab.put(OperationId::new(), "c", request).await;
-    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.body);
+    assert_eq!(
+        answer.status,
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "{}",
+        answer.body
+    );
 }

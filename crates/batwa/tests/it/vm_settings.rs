@@ -237,7 +237,7 @@ async fn settings_are_changed_and_shown_on_the_command_line() {
         "it can neither be deleted nor purged",
         "at place 10, 30 s after it",
         "when it crashes",
-        "stopped in 2d",
+        "Lifetime   stopped in ",
         "after 30 min with its processors below 7 %",
     ] {
         assert!(info.contains(words), "{words}: {info}");
