@@ -8,6 +8,7 @@
 
 mod health;
 mod merge;
+mod seen;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,6 +34,7 @@ use tracing::{info, warn};
 use self::{
     health::HealthTrack,
     merge::{Shown, Source},
+    seen::Sightings,
 };
 use crate::{
     config::Limits,
@@ -85,21 +87,9 @@ struct SlotState {
     active: bool,
     health: HealthTrack,
     probe: Option<Probe>,
-    vms: BTreeMap<VmName, Seen>,
-    /// When VMs were found to be gone, so that an older list does not bring them back.
-    gone: BTreeMap<VmName, Instant>,
+    seen: Sightings,
     /// Whether it has ever listed its VMs.
     listed: bool,
-}
-
-/// A VM and when the call that saw it began.
-#[derive(Debug, Clone)]
-struct Seen {
-    vm: ObservedVm,
-    asked: Instant,
-    at: Timestamp,
-    /// When it was last looked at closely.
-    inspected: Option<Instant>,
 }
 
 /// What our own operations do to a VM.
@@ -136,8 +126,7 @@ impl Inventory {
                     active: true,
                     health: HealthTrack::new(),
                     probe: None,
-                    vms: BTreeMap::new(),
-                    gone: BTreeMap::new(),
+                    seen: Sightings::default(),
                     listed: false,
                 })
                 .collect(),
@@ -310,45 +299,9 @@ impl Inventory {
     }
 
     fn apply_list(&self, state: &mut State, index: usize, vms: Vec<ObservedVm>, asked: Instant) {
-        let now = Timestamp::now();
         let slot = &mut state.slots[index];
         slot.listed = true;
-        let mut fresh: BTreeMap<VmName, Seen> = BTreeMap::new();
-        let mut wanted = Vec::new();
-        for vm in vms {
-            if slot.gone.get(&vm.name).is_some_and(|gone| *gone > asked) {
-                continue;
-            }
-            let before = slot.vms.get(&vm.name);
-            if let Some(before) = before
-                && before.asked > asked
-            {
-                fresh.insert(vm.name.clone(), before.clone());
-                continue;
-            }
-            let changed = before.is_none_or(|before| before.vm.state != vm.state);
-            if changed && is_settled(vm.state) {
-                wanted.push(vm.name.clone());
-            }
-            let inspected = before.and_then(|before| before.inspected);
-            fresh.insert(
-                vm.name.clone(),
-                Seen {
-                    vm,
-                    asked,
-                    at: now,
-                    inspected,
-                },
-            );
-        }
-        // What was looked at after this list was asked for is younger than the list.
-        for (name, seen) in &slot.vms {
-            if seen.asked > asked {
-                fresh.entry(name.clone()).or_insert_with(|| seen.clone());
-            }
-        }
-        slot.vms = fresh;
-        slot.gone.retain(|_, gone| *gone > asked);
+        let wanted = slot.seen.list(vms, asked);
         self.want(index, wanted);
     }
 
@@ -401,34 +354,15 @@ impl Inventory {
         let result = timeout(INSPECT_DEADLINE, driver.inspect(name))
             .await
             .unwrap_or_else(|_| Err(no_answer(driver.kind(), INSPECT_DEADLINE)));
-        let mut state = self.state();
-        let slot = &mut state.slots[index];
-        let found = match result {
-            Ok(vm) => {
-                let found = vm.clone();
-                let seen = Seen {
-                    vm,
-                    asked,
-                    at: Timestamp::now(),
-                    inspected: Some(asked),
-                };
-                if slot
-                    .vms
-                    .get(name)
-                    .is_none_or(|before| before.asked <= asked)
-                {
-                    slot.gone.remove(name);
-                    slot.vms.insert(name.clone(), seen);
-                }
-                Some(found)
-            }
-            Err(DriverError::NotFound(_)) => {
-                slot.vms.remove(name);
-                slot.gone.insert(name.clone(), asked);
-                None
-            }
+        let vm = match result {
+            Ok(vm) => Some(vm),
+            Err(DriverError::NotFound(_)) => None,
             Err(error) => return Err(error),
         };
+        let mut state = self.state();
+        let seen = &mut state.slots[index].seen;
+        seen.look(name, vm, asked);
+        let found = seen.vms().get(name).map(|seen| seen.vm.clone());
         self.publish_vm(&state, name);
         Ok(found)
     }
@@ -455,17 +389,17 @@ impl Inventory {
 
     /// Somebody looks at this VM: brings its details up to date, waiting for that at most `at_most`.
     pub(crate) async fn look(&self, name: &VmName, at_most: Duration) {
-        let index = {
-            let state = self.state();
-            state.slots.iter().position(|slot| {
-                slot.active
-                    && slot
-                        .vms
-                        .get(name)
-                        .is_some_and(|seen| seen.inspected.is_none_or(|at| at.elapsed() > LOOK_AGE))
-                    && slot.health.status() == HealthStatus::Ok
-            })
-        };
+        let index =
+            {
+                let state = self.state();
+                state.slots.iter().position(|slot| {
+                    slot.active
+                        && slot.seen.vms().get(name).is_some_and(|seen| {
+                            seen.inspected.is_none_or(|at| at.elapsed() > LOOK_AGE)
+                        })
+                        && slot.health.status() == HealthStatus::Ok
+                })
+            };
         let Some(index) = index else { return };
         if self
             .state()
@@ -557,7 +491,7 @@ impl Inventory {
             .zip(&state.slots)
             .filter(|(_, state)| state.active)
             .find_map(|(slot, state)| {
-                let seen = state.vms.get(name)?;
+                let seen = state.seen.vms().get(name)?;
                 Some((slot.driver.kind(), seen.vm.state))
             })
     }
@@ -637,7 +571,7 @@ impl Inventory {
         let state = self.state();
         let mut slots = state.slots.iter().filter(|slot| slot.active);
         slots
-            .find_map(|slot| slot.vms.get(name))
+            .find_map(|slot| slot.seen.vms().get(name))
             .is_some_and(|seen| seen.vm.crashed)
     }
 
@@ -663,7 +597,7 @@ impl Inventory {
             .filter(|(_, state)| state.active)
             .map(|(slot, state)| Source {
                 kind: slot.driver.kind(),
-                vms: &state.vms,
+                vms: state.seen.vms(),
             })
             .collect()
     }
@@ -731,14 +665,6 @@ fn no_answer(kind: DriverKind, deadline: Duration) -> DriverError {
         "driver `{kind}` did not answer within {} s",
         deadline.as_secs()
     ))
-}
-
-/// Whether a closer look is of use: a VM on its way has nothing to say yet.
-fn is_settled(state: VmState) -> bool {
-    matches!(
-        state,
-        VmState::Running | VmState::Stopped | VmState::Suspended | VmState::Error
-    )
 }
 
 /// Resolves at the driver's next signal; never where it gives none.

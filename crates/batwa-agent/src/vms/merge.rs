@@ -12,7 +12,7 @@ use batwa_api::{
 };
 use tracing::warn;
 
-use super::{Busy, Running, Seen};
+use super::{Busy, Running, seen::Seen};
 
 /// One driver's VMs.
 pub(super) struct Source<'a> {
