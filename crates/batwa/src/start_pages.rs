@@ -5,7 +5,7 @@
 //! spare. They are let go once; the few that the running process needs come back from the page cache, where they are
 //! anyway, at a microsecond each.
 
-use std::{ops::Range, time::Duration};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -29,36 +29,11 @@ pub(crate) async fn let_go(stop: CancellationToken) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where `program` is mapped as it is in its file, read from `/proc/self/smaps` (proc_pid_smaps(5)): mappings that cannot
-/// be written to, and of which nothing was ever written, as the loader does before it takes that right away.
-fn unchanged(smaps: &str, program: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    let mut current = None;
-    for line in smaps.lines() {
-        let mut fields = line.split_ascii_whitespace();
-        let first = fields.next().unwrap_or_default();
-        if let Some((from, to)) = first.split_once('-') {
-            let address = |text| usize::from_str_radix(text, 16).ok();
-            let read_only = matches!(fields.next(), Some("r--p" | "r-xp"));
-            let ours = line.split_once('/').map(|(_, path)| path) == program.strip_prefix('/');
-            current = address(from)
-                .zip(address(to))
-                .filter(|_| read_only && ours)
-                .map(|(from, to)| from..to);
-        } else if first == "Anonymous:" && fields.next() == Some("0") {
-            found.extend(current.take());
-        }
-    }
-    found
-}
-
 #[cfg(target_os = "linux")]
 mod linux {
     use std::{fs, io, ops::Range};
 
     use rustix::mm::{Advice, madvise};
-
-    use super::unchanged;
 
     pub(super) fn let_go() -> io::Result<()> {
         // As the kernel writes it in the list of mappings, with a note when the file has been replaced.
@@ -67,6 +42,29 @@ mod linux {
         unchanged(&smaps, &program.to_string_lossy())
             .into_iter()
             .try_for_each(forget)
+    }
+
+    /// Where `program` is mapped as it is in its file, read from `/proc/self/smaps` (proc_pid_smaps(5)): mappings that cannot
+    /// be written to, and of which nothing was ever written, as the loader does before it takes that right away.
+    fn unchanged(smaps: &str, program: &str) -> Vec<Range<usize>> {
+        let mut found = Vec::new();
+        let mut current = None;
+        for line in smaps.lines() {
+            let mut fields = line.split_ascii_whitespace();
+            let first = fields.next().unwrap_or_default();
+            if let Some((from, to)) = first.split_once('-') {
+                let address = |text| usize::from_str_radix(text, 16).ok();
+                let read_only = matches!(fields.next(), Some("r--p" | "r-xp"));
+                let ours = line.split_once('/').map(|(_, path)| path) == program.strip_prefix('/');
+                current = address(from)
+                    .zip(address(to))
+                    .filter(|_| read_only && ours)
+                    .map(|(from, to)| from..to);
+            } else if first == "Anonymous:" && fields.next() == Some("0") {
+                found.extend(current.take());
+            }
+        }
+        found
     }
 
     fn forget(pages: Range<usize>) -> io::Result<()> {
@@ -94,16 +92,10 @@ mod linux {
             let_go().unwrap();
             assert_eq!("12".repeat(3).parse::<u32>(), Ok(121_212));
         }
-    }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_is_as_in_the_file_is_let_go() {
-        let smaps = "\
+        #[test]
+        fn only_what_is_as_in_the_file_is_let_go() {
+            let smaps = "\
 5579e0000000-5579e0001000 r--p 00000000 fe:00 17    /opt/my batwa
 Rss:                   4 kB
 Anonymous:             0 kB
@@ -122,11 +114,12 @@ Anonymous:             0 kB
 Anonymous:             0 kB
 no line of that file
 ";
-        let found: Vec<_> = unchanged(smaps, "/opt/my batwa")
-            .into_iter()
-            .map(|pages| pages.len())
-            .collect();
-        assert_eq!(found, [0x1000, 0x2000]);
-        assert!(unchanged(smaps, "/opt/my batwa (deleted)").is_empty());
+            let found: Vec<_> = unchanged(smaps, "/opt/my batwa")
+                .into_iter()
+                .map(|pages| pages.len())
+                .collect();
+            assert_eq!(found, [0x1000, 0x2000]);
+            assert!(unchanged(smaps, "/opt/my batwa (deleted)").is_empty());
+        }
     }
 }
