@@ -1,8 +1,8 @@
 //! The program's pages that only the start needed.
 //!
-//! Reading the command line, settings and routes touches two thirds of what an idle agent has in memory, all over the
+//! Reading the command line, settings and routes touches a third of what an idle agent has in memory, all over the
 //! program. Nobody runs that code again, but its pages stay in the process for as long as the machine has memory to
-//! spare. They are let go once; the few that the running process needs come back from the page cache, where they are
+//! spare. They are let go once; those that the running process needs come back from the page cache, where they are
 //! anyway, at a microsecond each.
 
 use std::time::Duration;

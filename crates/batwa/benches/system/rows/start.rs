@@ -44,13 +44,17 @@ async fn one_start(lab: &Lab, folder: &Path) -> anyhow::Result<Duration> {
     Ok(begun.elapsed())
 }
 
-/// Resident memory after some idle seconds, with one agent online.
+/// How long an idle process is left alone: what it needs has come back by then of the pages that it let go after its
+/// start.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Resident memory after a minute of idling, with one agent online.
 pub(crate) async fn memory(report: &mut Report) -> anyhow::Result<()> {
     let lab = Lab::new()?;
     let mut master = lab.master("master", &[], Pin::Anywhere).await?;
     let agent = lab.agent(&master, "idle", "vms=3", Pin::Anywhere)?;
     master.knows(1, 3, Duration::from_secs(30)).await?;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(IDLE).await;
     report.figure(
         "memory/master",
         master.process.memory_mb()?,
@@ -70,6 +74,6 @@ pub(crate) async fn memory(report: &mut Report) -> anyhow::Result<()> {
         .master("up", &["--driver", "fake"], Pin::Anywhere)
         .await?;
     up.knows(1, 3, Duration::from_secs(30)).await?;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(IDLE).await;
     report.figure("memory/up", up.process.memory_mb()?, "MB", Target::None)
 }
