@@ -96,7 +96,7 @@ printf 'one line that is longer than the window is wide: '; i=0; while [ $i -lt 
 	await shoot(page, 'fidelity-colours');
 }, 90);
 
-test('vim, through a reload, and back to the shell', async (it) => {
+test('vim, through reloads, a storm of sizes, and back to the shell', async (it) => {
 	if (!has('vim')) return;
 	const { page } = it;
 	await type(page, 'clear; echo before-$((40+4))', /before-44/);
@@ -105,7 +105,15 @@ test('vim, through a reload, and back to the shell', async (it) => {
 	await keys(page, '5Gothis line is new: 漢字', 'Escape', 'v3j');
 	await staysThroughReload(it, 'vim', /VISUAL/);
 	await shoot(page, 'fidelity-vim');
-	await keys(page, 'Escape');
+	const { width, height } = page.viewportSize();
+	const size = JSON.stringify(it.heard.size());
+	for (let n = 0; n < 40; n += 1) await page.setViewportSize({ width: 620 + ((n * 331) % 800), height: 420 + ((n * 197) % 460) });
+	await page.setViewportSize({ width, height });
+	// A browser that draws without a GPU is a second behind.
+	await eventually('the window has its last size', () => JSON.stringify(it.heard.size()) === size);
+	// It says this once it has taken in all before.
+	await keys(page, 'Escape', '2G', `:echo 'stor' . 'med'`, 'Enter');
+	await staysThroughReload(it, 'vim after a storm of sizes', /stormed/);
 	await keys(page, ':q!', 'Enter');
 	await settled(page, /before-44/);
 	await type(page, 'echo after-$((40+5))', /after-45/);
@@ -136,6 +144,8 @@ test('tmux, in two panes', async (it) => {
 	} finally {
 		execFileSync('tmux', ['-L', tmux, 'kill-server'], { stdio: 'ignore' });
 	}
+	// What is typed before would go to a program that is ending.
+	await settled(page, /exited\]/);
 	await type(page, 'echo out-$((1+3))', /out-4/);
 }, 60);
 

@@ -29,7 +29,8 @@ pub const MAX_STREAMS: usize = 256;
 /// Streams that the master's multiplexer knows: those that were just dropped are still counted for a moment, and one
 /// too many would end the tunnel.
 const MASTER_STREAMS: usize = MAX_STREAMS + 128;
-/// Streams that the agent's knows: above the master's, as it learns later that one is gone.
+/// Streams that the agent's knows: above the master's, as it learns later that one is gone. It is told of as many at
+/// once when its line is back and all who watch its terminals come again.
 const AGENT_STREAMS: usize = 2 * MASTER_STREAMS;
 /// A stream's window, yamux' own. Windows that grow would let one flood hold up every other stream (MEASURED.md).
 const WINDOW: usize = yamux::DEFAULT_CREDIT as usize;
@@ -67,6 +68,13 @@ pub struct Opener {
 
 /// Streams that the agent's end receives.
 pub type Streams = mpsc::Receiver<Stream>;
+
+/// Where [`Mux::run_agent`] puts streams, and where they are taken: room for all that there can be, so that none is
+/// refused however many come at once.
+#[must_use]
+pub fn arrivals() -> (mpsc::Sender<Stream>, Streams) {
+    mpsc::channel(AGENT_STREAMS)
+}
 
 /// What [`Opener::open`] asks and [`Mux::run_master`] answers.
 pub struct Requests(mpsc::Receiver<oneshot::Sender<io::Result<yamux::Stream>>>);
@@ -159,8 +167,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Mux<S> {
                     None => return Poll::Ready(None),
                     Some(Err(error)) => return Poll::Ready(Some(Ended::from(error))),
                     Some(Ok(stream)) => {
-                        // When they come faster than they are taken this one is refused by dropping it: waiting here
-                        // would hold up all others.
+                        // Waiting here would hold up all others. There is room, see `arrivals`; a receiver that is gone
+                        // refuses the stream by dropping it.
                         let _ = taken.try_send(Stream {
                             inner: stream,
                             _place: None,

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use axum::Router;
 use batwa_api::tunnel::CloseCode;
-use batwa_tunnel::{Closed, Ended, Mux, Stream};
+use batwa_tunnel::{Closed, Ended, Mux, Stream, arrivals};
 use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::mpsc,
     task::JoinSet,
 };
 use tracing::debug;
@@ -17,8 +16,6 @@ use tracing::debug;
 use super::backoff::Backoff;
 use crate::http::App;
 
-/// Streams that have come and are not served yet.
-const QUEUE: usize = 64;
 /// Longest head of a request.
 const MAX_HEAD: usize = 64 << 10;
 /// Longest time that a master may ask us to stay away.
@@ -30,7 +27,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let closer = mux.closer();
-    let (sender, mut arriving) = mpsc::channel(QUEUE);
+    let (sender, mut arriving) = arrivals();
     let mut running = std::pin::pin!(mux.run_agent(sender));
     let mut serving = JoinSet::new();
     let mut is_told = false;

@@ -10,7 +10,7 @@ use batwa_api::{
         RefusalCode, Refused, Signature, Transcript, TunnelStatus, Welcome,
     },
 };
-use batwa_tunnel::{Identity, JoinSecret, Mux, Stream, Timing, keys, wire};
+use batwa_tunnel::{Identity, JoinSecret, Mux, Stream, Timing, arrivals, keys, wire};
 use futures_util::SinkExt as _;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -163,7 +163,7 @@ async fn serving(
     let hello = hello(id, identity.public(), Purpose::Tunnel);
     let (socket, result) = shake(master, &identity, &hello, None).await;
     result.unwrap();
-    let (sender, streams) = mpsc::channel(64);
+    let (sender, streams) = arrivals();
     let mux = Mux::agent(socket, Timing::default());
     tasks.spawn(async move {
         mux.run_agent(sender).await;
@@ -506,7 +506,7 @@ async fn an_agent_that_never_reads_is_given_up_and_nobody_waits_for_it() {
                 });
             }
             Deaf::Streams => {
-                let (sender, mut streams) = mpsc::channel(64);
+                let (sender, mut streams) = arrivals();
                 let mux = Mux::agent(socket, ping);
                 tasks.spawn(async move {
                     mux.run_agent(sender).await;

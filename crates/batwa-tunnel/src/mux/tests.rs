@@ -40,7 +40,7 @@ where
     let (master, opener, requests) = Mux::master(master, timing);
     let agent = Mux::agent(agent, timing);
     let closer = agent.closer();
-    let (sender, mut streams) = mpsc::channel(64);
+    let (sender, mut streams) = arrivals();
     let mut tasks = JoinSet::new();
     tasks.spawn(master.run_master(requests));
     tasks.spawn(async move {
@@ -210,6 +210,34 @@ async fn more_streams_than_there_may_be_wait_and_break_nothing() {
         open.push(asked_for(&lab, b'e').await);
     }
     echoes(open.last_mut().unwrap(), 2).await;
+}
+
+#[tokio::test]
+async fn as_many_as_there_may_be_can_come_before_the_first_is_taken() {
+    let (agent, master) = sockets().await;
+    let (master, opener, requests) = Mux::master(master, Timing::default());
+    let agent = Mux::agent(agent, Timing::default());
+    let (sender, mut streams) = arrivals();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(master.run_master(requests));
+    tasks.spawn(agent.run_agent(sender));
+
+    let mut open = Vec::new();
+    for _ in 0..MAX_STREAMS {
+        let mut stream = within("a stream", opener.open()).await.unwrap();
+        stream.write_all(b"q").await.unwrap();
+        stream.flush().await.unwrap();
+        open.push(stream);
+    }
+    let mut serving = JoinSet::new();
+    for _ in 0..MAX_STREAMS {
+        let stream = within("its other end", streams.recv()).await.unwrap();
+        serving.spawn(echo(stream));
+    }
+    for stream in &mut open {
+        let answer = within("an answer", stream.read_u8()).await;
+        assert_eq!(answer.unwrap(), b'q');
+    }
 }
 
 #[tokio::test]
