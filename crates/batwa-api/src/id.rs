@@ -83,6 +83,8 @@ uuid_id! {
     RecordingId;
     /// One screen that a terminal session is on.
     ViewerId;
+    /// What one viewer types with, however often it attaches: chosen by the viewer, so that the agent knows it again.
+    KeyboardId;
     /// One account of the master.
     UserId;
     /// One signed-in browser; not the secret in its cookie.

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::{
     Timestamp,
-    id::{AgentId, TerminalId, ViewerId},
+    id::{AgentId, KeyboardId, TerminalId, ViewerId},
     name::VmName,
     recording::{RecordTerminal, RecordingMark},
 };
@@ -219,6 +219,8 @@ pub struct Admission {
     pub user: String,
     /// What it may do.
     pub access: TerminalAccess,
+    /// What it types with; none for those who do not ask how much of it was taken.
+    pub keyboard: Option<KeyboardId>,
 }
 
 /// Somebody whom a session is shared with.
@@ -295,6 +297,16 @@ pub enum ServerFrame {
     /// The next binary frame begins at this offset; above the one asked for when older output is gone.
     Offset {
         /// Bytes of output before it.
+        offset: u64,
+        /// To a viewer with a keyboard, when it attaches: how many bytes of what was typed on that were taken. What it
+        /// sent after these is lost, and to be sent again; 0 for a keyboard that is not known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        input: Option<u64>,
+    },
+    /// So much of what was typed on this viewer's keyboard is taken now. Comes within a second of anything typed, also
+    /// when the program reads nothing.
+    Input {
+        /// Bytes, from the first that was ever typed on it.
         offset: u64,
     },
     /// What the output before that offset, which is gone, left a terminal in: to be shown first, and counted as no output.

@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use batwa_api::{
-    id::{TerminalId, UserId, ViewerId},
+    id::{KeyboardId, TerminalId, UserId, ViewerId},
     list::Items,
     name::VmName,
     problem::{Problem, ProblemCode},
@@ -161,6 +161,8 @@ pub(crate) struct AttachQuery {
     user: Option<String>,
     /// What this viewer may do; to write when absent.
     access: Option<TerminalAccess>,
+    /// What it types with, the same each time it attaches.
+    keyboard: Option<KeyboardId>,
 }
 
 impl AttachQuery {
@@ -174,6 +176,7 @@ impl AttachQuery {
                 .take(TerminalViewer::MAX_USER)
                 .collect(),
             access: self.access.unwrap_or_default(),
+            keyboard: self.keyboard,
         }
     }
 }

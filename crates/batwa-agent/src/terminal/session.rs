@@ -2,9 +2,10 @@
 //!
 //! One task reads the program's output as long as the fastest viewer keeps up, or nobody watches; each viewer
 //! takes from the ring at its own pace. Invariants: offsets only grow; the program is never read further ahead
-//! of all viewers than [`WINDOW`]; nothing that a viewer sends who may only watch reaches the program; when the
-//! session ends, its program is gone.
+//! of all viewers than [`WINDOW`]; nothing that a viewer sends who may only watch reaches the program; what is typed on a
+//! keyboard reaches it once and in order; when the session ends, its program is gone.
 
+mod keyboards;
 mod recording;
 mod seats;
 
@@ -33,7 +34,10 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::seats::JoinError;
 pub(super) use self::seats::{Flow, Next, SeatId};
-use self::seats::{Viewer, count, present};
+use self::{
+    keyboards::Keyboards,
+    seats::{Viewer, count, present},
+};
 use super::ring::Ring;
 use crate::{
     driver::{Pty, PtyExit},
@@ -86,6 +90,7 @@ struct State {
     keep: bool,
     viewers: BTreeMap<SeatId, Viewer>,
     next_viewer: u64,
+    keyboards: Keyboards,
     /// Counts the changes of who watches.
     crowd: u64,
     recorder: Option<Arc<Recorder>>,
@@ -123,6 +128,7 @@ impl Session {
                 keep: false,
                 viewers: BTreeMap::new(),
                 next_viewer: 0,
+                keyboards: Keyboards::default(),
                 crowd: 0,
                 recorder: None,
                 recording_end: None,
@@ -219,14 +225,6 @@ impl Session {
             && state
                 .unwatched
                 .is_some_and(|since| now.duration_since(since) >= ttl)
-    }
-
-    /// Types some of `bytes`; how many. Can be dropped without losing or doubling any.
-    ///
-    /// # Errors
-    /// When the program no longer reads.
-    pub(super) async fn type_some(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.input.lock().await.write(bytes).await
     }
 
     /// Pushes what was typed on to the program.

@@ -28,6 +28,9 @@ const GONE: Duration = Duration::from_secs(90);
 /// Time between two tellings of new sizes to the master, and by it to every page: a window that is dragged has many a
 /// second, and a viewer that means harm thousands. The program hears of each as it comes.
 const TELL_SIZES: Duration = Duration::from_millis(100);
+/// How long after something was typed the viewer is told how much is taken: long enough that it costs nothing beside the
+/// echo, short enough that a viewer that hears nothing may take its line for dead.
+const TELL_INPUT: Duration = Duration::from_millis(500);
 
 /// What comes from a viewer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,13 +130,16 @@ impl Seat {
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         pings.reset();
         let mut begins_at = Some(self.start);
+        let mut taken = self.session.input_taken(self.id);
+        let mut tell_input = None;
         let mut replayed = match self.from {
             Some(_) => None,
             None => Some(self.session.terminal().offset),
         };
         loop {
             if let Some(offset) = begins_at.take() {
-                let offset_first = Outbound::Control(ServerFrame::Offset { offset });
+                let input = taken.take();
+                let offset_first = Outbound::Control(ServerFrame::Offset { offset, input });
                 outgoing.send(offset_first).await.ok()?;
                 if let Some(end) = replayed.take().filter(|end| *end > offset) {
                     let replay = Outbound::Control(ServerFrame::Replay { end });
@@ -149,6 +155,17 @@ impl Seat {
             tokio::pin!(news);
             // Before looking, so that what happens after the look is not missed.
             news.as_mut().enable();
+            if tell_input.is_none() && self.session.has_untold_input(self.id) {
+                tell_input = Some(Instant::now() + TELL_INPUT);
+            }
+            if tell_input.is_some_and(|at| at <= Instant::now()) {
+                tell_input = None;
+                if let Some(offset) = self.session.tell_input(self.id) {
+                    let taken = Outbound::Control(ServerFrame::Input { offset });
+                    outgoing.send(taken).await.ok()?;
+                }
+                continue;
+            }
             let frame = match self.session.next(self.id) {
                 Next::Output(bytes) => Outbound::Output(bytes),
                 Next::Jump(offset) => {
@@ -163,8 +180,13 @@ impl Seat {
                     Outbound::Control(ServerFrame::Viewers { viewers, present })
                 }
                 Next::Ended(ended) => return say_goodbye(outgoing, ended).await,
+                Next::Replaced => {
+                    let why = "the viewer has attached again".to_owned();
+                    return Some((close_code::GOING_AWAY, why));
+                }
                 Next::Nothing => tokio::select! {
                     () = news => continue,
+                    () = sleep_until(tell_input.unwrap_or_else(Instant::now)), if tell_input.is_some() => continue,
                     _ = pings.tick() => Outbound::Ping,
                 },
             };
@@ -188,6 +210,7 @@ impl Seat {
                 biased;
                 () = self.session.muted(self.id), if !held.is_empty() => {
                     held.clear();
+                    self.session.count_input(self.id, bytes_held);
                     bytes_held = 0;
                     continue;
                 }
@@ -217,9 +240,15 @@ impl Seat {
             heard.now();
             match frame? {
                 Inbound::Input(bytes) => {
-                    if !bytes.is_empty() && self.session.admits_input(self.id) {
+                    if bytes.is_empty() {
+                        continue;
+                    }
+                    if self.session.admits_input(self.id) {
+                        self.session.count_input(self.id, 0);
                         bytes_held += bytes.len();
                         held.push_back(bytes);
+                    } else {
+                        self.session.count_input(self.id, bytes.len());
                     }
                 }
                 Inbound::Control(ClientFrame::Resize { size }) => {
@@ -240,7 +269,7 @@ impl Seat {
 
     async fn write(&self, bytes: Option<&Bytes>) -> std::io::Result<usize> {
         self.session
-            .type_some(bytes.map_or(&[][..], |bytes| bytes))
+            .type_some(self.id, bytes.map_or(&[][..], |bytes| bytes))
             .await
     }
 }

@@ -66,7 +66,7 @@ impl Client {
         match message {
             Some(Ok(Message::Binary(bytes))) => self.seen.extend_from_slice(&bytes),
             Some(Ok(Message::Text(text))) => {
-                if let Ok(ServerFrame::Offset { offset }) = serde_json::from_str(&text) {
+                if let Ok(ServerFrame::Offset { offset, .. }) = serde_json::from_str(&text) {
                     self.start.get_or_insert(offset);
                 }
                 self.control.push(text.to_string());

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use batwa_api::{
     Timestamp,
     agent::AgentStatus,
-    id::{AgentId, TerminalId, ViewerId},
+    id::{AgentId, KeyboardId, TerminalId, ViewerId},
     name::VmName,
     problem::{Problem, ProblemCode},
     recording::RecordTerminal,
@@ -55,6 +55,17 @@ pub(crate) struct Attachment {
     how: How,
     /// Which session, and as which of its viewers; none for one that is its viewer's alone.
     view: Option<View>,
+}
+
+/// How a viewer wants to attach.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    /// The first byte of output; the oldest held when absent.
+    pub(crate) from: Option<u64>,
+    /// What it wants to do at most.
+    pub(crate) access: TerminalAccess,
+    /// What it types with.
+    pub(crate) keyboard: Option<KeyboardId>,
 }
 
 /// Which terminal sessions to list.
@@ -290,17 +301,16 @@ impl App {
         &self,
         caller: &Caller,
         id: TerminalId,
-        from: Option<u64>,
-        wanted: TerminalAccess,
+        wanted: Wanted,
         key: HeaderValue,
     ) -> Result<Attachment, Error> {
         let (agent, terminal) = self.terminal(id)?;
-        let access = self.terminal_access(caller, id)?.min(wanted);
+        let access = self.terminal_access(caller, id)?.min(wanted.access);
         let contact = self.online(&agent)?;
         let view = View {
             terminal: id,
             viewer: ViewerId::new(),
-            wanted,
+            wanted: wanted.access,
             access,
         };
         // An agent that cannot keep a viewer from typing is given none that may only watch.
@@ -311,7 +321,7 @@ impl App {
             )));
         }
         let (path, how) = if terminal.resumable || !self.is_legacy(&agent) {
-            (attach_path(view, from, &caller.name), How::Copy)
+            (attach_path(view, &wanted, &caller.name), How::Copy)
         } else {
             (
                 old_path(&terminal.vm),
@@ -496,14 +506,17 @@ impl Attachment {
 }
 
 /// Where the agent lets this viewer in.
-fn attach_path(view: View, from: Option<u64>, user: &str) -> String {
-    let from = from.map_or_else(String::new, |from| format!("&from={from}"));
+fn attach_path(view: View, wanted: &Wanted, user: &str) -> String {
+    let from = wanted.from.map(|from| format!("&from={from}"));
+    let keyboard = wanted.keyboard.map(|id| format!("&keyboard={id}"));
     format!(
-        "/api/v1/terminals/{}/attach?viewer={}&user={}&access={}{from}",
+        "/api/v1/terminals/{}/attach?viewer={}&user={}&access={}{}{}",
         view.terminal,
         view.viewer,
         path_segment(user),
-        view.access.as_str()
+        view.access.as_str(),
+        from.unwrap_or_default(),
+        keyboard.unwrap_or_default(),
     )
 }
 

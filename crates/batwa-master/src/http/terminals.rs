@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State, response::Response};
 use batwa_api::{
-    id::{AgentId, TerminalId},
+    id::{AgentId, KeyboardId, TerminalId},
     list::Items,
     name::VmName,
     terminal::{ListedTerminal, OpenAgentTerminal, ShareTerminal, TerminalAccess, UpdateTerminal},
@@ -20,7 +20,7 @@ use super::{
 use crate::app::{
     App, Error,
     auth::Caller,
-    terminals::{Attachment, TerminalQuery, frames::Ending, old_refusal, refusal},
+    terminals::{Attachment, TerminalQuery, Wanted, frames::Ending, old_refusal, refusal},
     vms::VmRef,
 };
 
@@ -134,6 +134,9 @@ pub(crate) struct AttachParams {
     from: Option<u64>,
     /// `watch` for a screen on which nothing is typed; what the caller may do at most when absent.
     access: Option<TerminalAccess>,
+    /// A UUID that the viewer made up for what it types with, the same each time it attaches to the session: then it is told
+    /// how much of that was taken.
+    keyboard: Option<KeyboardId>,
 }
 
 /// Attach to a terminal session: a WebSocket (docs/protocol.md). For its owner and admins with the terminal right, and
@@ -149,8 +152,12 @@ pub(crate) async fn attach(
     upgrade: Upgrade,
 ) -> ApiResult<Response> {
     let key = upgrade.key().clone();
-    let wanted = params.access.unwrap_or_default();
-    let attached = app.attach_terminal(&caller, id, params.from, wanted, key);
+    let wanted = Wanted {
+        from: params.from,
+        access: params.access.unwrap_or_default(),
+        keyboard: params.keyboard,
+    };
+    let attached = app.attach_terminal(&caller, id, wanted, key);
     match attached.await {
         Ok(attachment) => Ok(join(upgrade, &app, caller, attachment)),
         Err(error) => match refusal(&error) {

@@ -8,6 +8,7 @@ mod shell;
 mod ssh;
 mod terminal;
 mod transfer;
+mod typing;
 
 use crate::{
     client::{Client, VmRef},

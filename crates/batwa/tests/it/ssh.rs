@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde_json::json;
+use sha2::Digest as _;
 
 use crate::{
     inside::client,
@@ -157,9 +158,116 @@ impl Drop for Ends {
     }
 }
 
+/// Puts a program of this machine, with its libraries, into the VM `web`, whose image has few; how it is run there.
+async fn lend(lab: &Lab, path: &Path) -> String {
+    let listed = ProcessBuilder::program("ldd").arg(path).run().await;
+    assert_eq!(listed.code, Some(0), "{}", listed.stderr);
+    let libraries = listed
+        .stdout
+        .lines()
+        .filter_map(|line| line.split(" => ").nth(1)?.split(" (").next());
+    let name = |path: &Path| {
+        let name = path.file_name().expect("a file");
+        name.to_str().expect("a plain name").to_owned()
+    };
+    for file in libraries.map(Path::new).chain([path]) {
+        let to = format!("web:/root/lent/{}", name(file));
+        let sent = client(lab, &["transfer"]).arg(file).arg(&to).run().await;
+        assert_eq!(sent.code, Some(0), "{}: {}", file.display(), sent.stderr);
+    }
+    let loader = "/lib64/ld-linux-x86-64.so.2 --library-path /root/lent:/lib";
+    format!("{loader} /root/lent/{}", name(path))
+}
+
+/// 200 MB by `scp`, and a folder by `rsync`, twice and back.
+#[expect(clippy::print_stdout, reason = "skipping is said aloud")]
+async fn copies_with_scp_and_rsync(lab: &Lab, ssh_program: &Path, config: &Path) {
+    let (scp, rsync) = programs_or_skip!("scp", "rsync");
+    let sftp = Path::new("/usr/lib/openssh/sftp-server");
+    if !sftp.exists() {
+        println!("SKIPPED: {} is not installed", sftp.display());
+        return;
+    }
+    let inside = async |script: &str| {
+        let host = ["web.real.batwa", script];
+        let said = ssh(lab, ssh_program, config).args(host).run().await;
+        assert_eq!(said.code, Some(0), "{script}: {}", said.stderr);
+        said.stdout
+    };
+    inside("mkdir -p lent").await;
+    let server = lend(lab, sftp).await;
+    // Where its SSH server looks for it depends on who built that.
+    let script = format!(
+        "for path in /usr/lib /usr/libexec /usr/lib/openssh; do mkdir -p $path; \
+         printf '#!/bin/sh\\nexec {server}\\n' > $path/sftp-server; chmod +x $path/sftp-server; done"
+    );
+    inside(&script).await;
+
+    let dir = tempfile::tempdir().expect("a folder");
+    let big = dir.path().join("big");
+    let bytes: Vec<u8> = (0..200_000_000_u32)
+        .map(|i| (i.wrapping_mul(0x9e37_79b9) >> 24) as u8)
+        .collect();
+    std::fs::write(&big, &bytes).expect("written");
+    // Longer than any other command here: no deadline but the test's own.
+    let patiently = |builder: ProcessBuilder| {
+        let mut process = builder.start();
+        let status = process.wait_patiently();
+        assert_eq!(status.code(), Some(0), "{}", process.log());
+    };
+    let remote = "web.real.batwa:big";
+    patiently(ssh(lab, &scp, config).arg("-q").arg(&big).arg(remote));
+    let sum = inside("sha256sum < big").await;
+    let expected = hex::encode(sha2::Sha256::digest(&bytes));
+    assert_eq!(sum.split_whitespace().next(), Some(expected.as_str()));
+
+    let there = lend(lab, &rsync).await;
+    let folder = dir.path().join("folder");
+    std::fs::create_dir_all(folder.join("deep/er")).expect("a folder");
+    for (n, part) in bytes.chunks(1_000_000).take(20).enumerate() {
+        std::fs::write(folder.join(format!("deep/er/{n}")), part).expect("written");
+    }
+    std::fs::write(folder.join("with space and ü"), "text\n").expect("written");
+    let sync = |from: &str, to: &str| {
+        let shell = format!(
+            "{} -o BatchMode=yes -F {}",
+            ssh_program.display(),
+            config.display()
+        );
+        ProcessBuilder::program(&rsync)
+            .args(["--archive", "--delete", "--stats", "--rsh", &shell])
+            .args(["--rsync-path", &there, from, to])
+            .env("BATWA_TOKEN", lab.admin.token())
+            .env("HOME", config.parent().expect("a folder"))
+    };
+    let from = format!("{}/", folder.display());
+    patiently(sync(&from, "web.real.batwa:synced/"));
+    // What changed travels, and nothing else.
+    std::fs::write(folder.join("deep/er/3"), "changed\n").expect("written");
+    std::fs::remove_file(folder.join("deep/er/4")).expect("removed");
+    let again = sync(&from, "web.real.batwa:synced/").run().await;
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+    assert!(
+        again
+            .stdout
+            .contains("Number of regular files transferred: 1\n"),
+        "{}",
+        again.stdout
+    );
+    let copy = dir.path().join("copy");
+    let to = format!("{}/", copy.display());
+    patiently(sync("web.real.batwa:synced/", &to));
+    let same = ProcessBuilder::program("diff")
+        .arg("-r")
+        .args([&folder, &copy])
+        .run()
+        .await;
+    assert_eq!(same.code, Some(0), "{}", same.stdout);
+}
+
 /// A real VM behind a tunnel, let in by `batwa ssh-config`.
 #[tokio::test]
-async fn ssh_config_lets_plain_ssh_into_a_real_vm() {
+async fn ssh_config_lets_plain_ssh_scp_and_rsync_into_a_real_vm() {
     let (ssh_program, _keygen, _qemu) =
         programs_or_skip!("ssh", "ssh-keygen", "qemu-system-x86_64");
     let lab = Lab::master(&[]).await;
@@ -241,6 +349,7 @@ async fn ssh_config_lets_plain_ssh_into_a_real_vm() {
     );
     let came = client(&lab, &["transfer", "web:came", "-"]).run().await;
     assert_eq!(came.stdout, "by ssh\n", "{}", came.stderr);
+    copies_with_scp_and_rsync(&lab, &ssh_program, &config).await;
     // Somebody else's host key is not taken.
     let hosts = dir.path().join("known_hosts");
     let text = std::fs::read_to_string(&hosts).expect("known hosts");

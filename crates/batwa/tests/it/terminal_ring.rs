@@ -26,7 +26,7 @@ async fn who_comes_back_late_is_told_how_much_of_the_output_is_gone() {
         .await
         .expect("in");
     let frame = back.says(r#""type":"offset""#).await;
-    let Ok(ServerFrame::Offset { offset }) = serde_json::from_str(&frame) else {
+    let Ok(ServerFrame::Offset { offset, .. }) = serde_json::from_str(&frame) else {
         panic!("{frame}");
     };
     // A prompt may have been printed since.

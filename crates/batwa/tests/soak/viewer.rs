@@ -298,7 +298,7 @@ impl Viewer {
         match message {
             Some(Ok(Message::Binary(bytes))) => self.take(&bytes),
             Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
-                Ok(ServerFrame::Offset { offset }) => self.begins_at(offset),
+                Ok(ServerFrame::Offset { offset, .. }) => self.begins_at(offset),
                 Ok(ServerFrame::Exit { reason, .. } | ServerFrame::Error { message: reason }) => {
                     anyhow::bail!("it ended before the shell's last words: {reason}")
                 }

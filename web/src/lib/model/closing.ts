@@ -5,6 +5,8 @@ const PROTOCOL = 1002;
 const POLICY = 1008;
 const AGENT_OFFLINE = 4003;
 const VM_NOT_RUNNING = 4009;
+/** What a browser says of a connection that broke. */
+export const LOST = 1006;
 /** There is no such VM or session: which a master that has just started may say too early. */
 export const NOT_FOUND = 4004;
 

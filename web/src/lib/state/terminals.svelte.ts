@@ -101,7 +101,11 @@ export class TerminalTab {
 				const session = await unwrap(
 					api.POST('/api/v1/terminals', { body: { agent_id: this.agent, vm: this.vm, kind: this.kind, cols, rows } })
 				);
-				if (this.#closed) return;
+				if (this.#closed) {
+					// Closed while it was being opened: nobody would ever see it.
+					await end(session.id);
+					return;
+				}
 				this.id = session.id;
 				this.resumable = session.resumable;
 			}
@@ -133,8 +137,7 @@ export class TerminalTab {
 	/** Closes the tab and ends the session. */
 	async close(): Promise<void> {
 		this.leave();
-		if (this.id && this.status.kind !== 'ended' && !this.foreign)
-			await unwrap(api.DELETE('/api/v1/terminals/{terminal}', { params: { path: { terminal: this.id } } })).catch(() => undefined);
+		if (this.id && this.status.kind !== 'ended' && !this.foreign) await end(this.id);
 	}
 
 	/** Lets go of the session without ending it. */
@@ -148,8 +151,9 @@ export class TerminalTab {
 	#attach(id: string, isNew: boolean): void {
 		const view = this.view;
 		if (!view) return;
+		const keyboard = freshKey();
 		this.#socket = new TerminalSocket({
-			url: (from) => socketUrl(`/api/v1/terminals/${encodeURIComponent(id)}/attach${from === null ? '' : `?from=${from}`}`),
+			url: (from) => socketUrl(`/api/v1/terminals/${encodeURIComponent(id)}/attach?keyboard=${keyboard}${from === null ? '' : `&from=${from}`}`),
 			output: (bytes, shown, replayed) => {
 				if (document.hidden || !terminals.shown.includes(this)) this.unseen = true;
 				view.write(bytes, shown, isNew ? 0 : replayed);
@@ -266,6 +270,11 @@ export class TerminalTab {
 		}
 		return false;
 	}
+}
+
+/** Ends a session; one that has ended already is as good. */
+async function end(terminal: string): Promise<void> {
+	await unwrap(api.DELETE('/api/v1/terminals/{terminal}', { params: { path: { terminal } } })).catch(() => undefined);
 }
 
 /** What a tab of the dock shows. */

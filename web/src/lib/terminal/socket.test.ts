@@ -3,6 +3,7 @@ import {
 	HIGH_WATER,
 	LOW_WATER,
 	MAX_TYPED_AHEAD,
+	SILENCE_MS,
 	TerminalSocket,
 	type Connection,
 	type Verdict,
@@ -26,11 +27,11 @@ class FakeSocket implements WebSocketLike {
 	close() {
 		this.closed = true;
 	}
-	/** Opens and, unless told otherwise, reaches the session, which begins at `offset`. */
-	opens(offset: number | null = 0) {
+	/** Opens and, unless told otherwise, reaches the session, which begins at `offset` and has taken `input` of what was typed. */
+	opens(offset: number | null = 0, input?: number) {
 		this.readyState = 1;
 		this.onopen?.(undefined as never);
-		if (offset !== null) this.says({ type: 'offset', offset });
+		if (offset !== null) this.says({ type: 'offset', offset, input });
 	}
 	says(frame: object) {
 		this.onmessage?.({ data: JSON.stringify(frame) });
@@ -284,6 +285,68 @@ describe('a cut', () => {
 		it.pass(500);
 		it.last().opens();
 		expect(it.last().typed).toBe('ls\r');
+	});
+
+	test('loses no key that was sent into a line that was dead already, and sends none twice', () => {
+		const it = lab();
+		it.terminal.open();
+		it.last().opens(0, 0);
+		it.terminal.send('ls');
+		it.last().says({ type: 'input', offset: 1 });
+		it.terminal.send(' -l');
+		expect(it.last().typed).toBe('ls -l');
+		it.last().closes(1006);
+		it.terminal.send('\r');
+		it.pass(500);
+		it.last().opens(0, 3);
+		expect(it.last().typed).toBe('-l\r');
+		it.last().closes(1006);
+		it.pass(1000);
+		it.last().opens(0, 6);
+		expect(it.last().typed).toBe('');
+	});
+
+	test('what was sent to an agent that does not count it is not sent again', () => {
+		const it = lab();
+		it.terminal.open();
+		it.last().opens();
+		it.terminal.send('ls\r');
+		it.last().closes(1006);
+		it.pass(500);
+		it.last().opens();
+		expect(it.last().typed).toBe('');
+	});
+
+	test('an agent that has forgotten the keyboard is sent nothing twice', () => {
+		const it = lab();
+		it.terminal.open();
+		it.last().opens(0, 0);
+		it.terminal.send('rm x\r');
+		it.last().says({ type: 'input', offset: 2 });
+		it.last().closes(1006);
+		it.terminal.send('y');
+		it.pass(500);
+		it.last().opens(0, 0);
+		expect(it.last().typed).toBe('y');
+	});
+
+	test('is what a line is taken for on which nothing answers what is typed', () => {
+		const it = lab();
+		it.terminal.open();
+		it.last().opens(0, 0);
+		it.terminal.send('l');
+		it.pass(SILENCE_MS - 1);
+		it.last().brings('l');
+		it.pass(SILENCE_MS);
+		expect(it.sockets).toHaveLength(1);
+		it.pass(SILENCE_MS);
+		expect(it.sockets[0]?.closed).toBe(true);
+		it.pass(500);
+		it.last().opens(1, 0);
+		expect(it.last().typed).toBe('l');
+		it.last().says({ type: 'input', offset: 1 });
+		it.pass(10 * SILENCE_MS);
+		expect(it.sockets).toHaveLength(2);
 	});
 
 	test('is retried ever more slowly, and quickly again after a healthy while', () => {

@@ -1,9 +1,10 @@
-// One terminal session over a WebSocket that may break: no byte lost, none twice (DESIGN.md section 7).
+// One terminal session over a WebSocket that may break: no byte lost, none twice, in either direction (DESIGN.md section 7).
 //
 // Knows nothing of the page or of xterm.js: bytes go out through `output`, whose callback says when they have
 // been shown; between two water marks the agent is asked to pause. Offsets count the session's output bytes;
 // after a cut it attaches again from the first byte it has not handed out.
-import { HEALTHY_AFTER, NOT_FOUND, cutWords, isFinal, pause } from '$lib/model/closing';
+import { HEALTHY_AFTER, LOST, NOT_FOUND, cutWords, isFinal, pause } from '$lib/model/closing';
+import { Typing } from './typing';
 
 export type Connection =
 	| { kind: 'connecting' }
@@ -68,9 +69,10 @@ export const HIGH_WATER = 512 * 1024;
 export const LOW_WATER = 64 * 1024;
 /** Typed bytes kept while the connection is cut; more is refused rather than typed blindly later. */
 export const MAX_TYPED_AHEAD = 4 * 1024;
-/** Size of one frame of input, and how much may wait in the browser before the rest of a paste does. */
-const INPUT_FRAME = 16 * 1024;
+/** How much input may wait in the browser before the rest of a paste does. */
 const INPUT_BUFFERED = 256 * 1024;
+/** An agent answers what is typed within a second: a line on which nothing comes for so long is dead. */
+export const SILENCE_MS = 10_000;
 
 /** How long a program is shown another size to make it draw anew. */
 const REDRAW_MS = 200;
@@ -106,7 +108,9 @@ export class TerminalSocket {
 	#openedAt = 0;
 	#ending: { reason: string; code: number | null } | null = null;
 	#size: { cols: number; rows: number } | null = null;
-	#input: Uint8Array<ArrayBuffer>[] = [];
+	#typing = new Typing();
+	#heardAt = 0;
+	#cancelWatch: (() => void) | null = null;
 	#cancelTimer: (() => void) | null = null;
 	#cancelDrain: (() => void) | null = null;
 	#cancelRedraw: (() => void) | null = null;
@@ -127,9 +131,7 @@ export class TerminalSocket {
 
 	/** Typed bytes that wait for the connection. */
 	get waiting(): number {
-		return this.#connection.kind === 'open'
-			? 0
-			: this.#input.reduce((sum, piece) => sum + piece.length, 0);
+		return this.#connection.kind === 'open' ? 0 : this.#typing.unsent;
 	}
 
 	/** Connects; a second call while a connection is up or on its way does nothing. */
@@ -151,9 +153,7 @@ export class TerminalSocket {
 			if (this.#socket === socket) this.#receive(event.data);
 		};
 		socket.onclose = (event) => {
-			if (this.#socket !== socket) return;
-			this.#socket = null;
-			this.#over(event, this.#attached);
+			if (this.#socket === socket) this.#over(event);
 		};
 		// An error is always followed by a close, which says as much as a page is told.
 		socket.onerror = null;
@@ -169,8 +169,7 @@ export class TerminalSocket {
 		if (this.#closed || this.#connection.kind === 'ended') return false;
 		const bytes = new TextEncoder().encode(text);
 		if (this.#connection.kind !== 'open' && this.waiting + bytes.length > MAX_TYPED_AHEAD) return false;
-		for (let at = 0; at < bytes.length; at += INPUT_FRAME)
-			this.#input.push(bytes.slice(at, at + INPUT_FRAME));
+		this.#typing.push(bytes);
 		if (this.#connection.kind === 'open') this.#drain();
 		else this.#options.changed(this.#connection);
 		return true;
@@ -200,6 +199,7 @@ export class TerminalSocket {
 		this.#closed = true;
 		this.#cancelTimer?.();
 		this.#cancelDrain?.();
+		this.#cancelWatch?.();
 		this.#cancelRedraw?.();
 		const socket = this.#socket;
 		this.#socket = null;
@@ -207,6 +207,7 @@ export class TerminalSocket {
 	}
 
 	#receive(data: unknown): void {
+		this.#heardAt = this.#now();
 		if (typeof data === 'string') {
 			this.#frame(data);
 			return;
@@ -248,7 +249,10 @@ export class TerminalSocket {
 				if (fields.offset > (this.#next ?? 0)) this.#options.gap?.(fields.offset - (this.#next ?? 0));
 				this.#arriving = fields.offset;
 				if (this.#next === null || fields.offset > this.#next) this.#next = fields.offset;
-				this.#attach();
+				this.#attach(typeof fields.input === 'number' ? fields.input : null);
+				return;
+			case 'input':
+				if (typeof fields.offset === 'number') this.#typing.arrived(fields.offset);
 				return;
 			case 'replay':
 				if (typeof fields.end === 'number') this.#replayEnd = fields.end;
@@ -281,9 +285,11 @@ export class TerminalSocket {
 		}
 	}
 
-	#attach(): void {
+	/** The session is reached, and has taken so much of what was typed; `null` where it does not count that. */
+	#attach(taken: number | null): void {
 		if (this.#attached) return;
 		this.#attached = true;
+		this.#typing.attached(taken);
 		this.#openedAt = this.#now();
 		this.#paused = false;
 		// Those who may only watch are told so after this.
@@ -295,8 +301,12 @@ export class TerminalSocket {
 		this.#drain();
 	}
 
-	#over(event: { code: number; reason: string }, opened: boolean): void {
+	#over(event: { code: number; reason: string }): void {
+		const opened = this.#attached;
+		this.#socket = null;
 		this.#cancelDrain?.();
+		this.#cancelWatch?.();
+		this.#cancelWatch = null;
 		if (this.#closed) return;
 		if (opened && this.#now() - this.#openedAt >= HEALTHY_AFTER) this.#attempt = 0;
 		const ending = this.#ending;
@@ -326,7 +336,7 @@ export class TerminalSocket {
 	}
 
 	#end(reason: string, code: number | null): void {
-		this.#input = [];
+		this.#typing.clear();
 		this.#set({ kind: 'ended', reason, code });
 	}
 
@@ -361,10 +371,29 @@ export class TerminalSocket {
 				this.#cancelDrain = this.#after(20, () => this.#drain());
 				return;
 			}
-			const piece = this.#input.shift();
+			const piece = this.#typing.next();
 			if (!piece) return;
 			this.#socket.send(piece);
+			this.#watch();
 		}
+	}
+
+	/** Gives a line up on which nothing comes although something was typed: a browser would wait for minutes. */
+	#watch(): void {
+		if (this.#cancelWatch || !this.#typing.isOpen) return;
+		const since = this.#now();
+		this.#cancelWatch = this.#after(SILENCE_MS, () => {
+			this.#cancelWatch = null;
+			const socket = this.#socket;
+			if (!socket) return;
+			// A machine that slept hears of the time first, and of what came in it then.
+			const late = this.#now() > since + 2 * SILENCE_MS;
+			if (late || this.#heardAt >= since) this.#watch();
+			else {
+				this.#over({ code: LOST, reason: 'nothing answers' });
+				socket.close();
+			}
+		});
 	}
 
 	#control(frame: object): void {

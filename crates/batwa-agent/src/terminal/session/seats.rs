@@ -8,10 +8,10 @@ use batwa_api::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Ended, FRAME_BYTES, Session, State, WINDOW};
+use super::{Ended, FRAME_BYTES, Session, State, WINDOW, keyboards::Keyboard};
 
 /// Most viewers of one session: each is a socket, and the slowest of them costs the others a look.
-const MAX_VIEWERS: usize = 64;
+pub(super) const MAX_VIEWERS: usize = 64;
 
 /// One viewer's place in a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +41,8 @@ pub(in crate::terminal) enum Next {
     Viewers(u32, Vec<TerminalViewer>),
     /// All is sent, and the session has ended.
     Ended(Ended),
+    /// Nothing any more: the same viewer has attached again.
+    Replaced,
     /// Nothing for now.
     Nothing,
 }
@@ -48,7 +50,9 @@ pub(in crate::terminal) enum Next {
 pub(super) struct Viewer {
     /// As whom its master let it in.
     admission: Option<Admission>,
-    access: TerminalAccess,
+    pub(super) access: TerminalAccess,
+    /// What it types with, where it asked for that.
+    pub(super) keyboard: Option<Keyboard>,
     /// The access that it was told; none when it is to be told again.
     told_access: Option<TerminalAccess>,
     /// Offset after the last byte handed over.
@@ -81,7 +85,8 @@ impl Viewer {
 
 impl Session {
     /// Joins as a viewer from offset `from`, or from the oldest byte held. The offset at which it begins. Who comes
-    /// without an admission may write.
+    /// without an admission may write. Where a viewer with the same keyboard is there, this is the same one, and the seat
+    /// that it had is given up.
     ///
     /// # Errors
     /// [`JoinError`].
@@ -97,9 +102,20 @@ impl Session {
             Some(from) => from.max(oldest),
             None => oldest,
         };
-        if state.viewers.len() >= MAX_VIEWERS {
+        let keyboard = admission.as_ref().and_then(|admission| admission.keyboard);
+        let before = keyboard.and_then(|id| {
+            let mut viewers = state.viewers.iter();
+            let same =
+                |(_, viewer): &(_, &Viewer)| viewer.keyboard.as_ref().is_some_and(|it| it.is(id));
+            viewers.find(same).map(|(seat, _)| *seat)
+        });
+        if before.is_none() && state.viewers.len() >= MAX_VIEWERS {
             return Err(JoinError::Full(state.viewers.len()));
         }
+        if let Some(before) = before {
+            give_up(&mut state, before);
+        }
+        let keyboard = keyboard.map(|id| state.keyboards.take(id));
         let id = SeatId(state.next_viewer);
         state.next_viewer += 1;
         state.crowd += 1;
@@ -111,6 +127,7 @@ impl Session {
         let viewer = Viewer {
             admission,
             access,
+            keyboard,
             told_access: Some(TerminalAccess::Write),
             sent: start,
             paused: false,
@@ -132,7 +149,9 @@ impl Session {
     /// Leaves; the last one starts the session's time to live, or ends it where that is nothing.
     pub(in crate::terminal) fn leave(&self, id: SeatId) {
         let mut state = self.state();
-        state.viewers.remove(&id);
+        if !give_up(&mut state, id) {
+            return;
+        }
         state.crowd += 1;
         if state.viewers.is_empty() {
             state.unwatched = Some(Instant::now());
@@ -215,7 +234,7 @@ impl Session {
             ..
         } = &mut *state;
         let Some(viewer) = viewers.get_mut(&id) else {
-            return Next::Nothing;
+            return Next::Replaced;
         };
         if viewer.told_access != Some(viewer.access) {
             viewer.told_access = Some(viewer.access);
@@ -294,6 +313,17 @@ impl Session {
 pub(in crate::terminal) enum Flow {
     Paused,
     Flowing,
+}
+
+/// Takes a viewer's seat away, and remembers its keyboard; whether it had one still.
+fn give_up(state: &mut State, id: SeatId) -> bool {
+    let Some(viewer) = state.viewers.remove(&id) else {
+        return false;
+    };
+    if let Some(keyboard) = viewer.keyboard {
+        state.keyboards.leave(keyboard);
+    }
+    true
 }
 
 pub(super) fn count(state: &State) -> u32 {

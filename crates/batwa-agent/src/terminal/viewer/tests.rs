@@ -1,3 +1,5 @@
+mod keyboards;
+
 use batwa_api::{
     id::{AgentId, TerminalId, ViewerId},
     name::VmName,
@@ -123,7 +125,7 @@ impl Viewer {
         while seen.len() < len {
             match self.next().await {
                 Outbound::Output(bytes) => seen.extend_from_slice(&bytes),
-                Outbound::Control(ServerFrame::Offset { offset: at }) => {
+                Outbound::Control(ServerFrame::Offset { offset: at, .. }) => {
                     if seen.is_empty() {
                         *offset = at;
                     } else {
@@ -171,7 +173,10 @@ async fn a_viewer_sees_the_offset_first_and_then_every_byte() {
     let mut viewer = lab.watch(None);
     assert_eq!(
         viewer.next().await,
-        Outbound::Control(ServerFrame::Offset { offset: 0 })
+        Outbound::Control(ServerFrame::Offset {
+            offset: 0,
+            input: None
+        })
     );
     program.terminal.write_all(b"world").await.unwrap();
     assert_eq!(viewer.output(&mut 0, 11).await, b"hello world");
@@ -248,7 +253,10 @@ async fn who_begins_after_lost_output_is_told_what_state_it_left() {
     let end = text.len() as u64 + 13;
     until(|| lab.session.terminal().offset == end).await;
     let mut viewer = lab.watch(None);
-    let offset = ServerFrame::Offset { offset: 13 };
+    let offset = ServerFrame::Offset {
+        offset: 13,
+        input: None,
+    };
     assert_eq!(viewer.next().await, Outbound::Control(offset.clone()));
     let replay = ServerFrame::Replay { end };
     assert_eq!(viewer.next().await, Outbound::Control(replay));
@@ -319,7 +327,7 @@ async fn a_stalled_viewer_is_moved_ahead_and_slows_nobody() {
     let mut jumped = false;
     loop {
         match stalled.next().await {
-            Outbound::Control(ServerFrame::Offset { offset: at }) => {
+            Outbound::Control(ServerFrame::Offset { offset: at, .. }) => {
                 jumped |= at > offset;
                 offset = at;
             }
@@ -480,6 +488,7 @@ fn admission(user: &str, access: TerminalAccess) -> Admission {
         viewer: ViewerId::new(),
         user: user.to_owned(),
         access,
+        keyboard: None,
     }
 }
 

@@ -48,7 +48,10 @@ pub(super) async fn translate<V, A>(
     let mut input = Input::default();
     if let Style::Current(size) = style {
         let began = viewer
-            .send(server_frame(&ServerFrame::Offset { offset: 0 }))
+            .send(server_frame(&ServerFrame::Offset {
+                offset: 0,
+                input: None,
+            }))
             .await;
         if began.is_err() || agent.send(resize(size)).await.is_err() {
             return;

@@ -1,6 +1,6 @@
 //! `batwa shell`, `batwa console`, `batwa attach`: a terminal session, found again after a cut where it was left.
 
-use std::{collections::VecDeque, io::Write, time::Duration};
+use std::{io::Write, time::Duration};
 
 use batwa_api::{
     id::TerminalId,
@@ -10,7 +10,6 @@ use batwa_api::{
         TerminalViewer, close_code,
     },
 };
-use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -24,6 +23,7 @@ use super::{
     exec::exit_code,
     find,
     terminal::{Escape, Raw, Typed, size, typed},
+    typing::{Line, Typing},
 };
 use crate::{
     cli::{AttachArgs, ShellArgs},
@@ -34,8 +34,6 @@ use crate::{
 
 /// Pauses between tries to come back: quick at first, never longer than the last.
 const PAUSES_MS: [u64; 5] = [200, 500, 1000, 2000, 4000];
-/// Most bytes that are kept of what is typed while the line is cut.
-const KEPT: usize = 64 << 10;
 
 /// `batwa shell`: the shell's exit code.
 pub(crate) async fn shell(args: ShellArgs) -> Result<u8, Failure> {
@@ -78,9 +76,7 @@ struct Session<'a> {
     id: TerminalId,
     /// Where the next byte of output begins; `None` before the first.
     offset: Option<u64>,
-    /// What was typed while the line was cut.
-    kept: VecDeque<Bytes>,
-    kept_bytes: usize,
+    typing: Typing,
     /// What is wanted: to write, or only to watch.
     access: TerminalAccess,
     /// What the session lets us do.
@@ -103,8 +99,7 @@ impl<'a> Session<'a> {
             client,
             id,
             offset: None,
-            kept: VecDeque::new(),
-            kept_bytes: 0,
+            typing: Typing::new(),
             access: TerminalAccess::Write,
             may: TerminalAccess::Write,
         }
@@ -165,7 +160,8 @@ impl<'a> Session<'a> {
         let id = self.id.to_string();
         let path = ["terminals", &id, "attach"];
         let from = self.offset.map(|offset| offset.to_string());
-        let mut query = vec![("access", self.access.as_str())];
+        let keyboard = self.typing.keyboard.to_string();
+        let mut query = vec![("access", self.access.as_str()), ("keyboard", &keyboard)];
         query.extend(from.as_deref().map(|from| ("from", from)));
         self.client.socket(&path, &query).await
     }
@@ -180,9 +176,8 @@ impl<'a> Session<'a> {
                 () = &mut pause => return false,
                 typed = input.recv(), if open => match typed {
                     Some(Typed::Bytes(bytes)) => {
-                        if self.kept_bytes + bytes.len() <= KEPT {
-                            self.kept_bytes += bytes.len();
-                            self.kept.push_back(bytes);
+                        if !self.typing.push(bytes, Line::Cut) {
+                            tell("too much is typed ahead: this is dropped");
                         }
                     }
                     Some(Typed::Leave) => return true,
@@ -203,23 +198,22 @@ impl<'a> Session<'a> {
         if let Some(size) = size() {
             let _ = control(&mut sink, &ClientFrame::Resize { size }).await;
         }
-        while let Some(bytes) = self.kept.pop_front() {
-            self.kept_bytes -= bytes.len();
-            if sink.send(Message::Binary(bytes)).await.is_err() {
-                return Ended::Cut;
-            }
-        }
         let mut open = true;
+        // What is typed is sent once it is known from where.
+        let mut attached = false;
         let mut exit = None;
         // A new connection begins with the right to write, until it is told otherwise.
         self.may = TerminalAccess::Write;
         loop {
+            while attached && let Some(bytes) = self.typing.next() {
+                if sink.send(Message::Binary(bytes)).await.is_err() {
+                    return Ended::Cut;
+                }
+            }
             tokio::select! {
-                typed = input.recv(), if open => match typed {
+                typed = input.recv(), if open && attached => match typed {
                     Some(Typed::Bytes(bytes)) => {
-                        if sink.send(Message::Binary(bytes)).await.is_err() {
-                            return Ended::Cut;
-                        }
+                        self.typing.push(bytes, Line::Open);
                     }
                     Some(Typed::Leave) => return Ended::Left,
                     Some(Typed::Help) => help(),
@@ -239,7 +233,11 @@ impl<'a> Session<'a> {
                         }
                     }
                     Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
-                        Ok(ServerFrame::Offset { offset }) => {
+                        Ok(ServerFrame::Offset { offset, input }) => {
+                            if !attached {
+                                attached = true;
+                                self.typing.attached(input);
+                            }
                             if let Some(missed) = self.offset.and_then(|at| offset.checked_sub(at)).filter(|n| *n > 0) {
                                 tell(&format!("{missed} bytes of output are lost: more came than is kept"));
                             }
@@ -251,6 +249,7 @@ impl<'a> Session<'a> {
                                 return Ended::Left;
                             }
                         }
+                        Ok(ServerFrame::Input { offset }) => self.typing.arrived(offset),
                         // What this terminal answers to it cannot be told from what is typed.
                         Ok(ServerFrame::Replay { .. }) => {}
                         Ok(ServerFrame::Exit { code, reason }) => exit = Some((code, reason)),
