@@ -30,6 +30,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use batwa_api::{
+    id::{KeyboardId, ViewerId},
     problem::{Problem, ProblemCode},
     tunnel::InstanceId,
 };
@@ -135,10 +136,14 @@ impl App {
 }
 
 #[derive(OpenApi)]
-#[openapi(info(
-    title = "Batwa agent API",
-    description = "What a master asks of an agent, over any link, and the paths that existed before it."
-))]
+#[openapi(
+    info(
+        title = "Batwa agent API",
+        description = "What a master asks of an agent, over any link, and the paths that existed before it."
+    ),
+    // These are in paths and queries alone.
+    components(schemas(KeyboardId, ViewerId)),
+)]
 struct Document;
 
 fn api() -> Routes<App> {

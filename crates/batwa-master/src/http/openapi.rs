@@ -4,6 +4,7 @@ use axum::{Json, extract::State};
 use batwa_api::{
     event::Event,
     exec::ExecClientFrame,
+    id::KeyboardId,
     problem::Problem,
     terminal::{ClientFrame, ServerFrame},
     vm::VmAction,
@@ -26,7 +27,7 @@ use crate::app::App;
             Errors are problem+json bodies; lists are `{items, next_cursor, counts}`; times RFC 3339 in UTC; sizes bytes.",
     ),
     security(("session" = []), ("token" = [])),
-    components(schemas(Problem, Event, ClientFrame, ServerFrame, ExecClientFrame, VmAction)),
+    components(schemas(Problem, Event, ClientFrame, ServerFrame, ExecClientFrame, VmAction, KeyboardId)),
 )]
 struct Base;
 

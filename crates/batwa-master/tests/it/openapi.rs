@@ -20,6 +20,31 @@ fn the_document_in_docs_is_the_one_we_serve() {
     );
 }
 
+/// Tools refuse a document of which one does not.
+#[test]
+fn every_reference_of_both_documents_leads_somewhere() {
+    const SCHEMAS: &str = "#/components/schemas/";
+    for name in ["openapi.json", "openapi-agent.json"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../docs")
+            .join(name);
+        let text = fs::read_to_string(&path).unwrap();
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let known = document["components"]["schemas"].as_object().unwrap();
+        let wanted = text
+            .split(SCHEMAS)
+            .skip(1)
+            .filter_map(|rest| rest.split('"').next());
+        let missing: BTreeSet<_> = wanted
+            .filter(|&schema| !known.contains_key(schema))
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "{name} does not say what these are: {missing:?}"
+        );
+    }
+}
+
 #[test]
 fn operation_ids_are_unique() {
     let document = serde_json::to_value(batwa_master::openapi()).unwrap();
