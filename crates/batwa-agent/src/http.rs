@@ -9,6 +9,7 @@ mod error;
 mod exec;
 mod extract;
 mod files;
+mod forwards;
 mod identity;
 mod images;
 mod key;
@@ -43,8 +44,14 @@ use utoipa::OpenApi;
 use self::error::ApiError;
 pub(crate) use self::key::HEADER as KEY_HEADER;
 use crate::{
-    config::AgentConfig, inside::Inside, operations::Operations, recording::Library,
-    terminal::Terminals, upkeep::Upkeep, vms::Inventory, watch::Picture,
+    config::AgentConfig,
+    inside::Inside,
+    operations::Operations,
+    recording::Library,
+    terminal::Terminals,
+    upkeep::{Forwards, Upkeep},
+    vms::Inventory,
+    watch::Picture,
 };
 
 /// Largest body that any call takes: a spec with the largest user-data is far below it.
@@ -68,6 +75,7 @@ pub(crate) struct Inner {
     pub(crate) terminals: Arc<Terminals>,
     pub(crate) recordings: Arc<Library>,
     pub(crate) inside: Arc<Inside>,
+    pub(crate) forwards: Forwards,
     pub(crate) stop: CancellationToken,
     /// This start of the agent, for its master.
     pub(crate) instance: InstanceId,
@@ -112,6 +120,10 @@ impl App {
         &self.0.inside
     }
 
+    pub(crate) fn forwards(&self) -> &Forwards {
+        &self.0.forwards
+    }
+
     pub(crate) fn terminals(&self) -> &Arc<Terminals> {
         &self.0.terminals
     }
@@ -154,6 +166,8 @@ fn api() -> Routes<App> {
         .routes(routes!(identity::rotate_key))
         .routes(routes!(vms::list_vms))
         .routes(routes!(vms::get_vm, vms::change_settings))
+        .routes(routes!(forwards::save_forward))
+        .routes(routes!(forwards::remove_forward))
         .routes(routes!(images::list_images, images::add_image))
         .routes(routes!(images::upload_image))
         .routes(routes!(images::remove_image))

@@ -47,6 +47,8 @@ pub(crate) struct Inside {
     picture: Arc<Picture>,
     inventory: Arc<Inventory>,
     places: Arc<Semaphore>,
+    /// Those of callers whom nobody let in by name: they keep none of the others out.
+    strangers: Arc<Semaphore>,
     uploads: Mutex<HashMap<(VmName, UploadId), Weak<UploadLock>>>,
     visits: Mutex<HashMap<VmName, Weak<()>>>,
     tasks: TaskTracker,
@@ -74,6 +76,7 @@ impl Inside {
             picture,
             inventory,
             places: Arc::new(Semaphore::new(limits.inside)),
+            strangers: Arc::new(Semaphore::new(limits.inside)),
             uploads: Mutex::default(),
             visits: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -114,6 +117,21 @@ impl Inside {
         port: u16,
     ) -> Result<(Connection, Place), Problem> {
         let (driver, place) = self.enter(vm, VmAction::Shell, "connect to")?;
+        let connection = within(vm, driver.connect(vm, port)).await?;
+        Ok((connection, place))
+    }
+
+    /// The same for somebody who came by a saved forward. All of those together have as many places as the master's callers
+    /// have.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub(crate) async fn connect_for_stranger(
+        &self,
+        vm: &VmName,
+        port: u16,
+    ) -> Result<(Connection, Place), Problem> {
+        let (driver, place) = self.enter_by(&self.strangers, vm, VmAction::Shell, "connect to")?;
         let connection = within(vm, driver.connect(vm, port)).await?;
         Ok((connection, place))
     }
@@ -163,6 +181,16 @@ impl Inside {
         action: VmAction,
         what: &str,
     ) -> Result<(Arc<dyn Driver>, Place), Problem> {
+        self.enter_by(&self.places, vm, action, what)
+    }
+
+    fn enter_by(
+        &self,
+        places: &Arc<Semaphore>,
+        vm: &VmName,
+        action: VmAction,
+        what: &str,
+    ) -> Result<(Arc<dyn Driver>, Place), Problem> {
         let known = self.picture.shown_vm(vm).ok_or_else(|| {
             Problem::new(ProblemCode::NotFound, format!("VM `{vm}` does not exist"))
         })?;
@@ -176,7 +204,7 @@ impl Inside {
             .inventory
             .driver(known.vm.driver)
             .map_err(|error| error_of(&error).to_problem())?;
-        let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+        let permit = Arc::clone(places).try_acquire_owned().map_err(|_| {
             Problem::new(
                 ProblemCode::TooManyRequests,
                 "too many commands, transfers and connections into VMs are open on this machine: try again when some have ended",

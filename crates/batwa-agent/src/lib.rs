@@ -60,7 +60,7 @@ use self::{
     recording::Library,
     state_dir::StateDir,
     terminal::Terminals,
-    upkeep::Upkeep,
+    upkeep::{Forwards, Upkeep},
     vms::Inventory,
     watch::Picture,
 };
@@ -226,6 +226,7 @@ impl Agent {
             Arc::clone(&inventory),
             stop.clone(),
         ));
+        let forwards = Forwards::new(Arc::clone(&upkeep), Arc::clone(&inside), policy.clone());
         Ok(Self {
             app: App::new(Inner {
                 config,
@@ -237,6 +238,7 @@ impl Agent {
                 terminals,
                 recordings,
                 inside,
+                forwards,
                 stop,
                 instance: tunnel::instance(),
                 tunnel_is_open: tokio::sync::watch::Sender::new(false),
@@ -432,6 +434,8 @@ async fn run_drivers(app: App) -> Result<(), AgentError> {
         let state_dir = &of.config().state_dir;
         upkeep::run(upkeep, operations, inside, state_dir, of.stop().clone()).await;
     });
+    let of = app.clone();
+    tasks.spawn(async move { of.forwards().run(of.stop().clone()).await });
     app.stop().cancelled().await;
     // A driver's call under way may hang for minutes; dropping it is what drivers are made for.
     tasks.shutdown().await;

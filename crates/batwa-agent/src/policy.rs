@@ -13,6 +13,7 @@
 mod check;
 mod file;
 mod folder;
+mod listen;
 
 use std::{
     fs::Metadata,

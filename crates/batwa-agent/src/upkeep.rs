@@ -10,11 +10,15 @@
 //!            ▲                            │
 //!            └── decide ◄── run ◄─────────┘ ──► Operations
 //! ```
+//!
+//! Saved forwards are kept in the same book, and brought about by a task of their own ([`forwards`]), which no slow driver
+//! holds up.
 
 mod book;
 mod boot;
 mod clock;
 mod decide;
+mod forwards;
 mod idle;
 mod run;
 
@@ -31,11 +35,11 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 pub use self::clock::Clock;
-pub(crate) use self::run::run;
 use self::{
     book::{Book, Kept},
     decide::Crashes,
 };
+pub(crate) use self::{forwards::Forwards, run::run};
 use crate::{vms::Inventory, watch::Picture};
 
 /// The settings of this machine's VMs, and what is on the way because of them.
@@ -49,6 +53,8 @@ pub(crate) struct Upkeep {
     trash_kept: Option<Duration>,
     /// Something changed that may make something due.
     wake: Notify,
+    /// What is saved of forwards changed.
+    forwards_changed: Notify,
 }
 
 impl Upkeep {
@@ -71,6 +77,7 @@ impl Upkeep {
             clock,
             trash_kept,
             wake: Notify::new(),
+            forwards_changed: Notify::new(),
         })
     }
 
@@ -150,6 +157,8 @@ impl Upkeep {
     async fn forget(&self, vm: &VmName) {
         self.set(vm, Kept::default()).await;
         self.inventory.show_notices(vm, Vec::new());
+        self.inventory.show_forwards(vm, Vec::new());
+        self.forwards_changed.notify_one();
     }
 
     async fn set(&self, vm: &VmName, kept: Kept) {

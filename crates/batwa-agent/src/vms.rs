@@ -8,6 +8,7 @@
 
 mod health;
 mod merge;
+mod said;
 mod seen;
 
 use std::{
@@ -22,7 +23,7 @@ use batwa_api::{
     id::OperationId,
     name::VmName,
     operation::OperationKind,
-    vm::{Notice, VmSettings, VmSpec, VmState, VmUsage},
+    vm::{VmSpec, VmState, VmUsage},
 };
 use tokio::{
     sync::{Notify, watch},
@@ -515,54 +516,6 @@ impl Inventory {
         if busy.operations.is_empty() && busy.running.is_none() {
             state.busy.remove(name);
         }
-        self.publish_vm(&state, name);
-    }
-
-    /// The settings of a VM, which decide what can be done with it.
-    pub(crate) fn settings(&self, name: &VmName) -> VmSettings {
-        let state = self.state();
-        state
-            .shown
-            .get(name)
-            .map_or(VmSettings::default(), |shown| shown.settings)
-    }
-
-    /// Shows a VM with these settings from now on.
-    pub(crate) fn show_settings(&self, name: &VmName, settings: VmSettings) {
-        self.show(name, |shown| shown.settings = settings);
-    }
-
-    /// Shows a VM with these notices from now on.
-    pub(crate) fn show_notices(&self, name: &VmName, notices: Vec<Notice>) {
-        self.show(name, |shown| shown.notices = notices);
-    }
-
-    /// Takes the notices of all VMs but these away.
-    pub(crate) fn keep_notices_of(&self, names: &BTreeSet<VmName>) {
-        let others: Vec<VmName> = {
-            let state = self.state();
-            let told = state.shown.iter();
-            told.filter(|(name, shown)| !shown.notices.is_empty() && !names.contains(*name))
-                .map(|(name, _)| name.clone())
-                .collect()
-        };
-        for name in others {
-            self.show_notices(&name, Vec::new());
-        }
-    }
-
-    fn show(&self, name: &VmName, change: impl FnOnce(&mut Shown)) {
-        let mut state = self.state();
-        let before = state.shown.get(name).cloned().unwrap_or_default();
-        let mut after = before.clone();
-        change(&mut after);
-        if after == before {
-            return;
-        }
-        match after == Shown::default() {
-            true => state.shown.remove(name),
-            false => state.shown.insert(name.clone(), after),
-        };
         self.publish_vm(&state, name);
     }
 

@@ -1,6 +1,7 @@
 //! VMs: what is observed of them, what is asked for them, and which action is legal when.
 
 mod action;
+mod forward;
 mod mount;
 mod resize;
 mod settings;
@@ -15,6 +16,7 @@ use utoipa::ToSchema;
 
 pub use self::{
     action::{Actions, Reason, VmAction},
+    forward::{Forward, ForwardState, MAX_FORWARDS, SaveForward},
     mount::{MAX_MOUNTS, Mount, MountKind, MountOptions, MountState, UnmountOptions},
     resize::ResizeOptions,
     settings::{
@@ -193,6 +195,9 @@ pub struct Vm {
     /// The machine's folders that it sees.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<Mount>,
+    /// Addresses of its machine that lead to its ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forwards: Vec<Forward>,
     /// When the driver last said so.
     pub observed_at: Timestamp,
     /// What its agent does about it by itself.

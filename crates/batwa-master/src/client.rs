@@ -8,7 +8,7 @@
 pub(crate) mod legacy;
 pub(crate) mod watch;
 
-use std::{io, sync::Mutex, time::Duration};
+use std::{io, net::SocketAddr, sync::Mutex, time::Duration};
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use batwa_api::{
     recording::{FoundRecordings, RecordTerminal, Recording},
     terminal::{OpenTerminal, SetViewer, Terminal, TerminalAccess, UpdateTerminal},
     tunnel::RotatedKey,
-    vm::{SettingsChange, Vm},
+    vm::{SaveForward, SettingsChange, Vm},
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -216,6 +216,36 @@ impl AgentClient {
     ) -> Result<Vm, ClientError> {
         let path = format!("/api/v1/vms/{}", legacy::path_segment(vm.as_str()));
         self.json(Method::PATCH, &path, Some(change), CALL_DEADLINE)
+            .await
+    }
+
+    /// Has the machine listen for a VM; the VM from then on.
+    ///
+    /// # Errors
+    /// Any [`ClientError`]; [`ClientError::Refused`] when the agent does not take it.
+    pub(crate) async fn save_forward(
+        &self,
+        vm: &VmName,
+        forward: &SaveForward,
+    ) -> Result<Vm, ClientError> {
+        let path = format!("/api/v1/vms/{}/forwards", legacy::path_segment(vm.as_str()));
+        self.json(Method::PUT, &path, Some(forward), CALL_DEADLINE)
+            .await
+    }
+
+    /// Has the machine listen there no more; the VM from then on.
+    ///
+    /// # Errors
+    /// Any [`ClientError`]; [`ClientError::Refused`] when the agent does not take it.
+    pub(crate) async fn remove_forward(
+        &self,
+        vm: &VmName,
+        listen: SocketAddr,
+    ) -> Result<Vm, ClientError> {
+        let vm = legacy::path_segment(vm.as_str());
+        let listen = legacy::path_segment(&listen.to_string());
+        let path = format!("/api/v1/vms/{vm}/forwards/{listen}");
+        self.json(Method::DELETE, &path, None::<&()>, CALL_DEADLINE)
             .await
     }
 

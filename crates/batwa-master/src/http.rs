@@ -10,6 +10,7 @@ pub(crate) mod error;
 mod events;
 pub(crate) mod extract;
 mod files;
+mod forwards;
 mod health;
 mod images;
 mod inside;

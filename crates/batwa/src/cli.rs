@@ -30,7 +30,7 @@ pub(crate) use self::{
     images::{ImagesArgs, ImagesTask, NewImageArgs, PlaceArgs},
     inside::{
         DisplayArgs, ExecArgs, ForwardArgs, ForwardedPort, ProxyArgs, ShellArgs, SshConfigArgs,
-        TransferArgs,
+        TransferArgs, VmPort,
     },
     join_tokens::{CreateJoinTokenArgs, JoinTokenTask},
     login::{LoginArgs, LogoutArgs, MastersArgs, MastersTask},
@@ -166,7 +166,7 @@ pub(crate) enum Task {
     /// A path in a VM is `VM:PATH` or `AGENT/VM:PATH`; one without `/` first begins at the account's home. `-` is
     /// standard input or output. Files are checked by their checksum, and go on after a cut.
     Transfer(TransferArgs),
-    /// Make ports of a VM reachable at this machine's loopback
+    /// Make ports of a VM reachable: at this machine's loopback for now, or at the VM's own machine for good
     Forward(ForwardArgs),
     /// Make a VM's display reachable at this machine's loopback, for any VNC viewer
     ///

@@ -169,7 +169,7 @@ fn covers(named: &str, host: &str) -> bool {
 }
 
 /// The entries of a list as TOML has them.
-fn quoted<'a>(entries: impl Iterator<Item = &'a String>) -> String {
+pub(super) fn quoted<'a>(entries: impl Iterator<Item = &'a String>) -> String {
     entries
         .map(|entry| format!("{entry:?}"))
         .collect::<Vec<_>>()

@@ -12,6 +12,8 @@ use batwa_api::{
 };
 use serde::Deserialize;
 
+use super::listen::Listen;
+
 /// Far more than a policy needs.
 pub(super) const MAX_BYTES: u64 = 64 << 10;
 /// Longest path or host name in it.
@@ -48,6 +50,7 @@ struct File {
     vms: Vms,
     images: Images,
     mounts: Mounts,
+    forwards: Forwards,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -71,6 +74,12 @@ struct Images {
 struct Mounts {
     roots: Vec<String>,
     read_only: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Forwards {
+    listen: Vec<String>,
 }
 
 /// Reads the text of a policy file.
@@ -108,6 +117,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Policy, PolicyError> {
         mounts: roots(file.mounts.roots, false)
             .chain(roots(file.mounts.read_only, true))
             .collect(),
+        forwards: file.forwards.listen,
     })
 }
 
@@ -135,6 +145,14 @@ impl File {
             list("`hosts` under `[images]`", hosts, is_host)
                 .map_err(|why| format!("{why}: write `images.example.org` or `*.example.org`"))?;
         }
+        list(
+            "`listen` under `[forwards]`",
+            &self.forwards.listen,
+            |text| text.parse::<Listen>().is_ok(),
+        )
+        .map_err(|why| {
+            format!("{why}: write `127.0.0.1:8080`, `127.0.0.1:8000-8999` or `[::1]:*`")
+        })?;
         for (what, folders) in [
             ("`files` under `[images]`", &self.images.files),
             ("`roots` under `[mounts]`", &self.mounts.roots),
@@ -196,7 +214,8 @@ mod tests {
         let policy = read(
             "[vms]\ncount = 20\ncpus = 4\nmemory = \"8G\"\ndisk = \"100G\"\n\
              [images]\nhosts = [\"cloud-images.ubuntu.com\", \"*.example.org\", \"[::1]\"]\nfiles = [\"/srv/images\"]\n\
-             [mounts]\nroots = [\"/srv/share\"]\nread_only = [\"/srv/iso\"]\n",
+             [mounts]\nroots = [\"/srv/share\"]\nread_only = [\"/srv/iso\"]\n\
+             [forwards]\nlisten = [\"127.0.0.1:8000-8999\", \"[::1]:*\"]\n",
         )
         .unwrap();
         assert!(policy.written);
@@ -217,6 +236,7 @@ mod tests {
             .map(|root| (root.path.as_str(), root.read_only))
             .collect();
         assert_eq!(mounts, [("/srv/share", false), ("/srv/iso", true)]);
+        assert_eq!(policy.forwards, ["127.0.0.1:8000-8999", "[::1]:*"]);
         let empty = read("").unwrap();
         assert!(empty.written && empty.images.hosts.is_none() && empty.images.files.is_empty());
     }
@@ -239,6 +259,10 @@ mod tests {
             ("[images]\nfiles = [\"srv\"]", "whole paths"),
             ("[images]\nfiles = [\"/srv/../etc\"]", "cannot have"),
             ("[images]\nfiles = \"/srv\"", "line 2"),
+            (
+                "[forwards]\nlisten = [\"*:80\"]",
+                "`listen` under `[forwards]` cannot have `*:80`",
+            ),
             (
                 "[mounts]\nroots = [\"~\"]",
                 "`roots` under `[mounts]` cannot have `~`",

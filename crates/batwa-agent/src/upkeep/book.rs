@@ -14,7 +14,7 @@ use batwa_api::{
     Timestamp,
     id::OperationId,
     name::VmName,
-    vm::{AgentReason, VmSettings},
+    vm::{AgentReason, SaveForward, VmSettings},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tracing::warn;
@@ -36,6 +36,9 @@ pub(crate) struct Kept {
     pub(crate) trashed_at: Option<Timestamp>,
     /// What did not work, and is tried again.
     pub(crate) failed: Option<Failed>,
+    /// Addresses of this machine that lead to its ports.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) forwards: Vec<SaveForward>,
 }
 
 /// An operation that the agent started by itself.
@@ -125,6 +128,19 @@ impl Book {
     /// All of it.
     pub(crate) fn all(&self) -> BTreeMap<VmName, Kept> {
         self.kept().clone()
+    }
+
+    /// The forwards of all VMs that have any.
+    pub(crate) fn forwards(&self) -> BTreeMap<VmName, Vec<SaveForward>> {
+        let kept = self.kept();
+        let some = kept.iter().filter(|(_, kept)| !kept.forwards.is_empty());
+        some.map(|(vm, kept)| (vm.clone(), kept.forwards.clone()))
+            .collect()
+    }
+
+    /// Whether any VM has a forward.
+    pub(crate) fn has_forwards(&self) -> bool {
+        self.kept().values().any(|kept| !kept.forwards.is_empty())
     }
 
     /// Changes what is kept of a VM; when this returns it survives a power cut, and is shown.
@@ -248,9 +264,17 @@ mod tests {
         book.change(&vm("db"), |kept| *kept = Kept::default())
             .await
             .unwrap();
+        let forward = SaveForward {
+            listen: "[::1]:8080".parse().unwrap(),
+            port: 80,
+        };
+        book.change(&vm("web"), |kept| kept.forwards.push(forward))
+            .await
+            .unwrap();
         let again = open(dir.path());
         assert_eq!(again.all(), book.all());
         assert!(again.get(&vm("web")).settings.protected);
+        assert_eq!(again.forwards(), [(vm("web"), vec![forward])].into());
         assert_eq!(again.get(&vm("db")), Kept::default());
         assert_eq!(files(dir.path()).len(), 2);
     }

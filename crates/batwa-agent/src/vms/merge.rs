@@ -8,7 +8,7 @@ use batwa_api::{
     id::OperationId,
     name::VmName,
     operation::OperationKind,
-    vm::{Notice, Vm, VmSettings, VmState},
+    vm::{Forward, Notice, Vm, VmSettings, VmState},
 };
 use tracing::warn;
 
@@ -25,6 +25,7 @@ pub(super) struct Source<'a> {
 pub(super) struct Shown {
     pub(super) settings: VmSettings,
     pub(super) notices: Vec<Notice>,
+    pub(super) forwards: Vec<Forward>,
 }
 
 /// What is ours of one VM.
@@ -38,6 +39,11 @@ impl Ours<'_> {
     fn settings(&self) -> VmSettings {
         self.shown
             .map_or(VmSettings::default(), |shown| shown.settings)
+    }
+
+    fn forwards(&self) -> Vec<Forward> {
+        self.shown
+            .map_or_else(Vec::new, |shown| shown.forwards.clone())
     }
 
     fn notices(&self) -> Vec<Notice> {
@@ -139,6 +145,7 @@ fn shown(seen: &Seen, source: &Source<'_>, ours: Ours<'_>) -> Vm {
         location: observed.location.clone(),
         snapshots: observed.snapshots.clone(),
         mounts: observed.mounts.clone(),
+        forwards: ours.forwards(),
         observed_at: at,
         settings: ours.settings(),
         notices: ours.notices(),
@@ -171,6 +178,7 @@ fn to_be(name: &VmName, running: &Running, ours: Ours<'_>, now: Timestamp) -> Vm
         observed_at: now,
         snapshots: Vec::new(),
         mounts: Vec::new(),
+        forwards: ours.forwards(),
         settings: ours.settings(),
         notices: ours.notices(),
         operations: operations(ours),

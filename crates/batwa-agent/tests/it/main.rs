@@ -11,6 +11,7 @@ mod display;
 mod driver_contract;
 mod errors;
 mod faults;
+mod forwards;
 mod images;
 mod inside;
 mod inside_contract;

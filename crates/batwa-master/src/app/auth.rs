@@ -44,7 +44,7 @@ pub enum Right {
     Manage,
     /// To type in VMs.
     Terminal,
-    /// To let VMs touch their machine: its folders, its image files.
+    /// To let VMs touch their machine: its folders, its image files, its addresses.
     Host,
     /// To manage machines, accounts and settings.
     Administer,
@@ -56,7 +56,7 @@ impl fmt::Display for Right {
             Self::Read => "see machines and VMs",
             Self::Manage => "manage VMs",
             Self::Terminal => "open terminals",
-            Self::Host => "let VMs touch their machine's own files",
+            Self::Host => "let VMs touch their machine: its folders, files and addresses",
             Self::Administer => "administer",
         })
     }

@@ -1,5 +1,6 @@
 //! VMs: lists from the fleet, and what can be done with them, checked before it is asked of an agent.
 
+mod forwards;
 mod update;
 
 use batwa_api::{

@@ -8,7 +8,7 @@ use batwa_api::{
     operation::Operation,
     policy::Policy,
     terminal::{Terminal, TerminalViewer},
-    vm::{MAX_MOUNTS, MAX_SNAPSHOTS, Reason, Vm, label_is_good},
+    vm::{MAX_FORWARDS, MAX_MOUNTS, MAX_SNAPSHOTS, Reason, Vm, label_is_good},
 };
 
 use crate::client::clip;
@@ -72,6 +72,10 @@ pub(crate) fn vm(mut vm: Vm) -> Vm {
         shorten(&mut mount.target, MAX_MESSAGE);
         message(&mut mount.message);
     }
+    vm.forwards.truncate(MAX_FORWARDS);
+    for forward in &mut vm.forwards {
+        message(&mut forward.message);
+    }
     if let Some(usage) = &mut vm.usage {
         usage.cpu_percent = usage.cpu_percent.filter(|percent| percent.is_finite());
     }
@@ -111,7 +115,7 @@ fn policy(policy: &mut Policy) {
         .images
         .hosts
         .iter_mut()
-        .chain([&mut policy.images.files]);
+        .chain([&mut policy.images.files, &mut policy.forwards]);
     for list in lists {
         list.truncate(Policy::MAX_ENTRIES);
         for entry in list {

@@ -22,9 +22,10 @@ use tower_http::{
 };
 
 use super::{
-    agent_keys, agents, audit, caller, client::Client, events, files, health, images, inside,
-    install, join_tokens, legacy, legacy_auth, mounts, openapi, operations, recordings, security,
-    session, setup, snapshots, ssh_keys, templates, terminals, tokens, tunnel, ui::Ui, users, vms,
+    agent_keys, agents, audit, caller, client::Client, events, files, forwards, health, images,
+    inside, install, join_tokens, legacy, legacy_auth, mounts, openapi, operations, recordings,
+    security, session, setup, snapshots, ssh_keys, templates, terminals, tokens, tunnel, ui::Ui,
+    users, vms,
 };
 use crate::app::{App, auth::Right};
 
@@ -196,6 +197,8 @@ fn host() -> Routes<App> {
     Routes::new()
         .routes(routes!(mounts::mount))
         .routes(routes!(mounts::umount))
+        .routes(routes!(forwards::save))
+        .routes(routes!(forwards::remove))
 }
 
 /// Admins.

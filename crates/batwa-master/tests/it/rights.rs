@@ -79,6 +79,12 @@ const TABLE: &[(&str, &str, Need)] = &[
     ("POST", "/api/v1/agents/{agent}/vms/{vm}/resize", Manage),
     ("POST", "/api/v1/agents/{agent}/vms/{vm}/mount", Host),
     ("POST", "/api/v1/agents/{agent}/vms/{vm}/umount", Host),
+    ("PUT", "/api/v1/agents/{agent}/vms/{vm}/forwards", Host),
+    (
+        "DELETE",
+        "/api/v1/agents/{agent}/vms/{vm}/forwards/{listen}",
+        Host,
+    ),
     (
         "DELETE",
         "/api/v1/agents/{agent}/vms/{vm}/snapshots/{snapshot}",

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, ValueHint};
 
-use super::{MasterArgs, live};
+use super::{Format, MasterArgs, live};
 
 /// `batwa exec`
 #[derive(Debug, Args)]
@@ -85,15 +85,40 @@ pub(crate) struct ForwardedPort {
     pub(crate) inside: u16,
 }
 
+/// A port of a VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct VmPort {
+    /// The VM, as it was typed.
+    pub(crate) vm: String,
+    /// Its port.
+    pub(crate) port: u16,
+}
+
 /// `batwa forward`
 #[derive(Debug, Args)]
 pub(crate) struct ForwardArgs {
     /// The VM: `agent/name`, or the name alone when only one machine has it
-    #[arg(value_name = "[AGENT/]VM", add = live::vms())]
-    pub(crate) vm: String,
+    #[arg(value_name = "[AGENT/]VM", required_unless_present_any = ["save", "remove", "list"], conflicts_with_all = ["save", "remove"], add = live::vms())]
+    pub(crate) vm: Option<String>,
     /// The VM's port, perhaps with another one here in front; 0 in front takes one that is free
-    #[arg(value_name = "[LOCAL:]PORT", required = true, value_parser = forwarded_port, action = ArgAction::Append)]
+    #[arg(value_name = "[LOCAL:]PORT", required_unless_present_any = ["save", "remove", "list"], conflicts_with_all = ["save", "remove", "list"], value_parser = forwarded_port, action = ArgAction::Append)]
     pub(crate) ports: Vec<ForwardedPort>,
+    /// Keep it: let an address of the VM's own machine lead there whenever the VM runs, as far as that machine's policy
+    /// allows it
+    #[arg(long, value_name = "[AGENT/]VM:PORT", requires = "listen", conflicts_with_all = ["remove", "list"], value_parser = vm_port)]
+    pub(crate) save: Option<VmPort>,
+    /// Let an address of the VM's machine lead to that VM no more
+    #[arg(long, value_name = "[AGENT/]VM", requires = "listen", conflicts_with = "list", add = live::vms())]
+    pub(crate) remove: Option<String>,
+    /// That address of the VM's machine, such as `127.0.0.1:8080` or `[::]:8080`
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["list", "ports"])]
+    pub(crate) listen: Option<SocketAddr>,
+    /// List what is kept, of one VM or of all
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// How the list is printed
+    #[arg(long, value_enum, default_value_t, requires = "list")]
+    pub(crate) format: Format,
     #[command(flatten)]
     pub(crate) master: MasterArgs,
 }
@@ -175,6 +200,17 @@ fn forwarded_port(text: &str) -> Result<ForwardedPort, String> {
     Ok(ForwardedPort { local, inside })
 }
 
+fn vm_port(text: &str) -> Result<VmPort, String> {
+    let port = |text: &str| text.parse().ok().filter(|port: &u16| *port > 0);
+    text.rsplit_once(':')
+        .filter(|(vm, _)| !vm.is_empty())
+        .and_then(|(vm, number)| {
+            let (vm, port) = (vm.to_owned(), port(number)?);
+            Some(VmPort { vm, port })
+        })
+        .ok_or_else(|| "write it as `VM:PORT` or `AGENT/VM:PORT`".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +222,15 @@ mod tests {
         assert_eq!(read("8080:80"), Ok((8080, 80)));
         assert_eq!(read("0:80"), Ok((0, 80)));
         for bad in ["", "0", "80:0", "x", "80:", ":80", "70000", "1:2:3"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_forward_that_is_kept_leads_to_a_port_of_a_vm() {
+        let read = |text| vm_port(text).map(|VmPort { vm, port }| (vm, port));
+        assert_eq!(read("lab/web:80"), Ok(("lab/web".to_owned(), 80)));
+        for bad in ["web", ":80", "web:", "web:0", "web:http", "web:70000"] {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

@@ -3,6 +3,7 @@
 mod exec;
 mod forward;
 mod port;
+pub(super) mod saved;
 mod several;
 mod shell;
 mod ssh;

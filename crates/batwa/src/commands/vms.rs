@@ -11,7 +11,7 @@ use batwa_api::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{mounts, set, templates, wait};
+use super::{inside::saved, mounts, set, templates, wait};
 use crate::{
     ask,
     cli::{ActArgs, DeleteArgs, DismissArgs, InfoArgs, LaunchArgs, LsArgs, PurgeArgs, WaitArgs},
@@ -201,6 +201,9 @@ fn describe(details: &VmDetails, now: Timestamp) -> Table {
     table.maybe("Stops", vm.shutdown_at.map(|at| Cell::ends(at, now)));
     for mount in &vm.mounts {
         table.fact("Mount", mounts::words(mount));
+    }
+    for forward in &vm.forwards {
+        table.fact("Forward", saved::fact(forward));
     }
     for (key, value) in &listed.labels {
         let by = listed.label_sources.get(key);

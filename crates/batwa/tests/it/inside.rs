@@ -12,7 +12,7 @@ use tokio::{
 use crate::lab::{Lab, ProcessBuilder, batwa, until};
 
 /// Fake VMs whose ports are this machine's.
-const WITH_PORTS: &str = "vms=0,latency=0ms,ports=host";
+pub(crate) const WITH_PORTS: &str = "vms=0,latency=0ms,ports=host";
 
 pub(crate) fn client(lab: &Lab, args: &[&str]) -> ProcessBuilder {
     batwa()
@@ -198,7 +198,7 @@ async fn files_and_folders_go_in_and_come_out() {
 }
 
 /// Answers each connection with what it was sent, turned to capitals, after its end.
-async fn shouter() -> (u16, JoinSet<()>) {
+pub(crate) async fn shouter() -> (u16, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("its number").port();
     let mut tasks = JoinSet::new();

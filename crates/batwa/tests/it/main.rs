@@ -11,6 +11,7 @@ mod compat_terminal;
 mod display;
 mod docker;
 mod doctor;
+mod forwards;
 mod guide;
 mod hostile_terminals;
 mod images;

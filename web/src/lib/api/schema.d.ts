@@ -558,6 +558,43 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/agents/{agent}/vms/{vm}/forwards": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Let an address of the VM's machine lead to a port of the VM whenever that runs, as far as that machine's policy allows it.
+         *     How it stands is in the VM's `forwards`.
+         */
+        put: operations["vms_save"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/agents/{agent}/vms/{vm}/forwards/{listen}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Let it lead there no more; connections that it carries are cut. One that leads nowhere is success. */
+        delete: operations["vms_remove"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/agents/{agent}/vms/{vm}/mount": {
         parameters: {
             query?: never;
@@ -2184,6 +2221,28 @@ export interface components {
             /** @description How bad it is. */
             severity: components["schemas"]["Severity"];
         };
+        /** @description An address of the machine that leads to a port of a VM, while that runs. */
+        Forward: {
+            /**
+             * @description Where the machine listens: `192.168.1.5:8080`, `[::1]:8080`. No two forwards of a machine have the same.
+             * @example 127.0.0.1:8080
+             */
+            listen: string;
+            /** @description Why it stands so, when there is something to say. */
+            message?: string | null;
+            /**
+             * Format: int32
+             * @description The TCP port inside the VM.
+             */
+            port: number;
+            /** @description How it stands. */
+            state: components["schemas"]["ForwardState"];
+        };
+        /**
+         * @description How a forward stands.
+         * @enum {string}
+         */
+        ForwardState: "waiting" | "listening" | "failed";
         /** @description A recording that was looked for. */
         FoundRecording: components["schemas"]["Recording"] & {
             found?: components["schemas"]["RecordingMatch"] | null;
@@ -2987,6 +3046,12 @@ export interface components {
              */
             file: string;
             /**
+             * @description Addresses, with their ports, on which the machine may listen for its VMs: `127.0.0.1:8000-8999`, `[::1]:*`; none where
+             *     empty.
+             * @default []
+             */
+            forwards: string[];
+            /**
              * @description Where images may come from.
              * @default {
              *       "files": []
@@ -3247,6 +3312,20 @@ export interface components {
          * @enum {string}
          */
         Role: "viewer" | "operator" | "admin";
+        /** @description A forward that is to be saved. */
+        SaveForward: {
+            /**
+             * @description Where the machine is to listen: an address of its own with a port. One that leads to the same VM already leads to
+             *     this port from then on.
+             * @example 127.0.0.1:8080
+             */
+            listen: string;
+            /**
+             * Format: int32
+             * @description The TCP port inside the VM.
+             */
+            port: number;
+        };
         /** @description Body of `POST /api/v1/templates` and `PUT /api/v1/templates/{template}`. */
         SaveTemplate: {
             /** @description What it is for. */
@@ -3751,6 +3830,8 @@ export interface components {
             disk?: components["schemas"]["ByteSize"] | null;
             /** @description Which driver runs it. */
             driver: components["schemas"]["DriverKind"];
+            /** @description Addresses of its machine that lead to its ports. */
+            forwards?: components["schemas"]["Forward"][];
             /** @description The image it was made from, by the catalogue's name where known. */
             image?: string | null;
             /** @description Addresses, most useful first. */
@@ -5371,6 +5452,76 @@ export interface operations {
         responses: {
             /** @description what is known, in headers */
             200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    vms_save: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the VM's name */
+                vm: components["schemas"]["VmName"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SaveForward"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VmDetails"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    vms_remove: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the VM's name */
+                vm: components["schemas"]["VmName"];
+                /** @description the address with its port */
+                listen: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
                 headers: {
                     [name: string]: unknown;
                 };

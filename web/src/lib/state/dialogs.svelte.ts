@@ -3,7 +3,7 @@ import type { Vm } from '$lib/api/types';
 
 /** What a dialog about one VM asks for. */
 export type About =
-	| { kind: 'resize' | 'stop' | 'edit' | 'settings' | 'mount'; vm: Vm }
+	| { kind: 'resize' | 'stop' | 'edit' | 'settings' | 'mount' | 'forward'; vm: Vm }
 	| { kind: 'snapshot'; vm: Vm; name?: string }
 	| { kind: 'restore' | 'delete_snapshot'; vm: Vm; snapshot: string }
 	| { kind: 'clone'; vm: Vm; snapshot?: string; name?: string };

@@ -16,7 +16,7 @@ class SessionState {
 	}
 	/** Why this account cannot let VMs touch their machine; `null` when it can. */
 	get hostRefusal(): string | null {
-		return this.isAdmin ? null : 'only admins let VMs see folders of their machine';
+		return this.isAdmin ? null : 'only admins let VMs touch their machine';
 	}
 	/** Why this account cannot open terminals; `null` when it can. */
 	get terminalRefusal(): string | null {

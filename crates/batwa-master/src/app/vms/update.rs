@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use batwa_api::{
     operation::OperationRequest,
     problem::{Problem, ProblemCode},
-    vm::{SettingsChange, UpdateVm, VmAction, VmDetails},
+    vm::{SettingsChange, UpdateVm, Vm, VmAction, VmDetails},
 };
 use tokio::time::timeout;
 
@@ -18,6 +18,7 @@ use crate::{
         operations::agent_error,
     },
     fleet::{
+        Follower,
         events::Followed,
         row::{About, Row},
     },
@@ -83,9 +84,21 @@ impl App {
             .await
             .map_err(|error| agent_error(&vm.agent, error))?;
         let revision = changed.settings.revision;
+        self.wait_until_heard(&mut follower, vm, |vm| vm.settings.revision >= revision)
+            .await;
+        Ok(())
+    }
+
+    /// Waits until the fleet has heard of what a VM's agent has confirmed; `follower` follows since before that was asked.
+    pub(super) async fn wait_until_heard(
+        &self,
+        follower: &mut Follower,
+        vm: &VmRef,
+        is_so: impl Fn(&Vm) -> bool,
+    ) {
         let is_known = || {
             let row = self.fleet().row(&vm.agent, &vm.name);
-            row.is_none_or(|row| row.vm.settings.revision >= revision)
+            row.is_none_or(|row| is_so(&row.vm))
         };
         let heard = async {
             while !is_known() {
@@ -96,7 +109,6 @@ impl App {
         };
         // It is changed all the same where its word comes late: a link that was just cut.
         let _ = timeout(HEARD_WITHIN, heard).await;
-        Ok(())
     }
 
     /// Writes what is said of a VM down, then shows it.

@@ -12,6 +12,7 @@ use tokio::{
 use super::{
     below, find,
     port::{self, Place},
+    saved,
 };
 use crate::{
     cli::{DisplayArgs, ForwardArgs, ForwardedPort, ProxyArgs},
@@ -30,7 +31,15 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// `batwa forward`
 pub(crate) async fn forward(args: ForwardArgs) -> Result<(), Failure> {
     let client = Arc::new(Client::new(args.master)?);
-    let vm = find(&client, &args.vm).await?;
+    match (args.save, args.remove, args.listen) {
+        (Some(to), _, Some(listen)) => return saved::save(&client, &to, listen).await,
+        (_, Some(vm), Some(listen)) => return saved::remove(&client, &vm, listen).await,
+        _ => {}
+    }
+    if args.list {
+        return saved::list(&client, args.vm.as_deref(), args.format).await;
+    }
+    let vm = find(&client, args.vm.as_deref().unwrap_or_default()).await?;
     let mut tasks = JoinSet::new();
     for ForwardedPort { local, inside } in args.ports {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, local))

@@ -209,6 +209,11 @@ impl Caller {
             .await
     }
 
+    /// `PUT` of JSON
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Answer {
+        self.send(self.request(Method::PUT, path).json(&body)).await
+    }
+
     /// `PATCH` with JSON
     pub(crate) async fn patch(&self, path: &str, body: Value) -> Answer {
         self.send(self.request(Method::PATCH, path).json(&body))
