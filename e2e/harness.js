@@ -1,9 +1,9 @@
-// The least that tests need: suites in order, a deadline for each test, one line each, and conditions that are
+// The least that tests need: suites in order, but for those that mostly wait, a deadline for each test, one line each, and conditions that are
 // waited for rather than slept for.
 
 /**
  * @typedef {{ name: string, limit: number, body: (context: any) => Promise<void> }} Test
- * @typedef {{ name: string, start: () => Promise<any>, stop: (context: any) => Promise<void>, failed: (context: any, test: string) => Promise<void>, tests: Test[] }} Suite
+ * @typedef {{ name: string, waits: boolean, start: () => Promise<any>, stop: (context: any) => Promise<void>, failed: (context: any, test: string) => Promise<void>, tests: Test[] }} Suite
  */
 
 /** @type {Suite[]} */
@@ -12,11 +12,12 @@ const suites = [];
 /**
  * Tests that share what `start` makes. They run in order; after a failure the later ones run too, and say what they miss.
  * @param {string} name
- * @param {{ start: () => Promise<any>, stop: (context: any) => Promise<void>, failed?: (context: any, test: string) => Promise<void> }} hooks
+ * @param {{ waits?: boolean, start: () => Promise<any>, stop: (context: any) => Promise<void>, failed?: (context: any, test: string) => Promise<void> }} hooks `waits`
+ * where they hardly do anything but wait: they run beside the others
  */
-export function suite(name, { start, stop, failed = async () => {} }) {
+export function suite(name, { waits = false, start, stop, failed = async () => {} }) {
 	/** @type {Suite} */
-	const made = { name, start, stop, failed, tests: [] };
+	const made = { name, waits, start, stop, failed, tests: [] };
 	suites.push(made);
 	/**
 	 * @param {string} test
@@ -59,16 +60,16 @@ export function check(fact, what) {
 export async function runAll(only) {
 	let passed = 0;
 	let failures = 0;
-	for (const { name, start, stop, failed, tests } of suites) {
+	const run = async (/** @type {Suite} */ { name, start, stop, failed, tests }) => {
 		const chosen = tests.filter((test) => !only || test.name.includes(only));
-		if (chosen.length === 0) continue;
+		if (chosen.length === 0) return;
 		let context;
 		try {
 			context = await start();
 		} catch (thrown) {
 			console.log(`FAIL ${name}: cannot start: ${thrown instanceof Error ? thrown.stack : thrown}`);
 			failures += chosen.length;
-			continue;
+			return;
 		}
 		try {
 			for (const [at, test] of chosen.entries()) {
@@ -102,7 +103,10 @@ export async function runAll(only) {
 		} finally {
 			await stop(context).catch((thrown) => console.log(`${name}: cannot stop cleanly: ${thrown}`));
 		}
-	}
+	};
+	const beside = suites.filter((suite) => suite.waits).map(run);
+	for (const one of suites) if (!one.waits) await run(one);
+	await Promise.all(beside);
 	console.log(`${passed} passed, ${failures} failed`);
 	return failures === 0 && passed > 0 ? 0 : 1;
 }

@@ -14,6 +14,7 @@ const CUT_S = 60;
 const ROLE = { role: 'master', args: ['--tunnel-ping', '1s'] };
 
 const test = suite('resume', {
+	waits: true,
 	async start() {
 		const dir = stateDir();
 		const master = await up({ log: 'resume-master', dir, ...ROLE });
