@@ -36,7 +36,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use crate::link::{Link, Stream};
+use crate::link::{Hold, Link, Stream};
 
 /// How long a stream may take to come up; a machine that is off does not refuse, it is silent.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -470,7 +470,7 @@ impl AgentClient {
         headers.insert(header::SEC_WEBSOCKET_KEY, key);
         let deadline = SLOW_CALL_DEADLINE;
         timeout(deadline, async {
-            let mut sender = self.connect().await?;
+            let mut sender = self.connect(Hold::Long).await?;
             let response = sender
                 .send_request(request)
                 .await
@@ -510,11 +510,7 @@ impl AgentClient {
         let plain = self.request(method, path_and_query, None)?;
         let (mut parts, _) = plain.into_parts();
         parts.headers.extend(headers);
-        let stream = timeout(CONNECT_DEADLINE, self.link.connect())
-            .await
-            .map_err(|_| ClientError::Timeout(CONNECT_DEADLINE))?
-            .map_err(ClientError::Connect)?;
-        let mut sender = handshake(stream, &self.connections).await?;
+        let mut sender = self.connect(Hold::Long).await?;
         let response = sender
             .send_request(Request::from_parts(parts, body))
             .await
@@ -564,7 +560,7 @@ impl AgentClient {
                         // The agent may close a kept connection at any moment. Reading again, or doing again what
                         // the agent knows by its id, is safe; anything else is the caller's to decide.
                         Err(error) if error.is_canceled() || is_idempotent(&method) => {
-                            let mut sender = self.connect().await?;
+                            let mut sender = self.connect(Hold::Brief).await?;
                             let again = self.request(method, path, body)?;
                             let result = sender.send_request(again).await;
                             (sender, result)
@@ -573,7 +569,7 @@ impl AgentClient {
                     }
                 }
                 None => {
-                    let mut sender = self.connect().await?;
+                    let mut sender = self.connect(Hold::Brief).await?;
                     let result = sender.send_request(request).await;
                     (sender, result)
                 }
@@ -617,8 +613,13 @@ impl AgentClient {
     }
 
     /// A new connection, its driving task owned by the tracker; it ends when the sender and all it gave are gone.
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, ClientError> {
-        let stream = timeout(CONNECT_DEADLINE, self.link.connect())
+    async fn connect<B>(&self, hold: Hold) -> Result<SendRequest<B>, ClientError>
+    where
+        B: hyper::body::Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let stream = timeout(CONNECT_DEADLINE, self.link.connect(hold))
             .await
             .map_err(|_| ClientError::Timeout(CONNECT_DEADLINE))?
             .map_err(ClientError::Connect)?;

@@ -11,6 +11,7 @@ use std::io;
 
 use async_trait::async_trait;
 use batwa_api::agent::LinkKind;
+pub(crate) use batwa_tunnel::Hold;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A byte stream to an agent.
@@ -32,9 +33,9 @@ pub(crate) trait Link: Send + Sync + 'static {
         ""
     }
 
-    /// A fresh stream. The caller owns the deadline.
+    /// A fresh stream, held for so long. The caller owns the deadline.
     ///
     /// # Errors
     /// Whatever kept the stream from being made; the agent then counts as offline.
-    async fn connect(&self) -> io::Result<Box<dyn Stream>>;
+    async fn connect(&self, hold: Hold) -> io::Result<Box<dyn Stream>>;
 }

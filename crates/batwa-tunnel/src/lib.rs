@@ -12,7 +12,7 @@ pub mod wire;
 
 pub use self::{
     keys::{Identity, JoinSecret, KeyError},
-    mux::{Closer, Ended, Mux, Opener, Requests, Stream, Streams, arrivals},
+    mux::{Closer, Ended, Hold, Mux, Opener, Requests, Stream, Streams, arrivals},
     socket::{Closed, Timing},
     wire::{WireError, config},
 };

@@ -25,7 +25,9 @@ use yamux::{Config, Connection, ConnectionError, FrameDecodeError, Mode};
 use crate::socket::{Closed, Ending, Failure, Socket, Timing};
 
 /// Streams that a master has open in one tunnel at a time; whoever wants one more waits.
-pub const MAX_STREAMS: usize = 256;
+pub const MAX_STREAMS: usize = 1024;
+/// Those of them that are left to what ends soon, however many terminals are open: otherwise nobody could close one.
+pub const BRIEF_STREAMS: usize = 64;
 /// Streams that the master's multiplexer knows: those that were just dropped are still counted for a moment, and one
 /// too many would end the tunnel.
 const MASTER_STREAMS: usize = MAX_STREAMS + 128;
@@ -63,7 +65,17 @@ pub struct Mux<S> {
 pub struct Opener {
     requests: mpsc::Sender<oneshot::Sender<io::Result<yamux::Stream>>>,
     places: Arc<Semaphore>,
+    long: Arc<Semaphore>,
     ending: Ending,
+}
+
+/// How long a stream is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// For calls that have a deadline.
+    Brief,
+    /// For as long as people like: a terminal, a port, a file.
+    Long,
 }
 
 /// Streams that the agent's end receives.
@@ -83,7 +95,7 @@ pub struct Requests(mpsc::Receiver<oneshot::Sender<io::Result<yamux::Stream>>>);
 #[derive(Debug)]
 pub struct Stream {
     inner: yamux::Stream,
-    _place: Option<OwnedSemaphorePermit>,
+    _places: [Option<OwnedSemaphorePermit>; 2],
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Mux<S> {
@@ -95,6 +107,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Mux<S> {
         let opener = Opener {
             requests: sender,
             places: Arc::new(Semaphore::new(MAX_STREAMS)),
+            long: Arc::new(Semaphore::new(MAX_STREAMS - BRIEF_STREAMS)),
             ending: mux.ending.clone(),
         };
         (mux, opener, Requests(receiver))
@@ -171,7 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Mux<S> {
                         // refuses the stream by dropping it.
                         let _ = taken.try_send(Stream {
                             inner: stream,
-                            _place: None,
+                            _places: [None, None],
                         });
                     }
                 }
@@ -236,9 +249,22 @@ impl Opener {
     /// Opens a stream; waits when very many are open. The caller owns the deadline.
     ///
     /// # Errors
-    /// [`io::ErrorKind::NotConnected`] when the tunnel is over.
-    pub async fn open(&self) -> io::Result<Stream> {
+    /// [`io::ErrorKind::NotConnected`] when the tunnel is over, [`io::ErrorKind::QuotaExceeded`] when as many are open
+    /// for long as may be.
+    pub async fn open(&self, hold: Hold) -> io::Result<Stream> {
         let gone = || io::Error::new(io::ErrorKind::NotConnected, "the agent's tunnel is closed");
+        let long = match hold {
+            Hold::Brief => None,
+            Hold::Long => Some(Arc::clone(&self.long).try_acquire_owned().map_err(|_| {
+                io::Error::new(
+                    io::ErrorKind::QuotaExceeded,
+                    format!(
+                        "{} terminals, ports and files are open in its tunnel, which is all that may: close some",
+                        MAX_STREAMS - BRIEF_STREAMS
+                    ),
+                )
+            })?),
+        };
         let place = Arc::clone(&self.places)
             .acquire_owned()
             .await
@@ -248,7 +274,7 @@ impl Opener {
         let inner = receiver.await.map_err(|_| gone())??;
         Ok(Stream {
             inner,
-            _place: Some(place),
+            _places: [Some(place), long],
         })
     }
 

@@ -12,6 +12,7 @@ use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use tokio::{task::JoinHandle, time::timeout};
 
 use super::{AgentClient, CALL_DEADLINE, ClientError, MAX_DETAIL_CHARS, clip, refusal};
+use crate::link::Hold;
 
 /// Largest line: a snapshot of ten thousand VMs fits, an endless line stops here.
 const MAX_LINE_BYTES: usize = 32 << 20;
@@ -42,7 +43,7 @@ impl AgentClient {
     pub(crate) async fn watch(&self) -> Result<Watch, ClientError> {
         let request = self.request(Method::GET, "/api/v1/watch", None)?;
         timeout(CALL_DEADLINE, async {
-            let mut sender = self.connect().await?;
+            let mut sender = self.connect(Hold::Brief).await?;
             let response = sender
                 .send_request(request)
                 .await

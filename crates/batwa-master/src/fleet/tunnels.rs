@@ -19,7 +19,7 @@ use batwa_api::{
     id::AgentId,
     tunnel::{CloseCode, InstanceId, PublicKey, Sha256Hash},
 };
-use batwa_tunnel::{Closed, Opener, Stream};
+use batwa_tunnel::{Closed, Hold, Opener, Stream};
 
 /// Who is at the other end of a tunnel, as its hello says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,15 +184,15 @@ impl Tunnels {
     /// A stream to the agent. The caller owns the deadline.
     ///
     /// # Errors
-    /// [`io::ErrorKind::NotConnected`] without a tunnel.
-    pub(crate) async fn connect(&self, agent: &AgentId) -> io::Result<Stream> {
+    /// [`io::ErrorKind::NotConnected`] without a tunnel, and those of [`Opener::open`].
+    pub(crate) async fn connect(&self, agent: &AgentId, hold: Hold) -> io::Result<Stream> {
         let opener = self.opener(agent).ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::NotConnected,
                 "it dials in by itself, and has no tunnel open at present",
             )
         })?;
-        opener.open().await
+        opener.open(hold).await
     }
 
     /// Agents that have tunnels open.

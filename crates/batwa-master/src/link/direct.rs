@@ -12,7 +12,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::{Link, Stream};
+use super::{Hold, Link, Stream};
 
 /// Where an agent says it can be reached: `http(s)://host:port`, perhaps with a path in front of its API.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -138,7 +138,7 @@ impl Link for Direct {
         &self.url.prefix
     }
 
-    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+    async fn connect(&self, _hold: Hold) -> io::Result<Box<dyn Stream>> {
         let stream = TcpStream::connect((self.url.address.as_str(), self.url.port)).await?;
         // Keystrokes are small writes: waiting to fill a packet would cost 40 ms each (MEASURED.md).
         stream.set_nodelay(true)?;

@@ -5,7 +5,7 @@ use std::io;
 use async_trait::async_trait;
 use batwa_api::agent::LinkKind;
 
-use super::{Link, Stream};
+use super::{Hold, Link, Stream};
 use crate::config::Connector;
 
 /// A link inside one process.
@@ -31,7 +31,7 @@ impl Link for InProcess {
         "local"
     }
 
-    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+    async fn connect(&self, _hold: Hold) -> io::Result<Box<dyn Stream>> {
         Ok(Box::new((self.connector)().await?))
     }
 }

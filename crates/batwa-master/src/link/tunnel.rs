@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use async_trait::async_trait;
 use batwa_api::{agent::LinkKind, id::AgentId};
 
-use super::{Link, Stream};
+use super::{Hold, Link, Stream};
 use crate::fleet::tunnels::Tunnels;
 
 /// A link through whichever tunnel the agent has open at the moment.
@@ -32,7 +32,7 @@ impl Link for Tunnelled {
         "agent"
     }
 
-    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
-        Ok(Box::new(self.tunnels.connect(&self.agent).await?))
+    async fn connect(&self, hold: Hold) -> io::Result<Box<dyn Stream>> {
+        Ok(Box::new(self.tunnels.connect(&self.agent, hold).await?))
     }
 }

@@ -10,7 +10,7 @@ use batwa_api::{
         RefusalCode, Refused, Signature, Transcript, TunnelStatus, Welcome,
     },
 };
-use batwa_tunnel::{Identity, JoinSecret, Mux, Stream, Timing, arrivals, keys, wire};
+use batwa_tunnel::{Hold, Identity, JoinSecret, Mux, Stream, Timing, arrivals, keys, wire};
 use futures_util::SinkExt as _;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -553,7 +553,7 @@ async fn an_agent_that_opens_streams_itself_is_cut_off() {
     // It plays the master.
     let (mux, opener, requests) = Mux::master(socket, Timing::default());
     let opening = async {
-        if let Ok(mut stream) = opener.open().await {
+        if let Ok(mut stream) = opener.open(Hold::Brief).await {
             use tokio::io::AsyncWriteExt as _;
             let _ = stream
                 .write_all(b"GET /api/v1/users HTTP/1.1\r\n\r\n")

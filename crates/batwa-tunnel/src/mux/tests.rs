@@ -94,7 +94,7 @@ async fn many_streams_carry_their_own_bytes() {
     for n in 0..100_u8 {
         let opener = lab.opener.clone();
         tasks.spawn(async move {
-            let stream = opener.open().await.unwrap();
+            let stream = opener.open(Hold::Brief).await.unwrap();
             let (mut read, mut write) = tokio::io::split(stream);
             let sent = vec![n; 300_000];
             let sending = async {
@@ -126,7 +126,9 @@ async fn flood_or_echo(mut stream: Stream) {
 }
 
 async fn asked_for(lab: &Lab, kind: u8) -> Stream {
-    let mut stream = within("a stream", lab.opener.open()).await.unwrap();
+    let mut stream = within("a stream", lab.opener.open(Hold::Brief))
+        .await
+        .unwrap();
     stream.write_all(&[kind]).await.unwrap();
     stream.flush().await.unwrap();
     stream
@@ -183,7 +185,7 @@ async fn what_was_written_before_the_end_arrives() {
         stream.shutdown().await.unwrap();
     })
     .await;
-    let mut stream = lab.opener.open().await.unwrap();
+    let mut stream = lab.opener.open(Hold::Brief).await.unwrap();
     // yamux tells of a stream with its first frame.
     stream.write_all(b"!").await.unwrap();
     stream.flush().await.unwrap();
@@ -201,7 +203,7 @@ async fn more_streams_than_there_may_be_wait_and_break_nothing() {
     for _ in 0..MAX_STREAMS {
         open.push(asked_for(&lab, b'e').await);
     }
-    let one_more = timeout(Duration::from_millis(200), lab.opener.open()).await;
+    let one_more = timeout(Duration::from_millis(200), lab.opener.open(Hold::Brief)).await;
     assert!(one_more.is_err(), "it waits");
     echoes(&mut open[0], 1).await;
     // As fast as they come and go, the tunnel stays.
@@ -224,7 +226,7 @@ async fn as_many_as_there_may_be_can_come_before_the_first_is_taken() {
 
     let mut open = Vec::new();
     for _ in 0..MAX_STREAMS {
-        let mut stream = within("a stream", opener.open()).await.unwrap();
+        let mut stream = within("a stream", opener.open(Hold::Brief)).await.unwrap();
         stream.write_all(b"q").await.unwrap();
         stream.flush().await.unwrap();
         open.push(stream);
@@ -241,6 +243,26 @@ async fn as_many_as_there_may_be_can_come_before_the_first_is_taken() {
 }
 
 #[tokio::test]
+async fn however_many_are_open_for_long_there_is_room_for_what_ends_soon() {
+    let lab = lab(Timing::default(), echo).await;
+    let mut long = Vec::new();
+    for _ in 0..MAX_STREAMS - BRIEF_STREAMS {
+        long.push(lab.opener.open(Hold::Long).await.unwrap());
+    }
+    let error = lab.opener.open(Hold::Long).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
+    let mut brief = within("a brief one", lab.opener.open(Hold::Brief))
+        .await
+        .unwrap();
+    echoes(&mut brief, 1).await;
+    long.pop();
+    let mut again = within("its place", lab.opener.open(Hold::Long))
+        .await
+        .unwrap();
+    echoes(&mut again, 2).await;
+}
+
+#[tokio::test]
 async fn an_end_hears_the_others_reason() {
     let mut ended = lab(Timing::default(), echo).await;
     let reason = Closed::new(CloseCode::ShutOut, "an admin said so");
@@ -254,7 +276,7 @@ async fn an_end_hears_the_others_reason() {
         ends,
         [format!("ByPeer(Some({reason:?}))"), "ByUs".to_owned()]
     );
-    let error = ended.opener.open().await.unwrap_err();
+    let error = ended.opener.open(Hold::Brief).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NotConnected);
 
     let mut stopped = lab(Timing::default(), echo).await;
@@ -359,7 +381,7 @@ async fn whoever_never_reads_is_gone_in_time_and_takes_little_memory() {
     for _ in 0..4 {
         let opener = opener.clone();
         tasks.spawn(async move {
-            if let Ok(stream) = opener.open().await {
+            if let Ok(stream) = opener.open(Hold::Brief).await {
                 flood(stream).await;
             }
         });
