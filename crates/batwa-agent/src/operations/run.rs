@@ -411,10 +411,7 @@ impl Operations {
                 info!(operation.id = %id, "{kind} {subject}: {}", operation.state.as_str());
             }
         }
-        if let Err(error) = record.persist(&self.journal).await {
-            // Settled anew after a restart; until then what is shown is right.
-            warn!(operation.id = %operation.id, "cannot write down how an operation ended: {error}");
-        }
+        self.write_end(record).await;
         self.show(record);
     }
 }
