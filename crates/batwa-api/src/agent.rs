@@ -65,6 +65,8 @@ pub struct Capabilities {
     pub snapshots: bool,
     /// Making another VM of one.
     pub clone: bool,
+    /// Making another VM of a snapshot of one.
+    pub clone_snapshots: bool,
     /// Changing CPUs, memory and disk of a VM.
     pub resize: bool,
     /// Letting a VM see folders of the machine.
@@ -88,6 +90,7 @@ impl Capabilities {
             cloud_init: true,
             snapshots: true,
             clone: true,
+            clone_snapshots: true,
             resize: true,
             mounts: true,
             images: true,

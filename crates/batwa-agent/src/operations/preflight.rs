@@ -41,6 +41,18 @@ impl Operations {
         if let Some(refused) = self.refused_by_protection(vm, request) {
             return Err(refused);
         }
+        let capabilities = self.inventory.capabilities(driver);
+        if request.action() == Some(VmAction::CloneSnapshot)
+            && VmAction::CloneSnapshot.is_unsupported(&capabilities)
+            && capabilities.clone
+        {
+            let refusal = Refusal::Illegal {
+                action: VmAction::CloneSnapshot,
+                reason: VmAction::ONLY_AS_IT_IS,
+                unsupported: true,
+            };
+            return Err(refusal.to_problem(vm));
+        }
         let errors = self.wrong_fields(vm, request);
         if !errors.is_empty() {
             return Err(Problem::invalid_fields(errors));

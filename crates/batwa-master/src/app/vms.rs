@@ -310,7 +310,7 @@ impl App {
             return Ok(());
         }
         let found = self.found(&vm)?;
-        let Some(action) = ask.request.kind().action() else {
+        let Some(action) = ask.request.action() else {
             return Ok(());
         };
         let stale = found.vm.stale;

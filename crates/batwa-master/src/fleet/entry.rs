@@ -75,6 +75,7 @@ pub(crate) const OLD_CAPABILITIES: Capabilities = Capabilities {
     cloud_init: false,
     snapshots: false,
     clone: false,
+    clone_snapshots: false,
     resize: false,
     mounts: false,
     images: false,

@@ -19,6 +19,8 @@ pub(super) fn capabilities(version: &str) -> Capabilities {
         cloud_init: true,
         snapshots: since(SNAPSHOTS),
         clone: since(CLONE),
+        // It copies the disk as it is.
+        clone_snapshots: false,
         // Older than any that has JSON for all that is read here.
         resize: true,
         mounts: true,
