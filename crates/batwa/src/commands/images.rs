@@ -26,6 +26,7 @@ use tokio::{fs::File, io::AsyncReadExt, time::interval};
 
 use super::wait;
 use crate::{
+    ask,
     cli::{ImagesArgs, ImagesTask, NewImageArgs, PlaceArgs},
     client::Client,
     failure::{Exit, Failure},
@@ -59,10 +60,12 @@ pub(crate) async fn run(args: ImagesArgs) -> Result<(), Failure> {
         Some(ImagesTask::Remove {
             image,
             place,
+            confirm,
             master,
         }) => {
             let client = Client::new(master)?;
             let (agent, name) = (agent(&place)?, image_name(&image)?);
+            ask::confirm(confirm, &format!("Remove image {agent}/{name}?"))?;
             let path = ["agents", agent.as_str(), "images", name.as_str()];
             let driver = place.driver.map(|driver| driver.to_string());
             let query: Vec<_> = driver
