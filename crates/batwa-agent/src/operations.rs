@@ -399,6 +399,13 @@ impl Operations {
         }
     }
 
+    /// Whether something runs or waits for a VM, or is to be settled after a restart.
+    pub(crate) fn has_work_for(&self, vm: &VmName) -> bool {
+        let book = self.book();
+        let queue = book.queues.get(&Subject::Vm(vm.clone()));
+        queue.is_some_and(|queue| !queue.is_empty())
+    }
+
     /// One operation as it is.
     pub(crate) fn get(&self, id: OperationId) -> Option<Operation> {
         self.book()

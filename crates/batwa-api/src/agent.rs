@@ -75,6 +75,8 @@ pub struct Capabilities {
     pub images: bool,
     /// Telling a VM that crashed from one that somebody stopped.
     pub crashes: bool,
+    /// Going by a VM's settings from the moment on in which it is made; an older agent would make it without them.
+    pub settings_at_create: bool,
 }
 
 impl Capabilities {
@@ -95,6 +97,7 @@ impl Capabilities {
             mounts: true,
             images: true,
             crashes: true,
+            settings_at_create: true,
         }
     }
 }

@@ -80,6 +80,7 @@ pub(crate) const OLD_CAPABILITIES: Capabilities = Capabilities {
     mounts: false,
     images: false,
     crashes: false,
+    settings_at_create: false,
 };
 
 impl AgentEntry {

@@ -27,6 +27,7 @@ pub(super) fn capabilities(version: &str) -> Capabilities {
         images: false,
         // A VM that somebody stopped and one whose process died are both `Stopped` to it.
         crashes: false,
+        settings_at_create: true,
     }
 }
 

@@ -380,6 +380,7 @@ fn some_kept() -> impl Strategy<Value = Kept> {
                 tries,
                 detail: String::new(),
             }),
+            made_at: None,
         },
     )
 }

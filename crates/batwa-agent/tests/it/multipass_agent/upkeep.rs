@@ -131,6 +131,34 @@ async fn vms_start_after_the_machines_boot_and_those_that_multipass_starts_itsel
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn settings_go_when_multipass_has_not_listed_their_vm_for_a_minute() {
+    let (multipass, state) = (StandIn::new(), tempfile::tempdir().unwrap());
+    multipass.has(&["web", "db"]).await;
+    let clock = Clock::standing_still("one");
+    let lab = Lab::at(&multipass, state.path(), clock.clone());
+    let ends = json!({"lifetime": {"after_s": 3600, "end": "delete"}});
+    for vm in ["web", "db"] {
+        lab.until_vm(vm, VmState::Running).await;
+        lab.set(vm, ends.clone()).await;
+    }
+    multipass.run(&["delete", "--purge", "web"]).await;
+    let until = Instant::now() + DEADLINE;
+    let page = state.path().join("upkeep/vms/web.json");
+    // The minute begins when it is missed.
+    while page.exists() {
+        assert!(Instant::now() < until, "they are kept");
+        clock.advance(Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    multipass.has(&["web"]).await;
+    let web = lab.until_vm("web", VmState::Running).await;
+    assert!(web.settings.is_default(), "{web:?}");
+    let db = lab.vm("db").await.unwrap();
+    assert!(db.settings.lifetime.is_some(), "{db:?}");
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_restart_is_promised_where_a_crash_cannot_be_told_from_a_stop() {
     let (multipass, state) = (StandIn::new(), tempfile::tempdir().unwrap());
     multipass.has(&["web"]).await;
