@@ -169,7 +169,7 @@ fn api() -> Routes<App> {
         .routes(routes!(forwards::save_forward))
         .routes(routes!(forwards::remove_forward))
         .routes(routes!(images::list_images, images::add_image))
-        .routes(routes!(images::upload_image))
+        .routes(routes!(images::look_at_upload, images::upload_image))
         .routes(routes!(images::remove_image))
         .routes(routes!(operations::list_operations))
         .routes(routes!(

@@ -10,6 +10,7 @@
 //! ```
 
 mod journal;
+mod overdue;
 mod preflight;
 mod pull;
 mod queue;
@@ -41,6 +42,7 @@ use tracing::{error, warn};
 
 use self::{
     journal::{Journal, JournalEntry},
+    overdue::Overdue,
     preflight::new_vm,
     queue::{Ask, Queue, Verdict},
     record::Record,
@@ -62,6 +64,7 @@ pub(crate) struct Operations {
     upkeep: Arc<Upkeep>,
     policy: PolicyFile,
     journal: Journal,
+    overdue: Overdue,
     book: Mutex<Book>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -132,6 +135,7 @@ impl Operations {
             upkeep,
             policy,
             journal,
+            overdue: Overdue::default(),
             book: Mutex::new(Book::default()),
             tasks: TaskTracker::new(),
             stop,
@@ -159,6 +163,7 @@ impl Operations {
 
     /// Goes on with what a restart of the agent cut off.
     pub(crate) fn go_on(self: &Arc<Self>) {
+        self.tasks.spawn(Arc::clone(self).see_to_overdue());
         let subjects: Vec<Subject> = self.book().queues.keys().cloned().collect();
         for subject in subjects {
             self.tasks.spawn(Arc::clone(self).work_for(subject));
@@ -213,7 +218,7 @@ impl Operations {
     ) -> Result<Started, Problem> {
         let subject = Subject::Vm(vm.clone());
         let driver = self.preflight(&vm, &request).await?;
-        let (record, is_done, replaced) = {
+        let (record, preempts) = {
             let mut book = self.book();
             if let Some(record) = book.records.get(&id) {
                 return Ok(Started::Known(record.operation()));
@@ -241,30 +246,26 @@ impl Operations {
             let entry = self.entry(id, &subject, request, driver, requested_by);
             let record = Arc::new(Record::new(entry));
             book.records.insert(id, Arc::clone(&record));
-            let mut replaced = Vec::new();
-            if let Some(preempts) = &preempts {
-                for other in preempts {
-                    replaced.extend(cancel_in(&mut book, *other, "replaced by a later command"));
-                }
+            if preempts.is_some() {
                 book.queues.entry(subject).or_default().push(id, ask);
             } else {
                 nothing_to_do(&record);
             }
-            (record, preempts.is_none(), replaced)
+            (record, preempts)
         };
-        for other in replaced {
-            self.note_cancelled(&other).await;
-        }
-        self.accept(&record, is_done).await
+        self.accept(&record, preempts).await
     }
 
-    /// Writes an operation down that is in the book, shows it, and begins with it.
+    /// Writes an operation down that is in the book, shows it, and begins with it; one that has nothing to push aside,
+    /// not even nothing, is done already.
     async fn accept(
         self: &Arc<Self>,
         record: &Arc<Record>,
-        is_done: bool,
+        preempts: Option<Vec<OperationId>>,
     ) -> Result<Started, Problem> {
         let Operation { id, subject, .. } = record.operation();
+        // How earlier ones ended comes first: whoever settles this VM after a crash must not do them again.
+        self.write_overdue().await;
         if let Err(error) = record.persist(&self.journal).await {
             error!(operation.id = %id, "cannot write an operation down: {error}");
             let mut book = self.book();
@@ -280,8 +281,15 @@ impl Operations {
             ));
         }
         self.show(record);
+        // Only now: one that cannot be written down must not have cost others theirs.
+        for other in preempts.iter().flatten() {
+            let cancelled = cancel_in(&mut self.book(), *other, "replaced by a later command");
+            if let Some(cancelled) = cancelled {
+                self.note_cancelled(&cancelled).await;
+            }
+        }
         self.show_queue(&subject);
-        if !is_done {
+        if preempts.is_some() {
             self.tasks.spawn(Arc::clone(self).work_for(subject));
         }
         Ok(Started::New(record.operation()))
@@ -391,6 +399,13 @@ impl Operations {
         }
     }
 
+    /// Whether something runs or waits for a VM, or is to be settled after a restart.
+    pub(crate) fn has_work_for(&self, vm: &VmName) -> bool {
+        let book = self.book();
+        let queue = book.queues.get(&Subject::Vm(vm.clone()));
+        queue.is_some_and(|queue| !queue.is_empty())
+    }
+
     /// One operation as it is.
     pub(crate) fn get(&self, id: OperationId) -> Option<Operation> {
         self.book()
@@ -425,12 +440,10 @@ impl Operations {
     }
 
     /// Writes down and shows that an operation was cancelled, or told to end.
-    async fn note_cancelled(&self, record: &Record) {
+    async fn note_cancelled(&self, record: &Arc<Record>) {
         let operation = record.operation();
-        if operation.state == OperationState::Cancelled
-            && let Err(error) = record.persist(&self.journal).await
-        {
-            warn!(operation.id = %operation.id, "cannot write down that an operation was cancelled: {error}");
+        if operation.state == OperationState::Cancelled {
+            self.write_end(record).await;
         }
         self.show(record);
         self.show_queue(&operation.subject);

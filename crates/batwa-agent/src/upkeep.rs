@@ -26,10 +26,11 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use batwa_api::{
     Timestamp,
+    agent::Capabilities,
     name::VmName,
-    operation::{OperationKind, OperationRequest},
+    operation::OperationRequest,
     problem::{FieldError, Problem, ProblemCode},
-    vm::{AgentReason, RestartPolicy, SettingsChange, ShownVm},
+    vm::{AgentReason, RestartPolicy, SettingsChange, ShownVm, VmSettings, VmSpec, VmState},
 };
 use tokio::sync::Notify;
 use tracing::warn;
@@ -95,22 +96,22 @@ impl Upkeep {
             || Problem::new(ProblemCode::NotFound, format!("VM `{name}` does not exist"));
         let vm = self.picture.vm(name).ok_or_else(no_such_vm)?;
         let capabilities = self.inventory.capabilities(vm.driver);
-        let knows_boots = self.clock.boot_id().is_some();
         let crashed = self.inventory.has_crashed(name);
+        let is_made = vm.state != VmState::Creating && vm.operations.is_empty();
+        let made_at = vm.created_at.filter(|_| is_made);
         let now = self.clock.now();
         let mut errors = Vec::new();
         let written = self
             .book
             .change(name, |kept| {
-                errors = change.check(&kept.settings, &capabilities);
-                if change.autostart.flatten().is_some() && !knows_boots {
-                    errors.push(FieldError::new(
-                        "settings.autostart",
-                        "this machine does not say when it was booted",
-                    ));
+                if kept.is_of_another(made_at) {
+                    *kept = Kept::default();
                 }
+                errors = change.check(&kept.settings, &capabilities);
+                errors.extend(self.check_boots(change));
                 if errors.is_empty() {
                     take(kept, change, crashed, now);
+                    *kept = std::mem::take(kept).of(made_at);
                 }
             })
             .await;
@@ -129,18 +130,59 @@ impl Upkeep {
         self.picture.shown_vm(name).ok_or_else(no_such_vm)
     }
 
-    /// Takes that an operation on a VM begins for the first time.
-    pub(crate) async fn begins(&self, vm: &VmName, kind: OperationKind) {
+    /// What is wrong with the settings that a VM is to be made with, field by field.
+    pub(crate) fn check_new(&self, spec: &VmSpec, capabilities: &Capabilities) -> Vec<FieldError> {
+        let mut errors = spec.check_settings(capabilities);
+        errors.extend(spec.wanted_settings().and_then(|it| self.check_boots(it)));
+        errors
+    }
+
+    fn check_boots(&self, change: &SettingsChange) -> Option<FieldError> {
+        let wanted = change.autostart.flatten().is_some();
+        (wanted && self.clock.boot_id().is_none()).then(|| {
+            FieldError::new(
+                "settings.autostart",
+                "this machine does not say when it was booted",
+            )
+        })
+    }
+
+    /// Takes that an operation on a VM is about to begin: it may be said again after a crash. When this returns, a VM
+    /// that is to be made has its settings.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub(crate) async fn begins(
+        &self,
+        vm: &VmName,
+        request: &OperationRequest,
+    ) -> std::io::Result<()> {
+        let OperationRequest::Create { spec } = request else {
+            return Ok(());
+        };
+        let now = self.clock.now();
+        let kept = Kept {
+            settings: spec
+                .wanted_settings()
+                .map(|wanted| wanted.apply(&VmSettings::default(), now))
+                .unwrap_or_default(),
+            ..Kept::default()
+        };
+        self.inventory.show_notices(vm, Vec::new());
         // What was wanted of another VM of this name is not wanted of the new one.
-        if kind == OperationKind::Create {
-            self.forget(vm).await;
-        }
+        self.book.change(vm, |before| *before = kept).await
+    }
+
+    /// Takes that a VM that was to be made is not there after all.
+    pub(crate) async fn not_made(&self, vm: &VmName) {
+        self.forget(vm).await;
     }
 
     /// Takes that an operation has done its work, before its end is told.
     pub(crate) async fn done(&self, vm: &VmName, request: &OperationRequest) {
         match request {
             OperationRequest::Purge => self.forget(vm).await,
+            OperationRequest::Create { spec } => self.came_up(vm, spec).await,
             OperationRequest::Clone(options) => {
                 let settings = self.book.get(vm).settings.for_clone();
                 let kept = Kept {
@@ -152,6 +194,24 @@ impl Upkeep {
             _ => {}
         }
         self.wake.notify_one();
+    }
+
+    /// A VM's lifetime is the time that people have of it: making it does not count.
+    async fn came_up(&self, vm: &VmName, spec: &VmSpec) {
+        let wanted = spec.wanted_settings().and_then(|wanted| wanted.lifetime);
+        let Some(lifetime) = wanted.flatten() else {
+            return;
+        };
+        let lifetime = lifetime.from(self.clock.now());
+        let begun = self.book.change(vm, |kept| {
+            // Somebody may have thought better of it meanwhile.
+            if kept.settings.revision == 1 && kept.settings.lifetime.is_some() {
+                kept.settings.lifetime = Some(lifetime);
+            }
+        });
+        if let Err(error) = begun.await {
+            warn!(vm.name = %vm, "cannot begin the lifetime of VM `{vm}` anew: {error}");
+        }
     }
 
     async fn forget(&self, vm: &VmName) {

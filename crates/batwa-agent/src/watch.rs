@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use batwa_api::{
@@ -17,17 +18,16 @@ use batwa_api::{
     name::VmName,
     operation::Operation,
     terminal::Terminal,
-    vm::{ShownVm, Vm, VmState},
+    vm::{AgentReason, ShownVm, Vm, VmState},
 };
-use jiff::ToSpan;
 use tokio::sync::broadcast;
 
 /// Changes that a watcher may be behind before it gets a new snapshot.
 const BACKLOG: usize = 1024;
 /// Finished operations that are shown, the latest.
 const FINISHED_KEPT: usize = 200;
-/// Hours after which a finished operation is no news for a new watcher.
-const RECENT_HOURS: i64 = 1;
+/// After how long a finished operation is no news for a new watcher.
+const RECENT: Duration = Duration::from_secs(3600);
 
 /// The picture. Cheap to share; every call is short.
 #[derive(Debug)]
@@ -61,6 +61,8 @@ pub(crate) struct Watcher {
     picture: Arc<Picture>,
     changes: broadcast::Receiver<Arc<WatchEvent>>,
     started: bool,
+    /// For how long it had not watched before.
+    away: Duration,
 }
 
 impl Picture {
@@ -270,10 +272,17 @@ impl Picture {
     /// Follows the picture, beginning with a snapshot.
     #[must_use]
     pub(crate) fn watch(self: &Arc<Self>) -> Watcher {
+        self.watch_after(Duration::ZERO)
+    }
+
+    /// The same for somebody who has not watched for so long, and is told what the agent did by itself meanwhile.
+    #[must_use]
+    pub(crate) fn watch_after(self: &Arc<Self>, away: Duration) -> Watcher {
         Watcher {
             picture: Arc::clone(self),
             changes: self.changes.subscribe(),
             started: false,
+            away,
         }
     }
 
@@ -285,12 +294,17 @@ impl Picture {
         }
     }
 
-    fn snapshot(&self, state: &State) -> WatchEvent {
+    fn snapshot(&self, state: &State, away: Duration) -> WatchEvent {
         let now = Timestamp::now();
-        let recent = |operation: &&Operation| {
-            operation
-                .finished_at
-                .is_none_or(|at| at >= now - RECENT_HOURS.hours())
+        let ago = |time| now.checked_sub(time).unwrap_or(Timestamp::MIN);
+        let (recent, while_away) = (ago(RECENT), ago(RECENT.saturating_add(away)));
+        let is_news = |operation: &&Operation| {
+            // What was asked for is known to whoever asked.
+            let since = match by_itself(operation) {
+                true => while_away,
+                false => recent,
+            };
+            operation.finished_at.is_none_or(|at| at >= since)
         };
         WatchEvent::Snapshot {
             revision: state.revision,
@@ -299,10 +313,16 @@ impl Picture {
                 ..state.agent.clone()
             },
             vms: state.vms.values().cloned().collect(),
-            operations: state.operations.values().filter(recent).cloned().collect(),
+            operations: state.operations.values().filter(is_news).cloned().collect(),
             terminals: state.terminals.values().cloned().collect(),
         }
     }
+}
+
+/// Whether the agent began it without having been asked.
+fn by_itself(operation: &Operation) -> bool {
+    let reason = operation.requested_by.as_deref();
+    reason.and_then(AgentReason::parse).is_some()
 }
 
 /// Whether `after` is news to somebody who knows `before`.
@@ -340,7 +360,7 @@ impl Watcher {
         let state = picture.state();
         // Under the lock nothing is sent, so this receiver begins right after the snapshot.
         self.changes = picture.changes.subscribe();
-        Arc::new(picture.snapshot(&state))
+        Arc::new(picture.snapshot(&state, self.away))
     }
 }
 
@@ -349,6 +369,7 @@ mod tests {
     use batwa_api::{
         agent::{DriverKind, HostFacts},
         id::AgentId,
+        operation::{OperationRequest, OperationState},
         vm::VmSettings,
     };
     use futures_util::FutureExt;
@@ -477,6 +498,35 @@ mod tests {
             let shown: BTreeMap<_, _> = picture.vms().into_iter().map(|vm| (vm.name, vm.state)).collect();
             prop_assert_eq!(follower.known, shown);
         }
+    }
+
+    #[test]
+    fn whoever_was_away_hears_of_what_the_agent_did_by_itself_meanwhile() {
+        let picture = picture();
+        let ended = |hours: i64, requested_by: &str| {
+            let vm = VmName::parse("web").unwrap();
+            let at = Timestamp::now() - jiff::SignedDuration::from_hours(hours);
+            let request = OperationRequest::Start;
+            let mut operation =
+                Operation::new(OperationId::new(), AgentId::local(), vm, &request, at);
+            operation.state = OperationState::Succeeded;
+            operation.finished_at = Some(at);
+            operation.requested_by = Some(requested_by.to_owned());
+            picture.set_operation(operation);
+        };
+        for hours in [0, 5, 50] {
+            ended(hours, "agent: idle");
+            ended(hours, "ann");
+        }
+        let told = |away| {
+            let hours = Duration::from_secs(3600);
+            let mut watcher = picture.watch_after(hours.saturating_mul(away));
+            match watcher.next().now_or_never().as_deref() {
+                Some(WatchEvent::Snapshot { operations, .. }) => operations.len(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!([told(0), told(5), told(50), told(u32::MAX)], [2, 3, 4, 4]);
     }
 
     #[test]

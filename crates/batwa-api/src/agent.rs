@@ -65,6 +65,8 @@ pub struct Capabilities {
     pub snapshots: bool,
     /// Making another VM of one.
     pub clone: bool,
+    /// Making another VM of a snapshot of one.
+    pub clone_snapshots: bool,
     /// Changing CPUs, memory and disk of a VM.
     pub resize: bool,
     /// Letting a VM see folders of the machine.
@@ -73,6 +75,8 @@ pub struct Capabilities {
     pub images: bool,
     /// Telling a VM that crashed from one that somebody stopped.
     pub crashes: bool,
+    /// Going by a VM's settings from the moment on in which it is made; an older agent would make it without them.
+    pub settings_at_create: bool,
 }
 
 impl Capabilities {
@@ -88,10 +92,12 @@ impl Capabilities {
             cloud_init: true,
             snapshots: true,
             clone: true,
+            clone_snapshots: true,
             resize: true,
             mounts: true,
             images: true,
             crashes: true,
+            settings_at_create: true,
         }
     }
 }

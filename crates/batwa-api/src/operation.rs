@@ -117,6 +117,15 @@ impl OperationRequest {
         }
     }
 
+    /// What it does with a VM that is there; `None` where it makes one, or is about an image.
+    #[must_use]
+    pub fn action(&self) -> Option<VmAction> {
+        match self {
+            Self::Clone(options) if options.snapshot.is_some() => Some(VmAction::CloneSnapshot),
+            other => other.kind().action(),
+        }
+    }
+
     /// Whether it may hold passwords: user-data does.
     #[must_use]
     pub fn has_secrets(&self) -> bool {

@@ -24,6 +24,8 @@ pub(crate) struct Knobs {
     pub(crate) noise: bool,
     /// VMs whose SSH is down, although they run.
     pub(crate) ssh_down: Vec<String>,
+    /// VMs that have neither sshfs nor a way to install it.
+    pub(crate) no_sshfs: Vec<String>,
     /// What becomes of launches.
     pub(crate) launch: LaunchFate,
     /// What becomes of starts and restarts.
@@ -62,6 +64,8 @@ pub(crate) enum LaunchFate {
     Lost,
     /// QEMU fails, and the VM is left behind.
     FailsLate,
+    /// The image cannot be downloaded.
+    NoNetwork,
     /// The daemon dies while the VM boots, and starts it again when it is back.
     DaemonDies,
     /// The daemon dies before there is a VM.
@@ -105,6 +109,7 @@ impl Default for Knobs {
             down_ms: 300,
             noise: false,
             ssh_down: Vec::new(),
+            no_sshfs: Vec::new(),
             launch: LaunchFate::Well,
             boot: BootFate::Well,
             disk: DiskFate::Well,

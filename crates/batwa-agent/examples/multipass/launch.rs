@@ -57,6 +57,12 @@ pub(crate) fn launch(world: &World, args: &Args) -> Outcome {
         world.die();
         return Err(Failure::no_daemon("launch"));
     }
+    if knobs.launch == LaunchFate::NoNetwork {
+        return Err(Failure::refused(
+            "launch",
+            format!("failed to download from 'http://127.0.0.1:1/{image}': Connection refused"),
+        ));
+    }
     download(world, image, knobs.download_ms, limit)?;
     world.spin_for(&format!("Preparing image for {name}"), knobs.image_ms);
     if disk < knobs.image_disk {
@@ -124,7 +130,7 @@ pub(crate) fn launch(world: &World, args: &Args) -> Outcome {
             world.die();
             return Err(Failure::no_daemon("launch"));
         }
-        LaunchFate::Well | LaunchFate::DaemonDiesEarly => {}
+        LaunchFate::Well | LaunchFate::DaemonDiesEarly | LaunchFate::NoNetwork => {}
     }
     let mut state = None;
     world.spin(&starting, Some(limit), || {

@@ -41,6 +41,21 @@ pub(crate) fn mount(world: &World, args: &Args) -> Outcome {
             format!("Please stop the instance {name} before attempting native mounts."),
         ));
     }
+    if vm.trashed {
+        // As it says of one that was never there.
+        return Err(errors(
+            "mount",
+            &format!("instance '{name}' does not exist"),
+        ));
+    }
+    if world.knobs().no_sshfs.iter().any(|without| without == name) {
+        return Err(errors(
+            "mount",
+            &format!(
+                "error mounting \"{target}\": Snap support needs to be installed in '{name}' in order to support mounts.\nPlease see https://docs.snapcraft.io/installing-snapd for information on\nhow to install snap support for your instance's distribution."
+            ),
+        ));
+    }
     if vm.mounts.contains_key(target) {
         return Err(errors(
             "mount",

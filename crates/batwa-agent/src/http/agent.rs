@@ -11,14 +11,23 @@ use axum::{
 };
 use batwa_api::{Timestamp, agent::AgentInfo, event::WatchEvent, id::AgentId};
 use futures_util::stream;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
-use super::App;
+use super::{App, extract::QueryOf};
 
 /// Silence after which a watcher is told that the link lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// How a watch begins.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct WatchOptions {
+    /// For how many seconds the caller has not watched: the snapshot then holds what the agent began by itself and ended
+    /// meanwhile, beside what ended in the last hour.
+    away_s: Option<u64>,
+}
 
 /// Answer to `GET /health`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -53,11 +62,16 @@ pub(crate) async fn get_agent(State(app): State<App>) -> Json<AgentInfo> {
 /// bring a keep-alive line.
 #[utoipa::path(
     get, path = "/api/v1/watch", tag = "agent",
+    params(WatchOptions),
     responses((status = 200, body = WatchEvent, content_type = "application/x-ndjson"))
 )]
-pub(crate) async fn watch(State(app): State<App>) -> Response {
+pub(crate) async fn watch(
+    State(app): State<App>,
+    QueryOf(options): QueryOf<WatchOptions>,
+) -> Response {
     app.wait_for_first_word().await;
-    let watcher = app.picture().watch();
+    let away = Duration::from_secs(options.away_s.unwrap_or_default());
+    let watcher = app.picture().watch_after(away);
     let mut ticks = interval(KEEP_ALIVE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.reset();

@@ -41,6 +41,18 @@ impl Operations {
         if let Some(refused) = self.refused_by_protection(vm, request) {
             return Err(refused);
         }
+        let capabilities = self.inventory.capabilities(driver);
+        if request.action() == Some(VmAction::CloneSnapshot)
+            && VmAction::CloneSnapshot.is_unsupported(&capabilities)
+            && capabilities.clone
+        {
+            let refusal = Refusal::Illegal {
+                action: VmAction::CloneSnapshot,
+                reason: VmAction::ONLY_AS_IT_IS,
+                unsupported: true,
+            };
+            return Err(refusal.to_problem(vm));
+        }
         let errors = self.wrong_fields(vm, request);
         if !errors.is_empty() {
             return Err(Problem::invalid_fields(errors));
@@ -154,6 +166,11 @@ impl Operations {
                 .driver_for_new()
                 .map_err(|error| error_of(&error).to_problem())?,
         };
+        let capabilities = self.inventory.capabilities(driver.kind());
+        let errors = self.upkeep.check_new(spec, &capabilities);
+        if !errors.is_empty() {
+            return Err(Problem::invalid_fields(errors));
+        }
         // Before the driver is asked: it may be slow to find out what we know.
         if let Some(refusal) = self.name_is_taken(&self.book(), vm) {
             return Err(refusal.to_problem(vm));

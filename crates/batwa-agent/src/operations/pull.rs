@@ -71,7 +71,7 @@ impl Operations {
             }
             record
         };
-        self.accept(&record, known.cached).await
+        self.accept(&record, (!known.cached).then(Vec::new)).await
     }
 
     /// Refuses a pull that cannot work. The driver that is to do it, and what it knows of the image.

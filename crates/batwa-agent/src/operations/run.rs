@@ -59,6 +59,10 @@ impl Operations {
             }
             self.inventory.poke(record.driver);
         }
+        let is_create = matches!(record.request, OperationRequest::Create { .. });
+        if is_create && !matches!(end, End::Succeeded { .. }) && self.inventory.find(vm).is_none() {
+            self.upkeep.not_made(vm).await;
+        }
         let mut busy = self.busy_with(vm, None);
         let id = record.operation().id;
         busy.operations.retain(|other| *other != id);
@@ -83,15 +87,18 @@ impl Operations {
             () = self.stop.cancelled() => return End::Interrupted,
             turn = turns.take(record.operation().requested_by) => turn,
         };
+        // Before it is written down as begun: a VM that is to be made has its settings, or is not begun with.
+        if !record.interrupted
+            && let Err(error) = self.upkeep.begins(vm, &record.request).await
+        {
+            return End::Failed(cannot_journal(&error));
+        }
         record.change(|operation| {
             operation.state = OperationState::Running;
             operation.started_at.get_or_insert_with(Timestamp::now);
         });
         if let Err(error) = record.persist(&self.journal).await {
             return End::Failed(cannot_journal(&error));
-        }
-        if !record.interrupted {
-            self.upkeep.begins(vm, kind).await;
         }
         let now = Running {
             kind,
@@ -411,10 +418,7 @@ impl Operations {
                 info!(operation.id = %id, "{kind} {subject}: {}", operation.state.as_str());
             }
         }
-        if let Err(error) = record.persist(&self.journal).await {
-            // Settled anew after a restart; until then what is shown is right.
-            warn!(operation.id = %operation.id, "cannot write down how an operation ended: {error}");
-        }
+        self.write_end(record).await;
         self.show(record);
     }
 }

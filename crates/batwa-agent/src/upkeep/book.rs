@@ -39,6 +39,30 @@ pub(crate) struct Kept {
     /// Addresses of this machine that lead to its ports.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) forwards: Vec<SaveForward>,
+    /// When the VM was made of which all this is, where its driver says that: another one may bear its name now.
+    pub(crate) made_at: Option<Timestamp>,
+}
+
+impl Kept {
+    /// The same, kept of a VM that was made then; of nothing, nothing is kept.
+    pub(crate) fn of(self, made_at: Option<Timestamp>) -> Self {
+        let nobodys = Self {
+            made_at: None,
+            ..self
+        };
+        if nobodys == Self::default() {
+            return nobodys;
+        }
+        Self {
+            made_at: made_at.or(self.made_at),
+            ..nobodys
+        }
+    }
+
+    /// Whether it is of another VM than one of the same name that was made then.
+    pub(crate) fn is_of_another(&self, made_at: Option<Timestamp>) -> bool {
+        matches!((self.made_at, made_at), (Some(kept), Some(seen)) if kept != seen)
+    }
 }
 
 /// An operation that the agent started by itself.

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use super::{
     Upkeep,
-    book::Asked,
+    book::{Asked, Kept},
     boot::{self, Boot, BootFile},
     decide::{self, Ended, Sight, take_end},
     idle::{Idle, Moment, does_nothing},
@@ -38,8 +38,12 @@ const MEASURE_DEADLINE: Duration = Duration::from_secs(15);
 const MEASURES_AT_ONCE: usize = 4;
 /// How long the drivers' first word is waited for.
 const FIRST_WORD: Duration = Duration::from_secs(60);
-/// After how long what is kept of a VM goes that no driver knows any more, although all of them answer.
+/// After how long what is kept of a VM goes that no driver knows any more, although all of them answer. One that comes
+/// back is known by when it was made.
 const FORGET_AFTER: Duration = Duration::from_secs(3600);
+/// The same where the driver does not say when it was made: whatever bears its name later is taken for another.
+/// Multipass never leaves out of its list what it has.
+const FORGET_UNDATED_AFTER: Duration = Duration::from_secs(60);
 
 /// Goes by the settings of VMs until `stop`.
 pub(crate) async fn run(
@@ -131,7 +135,13 @@ impl Task {
         }
         let sight = self.sight(vm);
         let operations = &self.operations;
+        // One that we are at may be made once more after a crash, and is the same all the same.
+        let made_at = vm.created_at.filter(|_| !operations.has_work_for(name));
         let looked = self.upkeep.book.change(name, |kept| {
+            if kept.is_of_another(made_at) {
+                info!(vm.name = %name, "VM `{name}` is another than before: the settings of that one are forgotten");
+                *kept = Kept::default();
+            }
             if let Some(asked) = kept.asked {
                 match operations.get(asked.id) {
                     Some(operation) => {
@@ -150,6 +160,7 @@ impl Task {
                 kept.asked = Some(Asked { reason, id });
                 (id, reason, request)
             });
+            *kept = std::mem::take(kept).of(made_at);
             (due, verdict.notices)
         });
         let (due, notices) = match looked.await {
@@ -216,7 +227,11 @@ impl Task {
             return;
         }
         let since = *self.gone.entry(name.clone()).or_insert(now);
-        if now.saturating_sub(since) >= FORGET_AFTER {
+        let patience = match self.upkeep.book.get(name).made_at {
+            Some(_) => FORGET_AFTER,
+            None => FORGET_UNDATED_AFTER,
+        };
+        if now.saturating_sub(since) >= patience {
             info!(vm.name = %name, "VM `{name}` is gone for long: its settings are forgotten");
             self.upkeep.forget(name).await;
             self.gone.remove(name);

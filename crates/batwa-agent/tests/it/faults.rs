@@ -52,6 +52,13 @@ impl World {
             .unwrap_or("gone")
     }
 
+    fn is_kept(&self, name: &str) -> bool {
+        self.vm(name).is_some_and(|vm| {
+            let settings = &vm["settings"];
+            settings["protected"] == true && !settings["lifetime"].is_null()
+        })
+    }
+
     fn has_image(&self, name: &str) -> bool {
         let mut images = self.images.iter();
         images.any(|image| image["name"] == name && image["cached"] == true)
@@ -77,8 +84,12 @@ fn scenarios() -> Vec<(&'static str, Scenario)> {
         (
             "new",
             Scenario {
-                request: || json!({"kind": "create", "spec": {"image": "tiny", "disk": "1G"}}),
-                effect: |world| world.state("new") == "running",
+                request: || {
+                    let settings = json!({"protected": true, "lifetime": {"after_s": 3600}});
+                    json!({"kind": "create", "spec": {"image": "tiny", "disk": "1G", "settings": settings}})
+                },
+                // It is never there without them.
+                effect: |world| world.state("new") == "running" && world.is_kept("new"),
                 runs_at_the_end: true,
             },
         ),

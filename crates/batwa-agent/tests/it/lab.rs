@@ -77,13 +77,24 @@ impl Lab {
         fake: FakeSettings,
         change: impl FnOnce(&mut AgentConfig),
     ) -> Self {
+        let vms = dir.path().to_owned();
+        Self::apart(dir, &vms, fake, change).await
+    }
+
+    /// The same, whose VMs are in a folder of their own.
+    pub(crate) async fn apart(
+        dir: TempDir,
+        vms: &Path,
+        fake: FakeSettings,
+        change: impl FnOnce(&mut AgentConfig),
+    ) -> Self {
         let mut config = config(dir.path());
         change(&mut config);
         let key: Option<&'static str> = config
             .key
             .as_ref()
             .map(|key| &*String::from(secrecy::ExposeSecret::expose_secret(key)).leak());
-        let driver = Arc::new(FakeDriver::open(dir.path(), fake).unwrap());
+        let driver = Arc::new(FakeDriver::open(vms, fake).unwrap());
         let drivers: Vec<Arc<dyn Driver>> = vec![Arc::<FakeDriver>::clone(&driver)];
         let agent = Agent::with_drivers(config, drivers).unwrap();
         let address = agent.address().unwrap();

@@ -1,17 +1,19 @@
 //! A whole agent over a Multipass that misbehaves: what its callers see.
 
+mod upkeep;
+
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use batwa_agent::{
-    Agent, AgentConfig, FakeSettings,
+    Agent, AgentConfig, Clock, FakeSettings,
     driver::{Driver, fake::FakeDriver, multipass::Multipass},
 };
 use batwa_api::{
     agent::{AgentInfo, DriverKind, Health, HealthStatus},
     id::{AgentId, OperationId},
     operation::{Operation, OperationState},
-    vm::{Vm, VmState},
+    vm::{NoticeKind, Vm, VmState},
 };
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
@@ -32,7 +34,13 @@ struct Lab {
 
 impl Lab {
     fn new(multipass: &StandIn, state_dir: &std::path::Path) -> Self {
-        let config = AgentConfig::new(AgentId::parse("lab").unwrap(), state_dir.to_owned());
+        Self::at(multipass, state_dir, Clock::of_the_machine())
+    }
+
+    /// The same with a time of its own.
+    fn at(multipass: &StandIn, state_dir: &std::path::Path, clock: Clock) -> Self {
+        let mut config = AgentConfig::new(AgentId::parse("lab").unwrap(), state_dir.to_owned());
+        config.clock = clock;
         let mut settings = multipass.settings();
         settings.limits.quick = Duration::from_millis(1000);
         let fake = FakeSettings {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use batwa_agent::{Clock, FakeSettings, driver::fake::StepMode};
 use batwa_api::{
+    Timestamp,
     id::OperationId,
     operation::{Operation, OperationKind, OperationState},
     vm::VmState,
@@ -213,6 +214,118 @@ async fn settings_survive_kill_9_and_go_with_the_vm() {
     assert_eq!(vm["settings"], Value::Null, "{vm}");
     let dir = lab.stop().await;
     assert!(!dir.path().join("upkeep/vms/web.json").exists());
+}
+
+#[tokio::test]
+async fn a_vm_is_made_with_its_settings_and_its_lifetime_begins_when_it_is_up() {
+    let clock = Clock::standing_still("one");
+    let stepped = FakeSettings {
+        mode: StepMode::Stepped,
+        ..FakeSettings::instant()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let lab = lab_on(dir, stepped, &clock).await;
+    let settings = json!({
+        "lifetime": {"after_s": 3600, "end": "delete"},
+        "autostart": {"order": 7},
+        "restart": "on_crash",
+        "idle_stop": {"after_s": 600},
+    });
+    let spec = json!({"image": "tiny", "disk": "1G", "settings": settings});
+    let id = OperationId::new();
+    let create = json!({"kind": "create", "spec": spec});
+    let accepted = lab.put(id, "web", create).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{}", accepted.body);
+    // From the first sight of it on.
+    let vm = lab.vm_when("web", |vm| !vm.is_null()).await;
+    assert_eq!(vm["state"], "creating");
+    let first = vm["settings"].clone();
+    assert_eq!(first["autostart"]["order"], 7, "{first}");
+    assert_eq!(first["restart"], "on_crash");
+    assert_eq!(first["idle_stop"]["below_percent"], 5);
+    let ends = |settings: &Value| -> Timestamp {
+        serde_json::from_value(settings["lifetime"]["ends_at"].clone()).unwrap()
+    };
+
+    clock.advance(30 * MINUTE);
+    lab.driver.step(100);
+    assert_eq!(lab.finished(id).await.state, OperationState::Succeeded);
+    let vm = lab
+        .vm_when("web", |vm| ends(&vm["settings"]) > ends(&first))
+        .await;
+    let later = ends(&vm["settings"]).duration_since(ends(&first));
+    assert_eq!(later.as_mins(), 30, "making it does not count: {vm}");
+    clock.advance(59 * MINUTE);
+    lab.vm_when("web", |vm| notices(vm) == ["lifetime_ends"])
+        .await;
+    clock.advance(MINUTE);
+    lab.vm_when("web", |vm| is(vm, "deleted")).await;
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_kept_or_whose_vm_is_not_made_leave_nothing() {
+    let clock = Clock::of_the_machine();
+    let dir = tempfile::tempdir().unwrap();
+    let lab = lab_on(
+        dir,
+        "vms=0,latency=0ms,fail=create:1".parse().unwrap(),
+        &clock,
+    )
+    .await;
+    let create = |settings: Value| json!({"kind": "create", "spec": {"image": "tiny", "disk": "1G", "settings": settings}});
+    for (settings, field) in [
+        (json!({"lifetime": {"after_s": 1}}), "settings.lifetime"),
+        (
+            json!({"autostart": {"order": 10_000}}),
+            "settings.autostart",
+        ),
+        (
+            json!({"protected": true, "lifetime": {"after_s": 60, "end": "delete"}}),
+            "settings.lifetime",
+        ),
+    ] {
+        let refused = lab.start("web", create(settings.clone())).await;
+        assert_eq!(
+            refused.status,
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "{settings}"
+        );
+        assert_eq!(refused.body["errors"][0]["field"], field, "{settings}");
+    }
+    let misspelt = lab.start("web", create(json!({"protcted": true}))).await;
+    assert!(misspelt.status.is_client_error(), "{}", misspelt.body);
+    let failed = lab.run("web", create(json!({"protected": true}))).await;
+    assert_eq!(failed.state, OperationState::Failed, "{failed:?}");
+    assert_eq!(lab.vm_names().await, [""; 0]);
+    let dir = lab.stop().await;
+    assert!(!dir.path().join("upkeep/vms/web.json").exists());
+}
+
+#[tokio::test]
+async fn another_vm_of_the_same_name_that_somebody_made_has_none_of_them() {
+    let clock = Clock::standing_still("one");
+    let lab = lab(&clock).await;
+    lab.create("web").await;
+    let ends = json!({"lifetime": {"after_s": 3600, "end": "delete"}});
+    lab.set("web", ends).await;
+    let web = vm_name("web");
+    lab.driver.change_behind(&web, None).unwrap();
+    lab.driver
+        .change_behind(&web, Some(VmState::Running))
+        .unwrap();
+    let vm = lab
+        .vm_when("web", |vm| vm["settings"].is_null() && is(vm, "running"))
+        .await;
+    assert!(notices(&vm).is_empty(), "{vm}");
+    clock.advance(100 * MINUTE);
+    // It has been looked at when this is taken in.
+    let vm = lab.set("web", json!({"protected": true})).await;
+    assert_eq!(vm["settings"]["revision"], 1, "{vm}");
+    assert_eq!(lab.by_itself().await, []);
+    let dir = lab.kill().await;
+    let lab = lab_on(dir, FakeSettings::instant(), &clock).await;
+    lab.vm_when("web", |vm| vm["settings"]["protected"] == true)
+        .await;
 }
 
 #[tokio::test]

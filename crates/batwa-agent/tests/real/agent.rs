@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use batwa_agent::{
-    Agent, AgentConfig, DriverChoice,
+    Agent, AgentConfig, Clock, DriverChoice,
     driver::command::{Command, Detached},
 };
 use batwa_api::{
@@ -19,6 +19,9 @@ use crate::lab::{PATIENCE, end_vms, program_file, state_folder};
 
 /// The state folder of the agent to be.
 const DIR: &str = "BATWA_TEST_AGENT_DIR";
+
+/// In its folder: how many seconds its clock was moved on since it started, where it has one of its own.
+const CLOCK: &str = "clock";
 
 /// Stands before `qemu-img` on the agent's PATH: at the command that the file `hold` names, it stays before or after
 /// doing it, once, for as long as there is a file `held`.
@@ -41,13 +44,22 @@ async fn an_agent_for_the_others() {
     let mut config = AgentConfig::new(AgentId::parse("lab").unwrap(), dir.clone());
     config.drivers = DriverChoice::List(vec![DriverKind::Qemu]);
     config.listen = Some((Ipv4Addr::LOCALHOST, 0).into());
+    let clock = Clock::standing_still("one");
+    if dir.join(CLOCK).exists() {
+        config.clock = clock.clone();
+    }
     let agent = Agent::new(config).unwrap();
     let url = format!("http://{}", agent.address().unwrap());
     std::fs::write(dir.join("url.partial"), url).unwrap();
     std::fs::rename(dir.join("url.partial"), dir.join("url")).unwrap();
     let gone = async {
+        let mut moved = 0;
         while dir.exists() {
-            sleep(Duration::from_millis(200)).await;
+            let to = std::fs::read_to_string(dir.join(CLOCK));
+            let to = to.ok().and_then(|text| text.parse().ok()).unwrap_or(moved);
+            clock.advance(Duration::from_secs(to - moved));
+            moved = to;
+            sleep(Duration::from_millis(50)).await;
         }
     };
     tokio::select! {
@@ -62,6 +74,8 @@ pub(crate) struct AgentProcess {
     process: Option<Detached>,
     url: String,
     http: reqwest::Client,
+    /// How far its clock was moved; `None` where it goes by the machine's.
+    moved: Option<Duration>,
 }
 
 impl AgentProcess {
@@ -88,15 +102,38 @@ impl AgentProcess {
             process: None,
             url: String::new(),
             http: reqwest::Client::new(),
+            moved: None,
         };
         agent.start().await;
         agent
+    }
+
+    /// Starts it anew with a clock of its own, which stands still until it is moved.
+    pub(crate) async fn with_clock(mut self) -> Self {
+        self.kill().await;
+        self.moved = Some(Duration::ZERO);
+        self.start().await;
+        self
+    }
+
+    /// Moves its clock.
+    pub(crate) fn advance(&mut self, by: Duration) {
+        let moved = self.moved.as_mut().unwrap();
+        *moved += by;
+        let seconds = moved.as_secs().to_string();
+        let new = self.path().join("clock.new");
+        std::fs::write(&new, seconds).unwrap();
+        std::fs::rename(new, self.path().join(CLOCK)).unwrap();
     }
 
     /// Starts it where it was killed.
     pub(crate) async fn start(&mut self) {
         let url = self.path().join("url");
         let _ = std::fs::remove_file(&url);
+        if self.moved.is_some() {
+            self.moved = Some(Duration::ZERO);
+            self.advance(Duration::ZERO);
+        }
         let path = std::env::var("PATH").unwrap();
         let log = std::fs::File::create(self.path().join("log")).unwrap();
         let child = Command::new(std::env::current_exe().unwrap())
@@ -191,6 +228,19 @@ impl AgentProcess {
         let answer = self.http.patch(url).json(&change).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{change}");
         answer.json().await.unwrap()
+    }
+
+    /// Waits until a VM has a notice of a kind.
+    pub(crate) async fn until_noticed(&self, vm: &str, kind: &str) {
+        until(&format!("notice {kind}"), async || {
+            let vm = self.vm(vm).await;
+            let notices = vm["notices"].as_array()?;
+            notices
+                .iter()
+                .any(|notice| notice["kind"] == kind)
+                .then_some(())
+        })
+        .await;
     }
 
     /// The operations that it began by itself for a reason.

@@ -1,11 +1,6 @@
 //! A disk that is full in the middle of something: a clear error, nothing broken, and it works once there is room.
 
-use std::{
-    fs::OpenOptions,
-    panic::{AssertUnwindSafe, resume_unwind},
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use axum::{
     extract::State,
@@ -15,7 +10,6 @@ use axum::{
 };
 use batwa_agent::driver::{
     Driver, DriverError, Progress, ProgressUpdate, StopMode, Upload,
-    command::Command,
     qemu::{ImageServers, QemuDriver, QemuOptions},
 };
 use batwa_api::{
@@ -24,44 +18,19 @@ use batwa_api::{
     operation::Stage,
     size::ByteSize,
 };
-use futures_util::FutureExt;
 use sha2::Digest;
 
 use crate::{
     lab::{Lab, end_vms, obstacle, tiny, vm, within},
     lab_or_skip,
+    small_disk::{self, SmallDisk},
 };
 
 const MIB: u64 = 1 << 20;
 /// One page: enough for a record, and for nothing else.
 const ALMOST_NOTHING: u64 = 4 << 10;
 
-/// A file system of its own that can be filled.
-#[derive(Debug, Clone)]
-struct SmallDisk(PathBuf);
-
 impl SmallDisk {
-    /// Leaves `free` bytes.
-    fn leave(&self, free: u64) {
-        let path = self.0.join("ballast");
-        let ballast = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .unwrap();
-        let has = ballast.metadata().unwrap().len();
-        let stat = rustix::fs::statvfs(&self.0).unwrap();
-        let all = has + stat.f_bavail * stat.f_frsize;
-        let wanted = all.saturating_sub(free);
-        if wanted < has {
-            ballast.set_len(wanted).unwrap();
-        } else if wanted > has {
-            let mode = rustix::fs::FallocateFlags::empty();
-            rustix::fs::fallocate(&ballast, mode, has, wanted - has).unwrap();
-        }
-    }
-
     /// A progress that leaves almost nothing as soon as `what` comes.
     fn full_at(&self, what: impl Fn(&ProgressUpdate) -> bool + Send + Sync + 'static) -> Progress {
         let disk = self.clone();
@@ -77,30 +46,9 @@ impl SmallDisk {
     }
 }
 
-/// Runs a test with a small file system, which is taken away after it whatever came of it.
+/// Runs a test with a small file system, on which no VM runs when it is taken away.
 async fn with_small_disk(mib: u64, test: impl AsyncFnOnce(SmallDisk)) {
-    let dir = tempfile::tempdir().unwrap();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "batwa-test"])
-        .arg(dir.path())
-        .run()
-        .await;
-    if let Err(error) = mounted {
-        println!("SKIPPED: cannot mount a small file system: {error}");
-        return;
-    }
-    let disk = SmallDisk(dir.path().to_owned());
-    let ended = AssertUnwindSafe(test(disk)).catch_unwind().await;
-    end_vms(&dir.path().join("qemu"));
-    Command::new("umount")
-        .arg("--lazy")
-        .arg(dir.path())
-        .run()
-        .await
-        .unwrap();
-    if let Err(panic) = ended {
-        resume_unwind(panic);
-    }
+    small_disk::with_small_disk(mib, test, |root| end_vms(&root.join("qemu"))).await;
 }
 
 /// The error says that the disk is full, and how much is free.
@@ -126,7 +74,10 @@ fn folders(lab: &Lab) -> Vec<String> {
 
 #[tokio::test]
 async fn a_full_disk_breaks_neither_create_nor_snapshot_nor_clone() {
-    drop(lab_or_skip!());
+    // The image is made where there is room.
+    let lab = lab_or_skip!();
+    lab.create("first", tiny()).await.unwrap();
+    drop(lab);
     with_small_disk(600, async |disk| {
         let lab = Lab::under(&disk.0);
         let (name, quiet) = (vm("web"), Progress::ignored());
@@ -235,6 +186,7 @@ async fn a_full_disk_does_not_spoil_an_image_that_is_being_downloaded() {
         assert_refused(within(keeper.pull(&image, &quiet)).await);
         let upload = Upload {
             size: ByteSize::mib(20),
+            part: None,
             content: Box::pin(futures_util::stream::empty()),
         };
         assert_refused(within(keeper.upload(&own_image(), upload)).await);

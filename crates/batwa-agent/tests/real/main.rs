@@ -26,6 +26,8 @@ mod lifecycle;
 mod mounts;
 #[path = "../it/rfb.rs"]
 mod rfb;
+#[path = "../it/small_disk.rs"]
+mod small_disk;
 mod snapshots;
 mod terminal;
 mod upkeep;

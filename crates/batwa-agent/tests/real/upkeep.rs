@@ -1,13 +1,16 @@
 //! What tells a real VM's crash from its being stopped, and what an agent makes of it.
 
+use std::time::Duration;
+
 use batwa_agent::driver::{Driver, Progress, StopMode};
 use batwa_api::{operation::OperationState, vm::VmState};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     agent::AgentProcess,
-    lab::{tiny, vm, within},
+    lab::{PATIENCE, tiny, vm, within},
     lab_or_skip,
 };
 
@@ -67,13 +70,13 @@ async fn only_a_vm_that_nobody_stopped_has_crashed() {
 }
 
 #[tokio::test]
-async fn a_killed_vm_comes_back_also_when_its_agent_was_killed_with_it() {
+async fn a_killed_vm_comes_back_and_one_whose_time_is_over_or_that_does_nothing_is_stopped() {
     let _shared_image = {
         let lab = lab_or_skip!();
         lab.create("first", tiny()).await.unwrap();
         lab
     };
-    let mut agent = AgentProcess::new().await;
+    let mut agent = AgentProcess::new().await.with_clock().await;
     let spec = json!({"image": "tiny", "memory": "192M", "disk": "1G"});
     let create = json!({"kind": "create", "spec": spec});
     let made = agent.run("web", create).await;
@@ -88,6 +91,8 @@ async fn a_killed_vm_comes_back_also_when_its_agent_was_killed_with_it() {
     agent.kill().await;
     signal(first, Signal::KILL);
     agent.start().await;
+    agent.until_noticed("web", "crashed").await;
+    agent.advance(Duration::from_secs(10));
     let started = agent
         .until_by_itself("agent: crash", |operation| operation.state.is_finished())
         .await;
@@ -104,4 +109,36 @@ async fn a_killed_vm_comes_back_also_when_its_agent_was_killed_with_it() {
     assert!(vm["notices"].is_null(), "{vm}");
     let begun = agent.by_itself("agent: crash").await;
     assert_eq!(begun.len(), 1, "{begun:?}");
+
+    // Its time is over; whoever starts it again keeps it.
+    let started = agent.run("web", json!({"kind": "start"})).await;
+    assert_eq!(started.state, OperationState::Succeeded, "{started:?}");
+    let lifetime = json!({"lifetime": {"after_s": 3600}, "protected": false});
+    agent.set("web", lifetime).await;
+    agent.advance(Duration::from_secs(3000));
+    agent.until_noticed("web", "lifetime_ends").await;
+    agent.advance(Duration::from_secs(600));
+    let ended = agent
+        .until_by_itself("agent: lifetime", |operation| operation.state.is_finished())
+        .await;
+    assert_eq!(ended.state, OperationState::Succeeded, "{ended:?}");
+    assert_eq!(agent.vm("web").await["state"], "stopped");
+    let started = agent.run("web", json!({"kind": "start"})).await;
+    assert_eq!(started.state, OperationState::Succeeded, "{started:?}");
+
+    // It does nothing, by what is measured inside it. Emulated, even that takes some of the machine.
+    let idle = json!({"idle_stop": {"after_s": 300, "below_percent": 90}});
+    agent.set("web", idle).await;
+    let began = Instant::now();
+    while agent.by_itself("agent: idle").await.is_empty() {
+        assert!(began.elapsed() < PATIENCE, "{}", agent.vm("web").await);
+        agent.advance(Duration::from_secs(60));
+        sleep(Duration::from_millis(500)).await;
+    }
+    let ended = agent
+        .until_by_itself("agent: idle", |operation| operation.state.is_finished())
+        .await;
+    assert_eq!(ended.state, OperationState::Succeeded, "{ended:?}");
+    assert_eq!(agent.vm("web").await["state"], "stopped");
+    assert_eq!(agent.by_itself("agent: lifetime").await.len(), 1);
 }

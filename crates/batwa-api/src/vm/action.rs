@@ -38,6 +38,8 @@ pub enum VmAction {
     DeleteSnapshot,
     /// Make another VM of it.
     Clone,
+    /// Make another VM of one of its snapshots.
+    CloneSnapshot,
     /// Change its CPUs, memory or disk.
     Resize,
     /// Let it see a folder of its machine.
@@ -54,7 +56,7 @@ pub enum VmAction {
 
 impl VmAction {
     /// Every action.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Start,
         Self::Stop,
         Self::Restart,
@@ -67,6 +69,7 @@ impl VmAction {
         Self::Restore,
         Self::DeleteSnapshot,
         Self::Clone,
+        Self::CloneSnapshot,
         Self::Resize,
         Self::Mount,
         Self::Umount,
@@ -91,6 +94,7 @@ impl VmAction {
             Self::Restore => "restore",
             Self::DeleteSnapshot => "delete_snapshot",
             Self::Clone => "clone",
+            Self::CloneSnapshot => "clone_snapshot",
             Self::Resize => "resize",
             Self::Mount => "mount",
             Self::Umount => "umount",
@@ -121,6 +125,9 @@ impl VmAction {
     pub const PROTECTED: &'static str =
         "VM is protected from deletion: take the protection away in its settings first";
 
+    /// Why no VM is made of a snapshot where one is made of a VM.
+    pub const ONLY_AS_IT_IS: &'static str = "this machine's driver cannot clone a snapshot, only a VM as it is now: restore the snapshot first, then clone";
+
     /// Whether a VM's driver can never do this.
     #[must_use]
     pub fn is_unsupported(self, capabilities: &Capabilities) -> bool {
@@ -142,6 +149,7 @@ impl VmAction {
             Self::Display => !capabilities.display,
             Self::Snapshot | Self::Restore | Self::DeleteSnapshot => !capabilities.snapshots,
             Self::Clone => !capabilities.clone,
+            Self::CloneSnapshot => !(capabilities.clone && capabilities.clone_snapshots),
             Self::Resize => !capabilities.resize,
             Self::Mount | Self::Umount => !capabilities.mounts,
             Self::Start | Self::Stop | Self::Restart | Self::Purge => false,
@@ -149,6 +157,7 @@ impl VmAction {
         if unsupported {
             return Some(match self {
                 Self::Display => "this machine's driver cannot show displays",
+                Self::CloneSnapshot if capabilities.clone => Self::ONLY_AS_IT_IS,
                 _ => "this machine's driver cannot do this",
             });
         }
@@ -179,7 +188,12 @@ impl VmAction {
 
             // Stopped first where that is asked for: see `needs_stop`.
             (
-                Self::Snapshot | Self::Restore | Self::DeleteSnapshot | Self::Clone | Self::Resize,
+                Self::Snapshot
+                | Self::Restore
+                | Self::DeleteSnapshot
+                | Self::Clone
+                | Self::CloneSnapshot
+                | Self::Resize,
                 Stopped | Running,
             ) => None,
             (Self::Mount | Self::Umount, Stopped | Running) => None,
@@ -211,7 +225,12 @@ impl VmAction {
     pub fn needs_stop(self, state: VmState) -> bool {
         let offline = matches!(
             self,
-            Self::Snapshot | Self::Restore | Self::DeleteSnapshot | Self::Clone | Self::Resize
+            Self::Snapshot
+                | Self::Restore
+                | Self::DeleteSnapshot
+                | Self::Clone
+                | Self::CloneSnapshot
+                | Self::Resize
         );
         offline && state == VmState::Running
     }
@@ -329,6 +348,25 @@ mod tests {
     }
 
     #[test]
+    fn a_driver_that_copies_only_what_is_there_says_what_to_do_about_a_snapshot() {
+        let refusal = |clone, clone_snapshots| {
+            let capabilities = Capabilities {
+                clone,
+                clone_snapshots,
+                ..Capabilities::all()
+            };
+            let settings = VmSettings::default();
+            VmAction::CloneSnapshot.refusal(VmState::Stopped, &capabilities, &settings)
+        };
+        assert_eq!(refusal(true, true), None);
+        assert_eq!(refusal(true, false), Some(VmAction::ONLY_AS_IT_IS));
+        assert_eq!(
+            refusal(false, false),
+            Some("this machine's driver cannot do this")
+        );
+    }
+
+    #[test]
     fn actions_are_found_by_their_name_and_come_back_as_they_went() {
         for (place, action) in VmAction::ALL.into_iter().enumerate() {
             assert_eq!(action as usize, place, "{action}");
@@ -367,10 +405,10 @@ mod tests {
         insta::assert_snapshot!(table.join("\n"), @"
         creating: purge console display
         starting: stop delete purge console display
-        running: stop restart suspend delete purge snapshot restore delete_snapshot clone resize mount umount shell console display
+        running: stop restart suspend delete purge snapshot restore delete_snapshot clone clone_snapshot resize mount umount shell console display
         restarting: stop delete purge console display
         stopping: stop delete purge console display
-        stopped: start delete purge snapshot restore delete_snapshot clone resize mount umount
+        stopped: start delete purge snapshot restore delete_snapshot clone clone_snapshot resize mount umount
         suspending: delete purge
         suspended: start resume delete purge
         deleted: recover purge

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::{SettingsChange, VmSettings, update::wrong_about};
 use crate::{
-    agent::{DriverKind, HostFacts},
+    agent::{Capabilities, DriverKind, HostFacts},
     cloud_init::UseTemplate,
     problem::FieldError,
     size::ByteSize,
@@ -40,6 +41,15 @@ pub struct VmSpec {
     /// Labels, kept by the master.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// What people call it, at most 100 characters; kept by the master.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// Anything worth writing down about it, at most 4,000 characters; kept by the master.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notes: Option<String>,
+    /// What its agent is to do about it by itself, from the moment on in which it is made. A lifetime begins once it is up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<SettingsChange>,
 }
 
 fn default_image() -> String {
@@ -76,7 +86,9 @@ impl fmt::Debug for VmSpec {
             .field("ssh_keys", &self.ssh_keys)
             .field("driver", &self.driver)
             .field("labels", &self.labels)
-            .finish()
+            .field("display_name", &self.display_name)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -91,6 +103,9 @@ impl Default for VmSpec {
             ssh_keys: Vec::new(),
             driver: None,
             labels: BTreeMap::new(),
+            display_name: None,
+            notes: None,
+            settings: None,
         }
     }
 }
@@ -164,7 +179,32 @@ impl VmSpec {
         {
             refuse("labels", LABELS_ARE.to_owned());
         }
+        errors.extend(wrong_about(
+            self.display_name.as_deref(),
+            self.notes.as_deref(),
+        ));
         errors
+    }
+
+    /// The settings that it is to begin with, where any are asked for.
+    #[must_use]
+    pub fn wanted_settings(&self) -> Option<&SettingsChange> {
+        self.settings.as_ref().filter(|change| !change.is_empty())
+    }
+
+    /// What is wrong with the settings for a driver that can do this, field by field.
+    #[must_use]
+    pub fn check_settings(&self, capabilities: &Capabilities) -> Vec<FieldError> {
+        let Some(wanted) = self.wanted_settings() else {
+            return Vec::new();
+        };
+        if !capabilities.settings_at_create {
+            return vec![FieldError::new(
+                "settings",
+                "the agent there is too old to make a VM with settings: update it, or leave them out and change them afterwards",
+            )];
+        }
+        wanted.check(&VmSettings::default(), capabilities)
     }
 }
 
@@ -265,6 +305,12 @@ struct FlatCreateVm {
     #[serde(default)]
     labels: BTreeMap<String, String>,
     #[serde(default)]
+    display_name: Option<String>,
+    #[serde(default)]
+    notes: Option<String>,
+    #[serde(default)]
+    settings: Option<SettingsChange>,
+    #[serde(default)]
     template: Option<UseTemplate>,
     #[serde(default = "yes")]
     own_ssh_keys: bool,
@@ -283,6 +329,9 @@ impl From<FlatCreateVm> for CreateVm {
                 ssh_keys: flat.ssh_keys,
                 driver: flat.driver,
                 labels: flat.labels,
+                display_name: flat.display_name,
+                notes: flat.notes,
+                settings: flat.settings,
             },
             template: flat.template,
             own_ssh_keys: flat.own_ssh_keys,
@@ -354,6 +403,34 @@ mod tests {
     }
 
     #[test]
+    fn settings_are_for_drivers_that_can_keep_them() {
+        let spec = VmSpec {
+            settings: Some(SettingsChange {
+                restart: Some(crate::vm::RestartPolicy::OnCrash),
+                ..SettingsChange::default()
+            }),
+            ..VmSpec::default()
+        };
+        let fields = |capabilities: &Capabilities| -> Vec<String> {
+            let errors = spec.check_settings(capabilities).into_iter();
+            errors.map(|error| error.field).collect()
+        };
+        let all = Capabilities::all();
+        assert!(fields(&all).is_empty());
+        let no_crashes = Capabilities {
+            crashes: false,
+            ..all
+        };
+        assert_eq!(fields(&no_crashes), ["settings.restart"]);
+        assert_eq!(fields(&Capabilities::default()), ["settings"]);
+        let without = VmSpec {
+            settings: Some(SettingsChange::default()),
+            ..VmSpec::default()
+        };
+        assert!(without.check_settings(&Capabilities::default()).is_empty());
+    }
+
+    #[test]
     fn a_request_to_create_reads_every_field_of_the_spec() {
         let create = CreateVm {
             name: "web".into(),
@@ -366,6 +443,12 @@ mod tests {
                 ssh_keys: vec!["ssh-ed25519 AAAA".into()],
                 driver: Some(DriverKind::Fake),
                 labels: [("a".to_owned(), "b".to_owned())].into(),
+                display_name: Some("Shop".into()),
+                notes: Some("of the shop".into()),
+                settings: Some(SettingsChange {
+                    protected: Some(true),
+                    ..SettingsChange::default()
+                }),
             },
             template: Some(UseTemplate {
                 name: "web".into(),

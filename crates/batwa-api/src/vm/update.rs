@@ -44,26 +44,7 @@ impl UpdateVm {
         settings: &VmSettings,
         capabilities: &Capabilities,
     ) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        if let Some(name) = &self.display_name
-            && (name.chars().count() > Self::MAX_DISPLAY_NAME || name.chars().any(char::is_control))
-        {
-            errors.push(FieldError::new(
-                "display_name",
-                "a display name has at most 100 printable characters",
-            ));
-        }
-        if let Some(notes) = &self.notes
-            && (notes.chars().count() > Self::MAX_NOTES
-                || notes
-                    .chars()
-                    .any(|c| c.is_control() && !matches!(c, '\n' | '\t')))
-        {
-            errors.push(FieldError::new(
-                "notes",
-                "notes have at most 4,000 printable characters",
-            ));
-        }
+        let mut errors = wrong_about(self.display_name.as_deref(), self.notes.as_deref());
         let good = |(key, value): (&String, &Option<String>)| match value {
             Some(value) => label_is_good(key, value),
             None => labels.contains_key(key) || label_is_good(key, ""),
@@ -92,6 +73,29 @@ impl UpdateVm {
         }
         after
     }
+}
+
+/// What is wrong with what people call a VM, and with what they write down about it.
+pub(super) fn wrong_about(display_name: Option<&str>, notes: Option<&str>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let long = |text: &str, most: usize| text.chars().count() > most;
+    if display_name.is_some_and(|name| {
+        long(name, UpdateVm::MAX_DISPLAY_NAME) || name.chars().any(char::is_control)
+    }) {
+        errors.push(FieldError::new(
+            "display_name",
+            "a display name has at most 100 printable characters",
+        ));
+    }
+    let unprintable = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if notes.is_some_and(|notes| long(notes, UpdateVm::MAX_NOTES) || notes.chars().any(unprintable))
+    {
+        errors.push(FieldError::new(
+            "notes",
+            "notes have at most 4,000 printable characters",
+        ));
+    }
+    errors
 }
 
 #[cfg(test)]

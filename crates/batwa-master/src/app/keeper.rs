@@ -115,10 +115,28 @@ async fn load(app: &App) -> Result<(), StoreError> {
         fleet.put_pending(&id, rows);
     }
     for operation in operations {
+        promise_again(app, &operation).await?;
         fleet.add_operation(operation);
     }
     fleet.reach_all();
     fleet.set_loaded();
+    Ok(())
+}
+
+/// What was written about a VM that was being made when the master ended; its agent may have made it since.
+async fn promise_again(app: &App, operation: &Operation) -> Result<(), StoreError> {
+    let Some(start) = app.store().operation_request(operation.id).await? else {
+        return Ok(());
+    };
+    let agent = &operation.agent_id;
+    let account = operation.requested_by.as_deref().unwrap_or_default();
+    if let Some((vm, about)) = app.about_new(account, agent, &start) {
+        let row = app.fleet().row(agent, &vm);
+        // Once it is listed it has got that, and perhaps something newer.
+        if row.is_none_or(|row| row.missing_since.is_some()) {
+            app.fleet().put_about(agent, &vm, about);
+        }
+    }
     Ok(())
 }
 

@@ -168,7 +168,9 @@ impl App {
             accepted => return self.accepted_before(accepted).await,
         }
         self.fleet().add_operation(operation.clone());
-        self.promise_about(caller, &ask);
+        if let Some((vm, about)) = self.about_new(&caller.name, &ask.agent, &new.request) {
+            self.fleet().put_about(&ask.agent, &vm, about);
+        }
         let id = operation.id;
         let record = Record {
             detail: Some(format!("operation {id}")),
@@ -208,26 +210,21 @@ impl App {
         self.operation(id).await
     }
 
-    /// What is written about a VM that is to be made, for when its agent tells of it.
-    fn promise_about(&self, caller: &Caller, ask: &Ask) {
-        match &ask.request {
-            OperationRequest::Create { spec } => {
-                if let Some(vm) = ask.subject.vm() {
-                    let about = About::labelled(spec.labels.clone(), &caller.name);
-                    self.fleet().put_about(&ask.agent, vm, about);
-                }
-            }
+    /// The VM that is to be made, if one is, with what `account` wrote about it, for when its agent tells of it.
+    pub(super) fn about_new(
+        &self,
+        account: &str,
+        agent: &AgentId,
+        start: &StartOperation,
+    ) -> Option<(VmName, About)> {
+        let vm = start.subject.vm()?;
+        match &start.request {
+            OperationRequest::Create { spec } => Some((vm.clone(), About::of_new(spec, account))),
             OperationRequest::Clone(options) => {
-                let row = ask
-                    .subject
-                    .vm()
-                    .and_then(|vm| self.fleet().row(&ask.agent, vm));
-                if let Some(row) = row {
-                    let about = row.about.for_clone();
-                    self.fleet().put_about(&ask.agent, &options.name, about);
-                }
+                let row = self.fleet().row(agent, vm)?;
+                Some((options.name.clone(), row.about.for_clone()))
             }
-            _ => {}
+            _ => None,
         }
     }
 

@@ -4,7 +4,7 @@ mod forwards;
 mod update;
 
 use batwa_api::{
-    agent::HealthStatus,
+    agent::{Capabilities, DriverStatus, HealthStatus},
     id::AgentId,
     list::VmList,
     name::VmName,
@@ -33,6 +33,12 @@ pub(crate) struct VmRef {
     pub(crate) agent: AgentId,
     /// The name.
     pub(crate) name: VmName,
+}
+
+/// Whether an agent reads no settings of a VM that is to be made, by what it says of its drivers.
+fn too_old(drivers: &[DriverStatus]) -> bool {
+    let reads = |driver: &DriverStatus| driver.capabilities.settings_at_create;
+    !drivers.is_empty() && !drivers.iter().any(reads)
 }
 
 fn no_such_vm(vm: &VmRef) -> Error {
@@ -179,6 +185,30 @@ impl App {
                 if create.spec.driver.is_some() {
                     errors.push(FieldError::new("driver", old));
                 }
+                if create.spec.wanted_settings().is_some() {
+                    errors.push(FieldError::new("settings", old));
+                }
+            } else if let Some(info) = info {
+                // Which driver is used where none is named, is the agent's to say: it may be another than the first.
+                let wanted = create.spec.driver;
+                let named = info
+                    .drivers
+                    .iter()
+                    .find(|driver| Some(driver.kind) == wanted);
+                let only = match &info.drivers[..] {
+                    [driver] => Some(driver),
+                    _ => named,
+                };
+                match only {
+                    Some(driver) => {
+                        errors.extend(create.spec.check_settings(&driver.capabilities));
+                    }
+                    // One that reads no settings reads none for any of its drivers.
+                    None if too_old(&info.drivers) => {
+                        errors.extend(create.spec.check_settings(&Capabilities::default()));
+                    }
+                    None => {}
+                }
             }
             let user_data = create.spec.cloud_init.as_deref().unwrap_or_default();
             if errors.is_empty()
@@ -311,7 +341,7 @@ impl App {
             return Ok(());
         }
         let found = self.found(&vm)?;
-        let Some(action) = ask.request.kind().action() else {
+        let Some(action) = ask.request.action() else {
             return Ok(());
         };
         let stale = found.vm.stale;

@@ -40,8 +40,12 @@ impl AgentClient {
     ///
     /// # Errors
     /// Any [`ClientError`]; one that [is not found](ClientError::is_not_found) means an old agent.
-    pub(crate) async fn watch(&self) -> Result<Watch, ClientError> {
-        let request = self.request(Method::GET, "/api/v1/watch", None)?;
+    pub(crate) async fn watch(&self, away: Option<Duration>) -> Result<Watch, ClientError> {
+        let path = match away {
+            Some(away) => format!("/api/v1/watch?away_s={}", away.as_secs()),
+            None => "/api/v1/watch".to_owned(),
+        };
+        let request = self.request(Method::GET, &path, None)?;
         timeout(CALL_DEADLINE, async {
             let mut sender = self.connect(Hold::Brief).await?;
             let response = sender

@@ -72,6 +72,8 @@ pub(crate) struct Contact {
     pub(crate) ended: CancellationToken,
     pub(super) wake: Notify,
     pub(super) pulse: Mutex<Pulse>,
+    /// When its watch was last followed, as far as that is known; heartbeats tell nothing of what it did.
+    followed: Mutex<Option<Timestamp>>,
     api_url: String,
     fingerprint: Option<Fingerprint>,
     certificate: Option<CertificateHash>,
@@ -144,6 +146,7 @@ impl Fleet {
             .secret
             .as_ref()
             .map(|secret| secret.fingerprint.clone());
+        let last_seen = self.read(|state| state.agents.get(&record.id)?.last_seen());
         let mut contacts = self.contacts.write().expect("no writer panics");
         if let Some(contact) = contacts.get(&record.id)
             && contact.api_url == record.api_url
@@ -153,9 +156,11 @@ impl Fleet {
             contact.wake.notify_one();
             return;
         }
-        if let Some(before) = contacts.remove(&record.id) {
+        let before = contacts.remove(&record.id);
+        if let Some(before) = &before {
             before.ended.cancel();
         }
+        let followed = before.map_or(last_seen, |before| before.followed());
         let client = match self.client(record) {
             Ok(client) => client,
             Err(message) => {
@@ -172,6 +177,7 @@ impl Fleet {
             ended: self.stop.child_token(),
             wake: Notify::new(),
             pulse: Mutex::default(),
+            followed: Mutex::new(followed),
             api_url: record.api_url.clone(),
             fingerprint,
             certificate: record.certificate,
@@ -271,7 +277,7 @@ async fn attend(fleet: Arc<Fleet>, contact: Arc<Contact>) {
 }
 
 async fn attend_once(fleet: &Arc<Fleet>, contact: &Arc<Contact>) -> Broken {
-    match contact.client.watch().await {
+    match contact.client.watch(contact.away()).await {
         Ok(watch) => follow(fleet, contact, watch).await,
         Err(error) if error.is_not_found() => super::poll::attend_old(fleet, contact).await,
         Err(error) => error.into(),
@@ -296,6 +302,7 @@ async fn follow(
         }
         begun = true;
         contact.seen(fleet);
+        contact.follows();
         let wait = pace.take(&event, Instant::now());
         if let Err(nonsense) = fleet.hear(contact, event).await {
             return Broken::Nonsense(nonsense);
@@ -322,6 +329,20 @@ impl Contact {
         if !*self.online.borrow() {
             self.wake.notify_one();
         }
+    }
+
+    fn followed(&self) -> Option<Timestamp> {
+        *self.followed.lock().expect("no holder panics")
+    }
+
+    fn follows(&self) {
+        *self.followed.lock().expect("no holder panics") = Some(Timestamp::now());
+    }
+
+    /// For how long its watch was not followed.
+    fn away(&self) -> Option<Duration> {
+        let since = self.followed()?;
+        Duration::try_from(Timestamp::now().duration_since(since)).ok()
     }
 
     /// Notes that the agent was heard of.

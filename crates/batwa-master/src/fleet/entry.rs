@@ -75,10 +75,12 @@ pub(crate) const OLD_CAPABILITIES: Capabilities = Capabilities {
     cloud_init: false,
     snapshots: false,
     clone: false,
+    clone_snapshots: false,
     resize: false,
     mounts: false,
     images: false,
     crashes: false,
+    settings_at_create: false,
 };
 
 impl AgentEntry {

@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use batwa_api::{Timestamp, id::AgentId, name::VmName, vm::Vm};
+use batwa_api::{
+    Timestamp,
+    id::AgentId,
+    name::VmName,
+    vm::{Vm, VmSpec},
+};
 
 /// Labels of a VM or an agent.
 pub(crate) type Labels = BTreeMap<String, String>;
@@ -32,16 +37,17 @@ impl From<Labels> for About {
 }
 
 impl About {
-    /// A VM with labels that `account` gave it.
-    pub(crate) fn labelled(labels: Labels, account: &str) -> Self {
-        let label_sources = labels
-            .keys()
-            .map(|key| (key.clone(), account.to_owned()))
-            .collect();
+    /// What `account` wrote about a VM that is to be made.
+    pub(crate) fn of_new(spec: &VmSpec, account: &str) -> Self {
+        let trimmed = |text: &Option<String>| text.as_deref().map(str::trim).map(str::to_owned);
+        let label_sources = spec.labels.keys();
         Self {
-            labels,
-            label_sources,
-            ..Self::default()
+            display_name: trimmed(&spec.display_name).filter(|name| !name.is_empty()),
+            notes: trimmed(&spec.notes).unwrap_or_default(),
+            labels: spec.labels.clone(),
+            label_sources: label_sources
+                .map(|key| (key.clone(), account.to_owned()))
+                .collect(),
         }
     }
 

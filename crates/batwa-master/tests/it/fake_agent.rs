@@ -9,7 +9,7 @@ use axum::{
     Json, Router,
     body::Body,
     extract::{
-        Path, State, WebSocketUpgrade,
+        Path, RawQuery, State, WebSocketUpgrade,
         ws::{CloseFrame, Message},
     },
     http::StatusCode,
@@ -46,6 +46,10 @@ pub(crate) struct Known {
     manner: Manner,
     id: String,
     vms: Mutex<Vec<Value>>,
+    /// Operations that it tells of in its snapshots.
+    pub(crate) operations: Mutex<Vec<Value>>,
+    /// With which query each watch was opened.
+    pub(crate) watches: Mutex<Vec<String>>,
     /// Operations it was asked for: id and body.
     pub(crate) asked: Mutex<Vec<(String, Value)>>,
     /// What a `PUT` of an operation is refused with.
@@ -89,6 +93,8 @@ impl FakeAgent {
             manner,
             id: id.to_owned(),
             vms: Mutex::new(vms),
+            operations: Mutex::default(),
+            watches: Mutex::default(),
             asked: Mutex::default(),
             refuse_with: Mutex::default(),
             lines: broadcast::Sender::new(64),
@@ -114,6 +120,11 @@ impl FakeAgent {
         let _ = self.known.lines.send(line.to_string());
     }
 
+    /// Ends every watch in order, as it does when it stops.
+    pub(crate) fn hang_up(&self) {
+        let _ = self.known.lines.send(String::new());
+    }
+
     pub(crate) async fn stop(mut self) {
         self.known.cut.cancel();
         self.tasks.shutdown().await;
@@ -126,8 +137,9 @@ fn snapshot(known: &Known) -> String {
         _ => &known.id,
     };
     let vms = known.vms.lock().unwrap().clone();
+    let operations = known.operations.lock().unwrap().clone();
     json!({
-        "type": "snapshot", "revision": 1, "operations": [], "terminals": [], "vms": vms,
+        "type": "snapshot", "revision": 1, "operations": operations, "terminals": [], "vms": vms,
         "agent": {
             "agent_id": id, "version": "1", "protocol_version": 1, "started_at": "2026-01-01T00:00:00Z",
             "clock": "2026-01-01T00:00:00Z", "host": {"hostname": "fake-host", "os": "os", "arch": "x86_64",
@@ -139,12 +151,14 @@ fn snapshot(known: &Known) -> String {
     .to_string()
 }
 
-async fn watch(State(known): State<Arc<Known>>) -> Response {
+async fn watch(State(known): State<Arc<Known>>, RawQuery(query): RawQuery) -> Response {
+    let query = query.unwrap_or_default();
+    known.watches.lock().unwrap().push(query);
     match known.manner {
         Manner::Honest | Manner::OtherId => {
             let first = snapshot(&known);
             let changes = stream::unfold(known.lines.subscribe(), |mut lines| async move {
-                let line = lines.recv().await.ok()?;
+                let line = lines.recv().await.ok().filter(|line| !line.is_empty())?;
                 Some((line, lines))
             });
             let lines = stream::once(async { first })

@@ -64,6 +64,67 @@ async fn a_liar_harms_nothing_but_its_own_row() {
 }
 
 #[tokio::test]
+async fn what_an_agent_did_by_itself_while_nobody_watched_reaches_the_history() {
+    let master = TestMaster::with_admin().await;
+    let agent = FakeAgent::start("lab", Manner::Honest, vec![vm("web", "stopped")]).await;
+    let admin = with_agent(&master, &agent).await;
+    let ended = |id: &str, requested_by: &str| {
+        json!({
+            "id": id, "kind": "stop", "agent_id": "lab", "vm": "web", "state": "succeeded",
+            "requested_by": requested_by, "created_at": "2026-01-01T00:00:00Z",
+            "finished_at": "2026-01-01T00:00:07Z",
+        })
+    };
+    let (mine, nobodys) = (
+        "01890000-0000-7000-8000-000000000001",
+        "01890000-0000-7000-8000-000000000002",
+    );
+    *agent.known.operations.lock().unwrap() =
+        vec![ended(mine, "agent: idle"), ended(nobodys, "mallory")];
+    agent.hang_up();
+    let known = eventually(async || {
+        let answer = admin.get(&format!("/api/v1/operations/{mine}")).await;
+        (answer.status == StatusCode::OK).then(|| answer.expect(StatusCode::OK))
+    })
+    .await;
+    assert_eq!(known["requested_by"], "agent: idle");
+    assert_eq!(known["state"], "succeeded");
+    let list = "/api/v1/operations?agent=lab";
+    eventually(async || {
+        let list = admin.get(list).await.expect(StatusCode::OK);
+        (list["counts"]["total"] == 1).then_some(())
+    })
+    .await;
+    // It says for how long it was away, and asks for nothing of before it knew the agent.
+    let watches = agent.known.watches.lock().unwrap().clone();
+    assert!(watches.len() >= 2, "{watches:?}");
+    assert!(
+        watches[1..]
+            .iter()
+            .all(|query| query.starts_with("away_s=")),
+        "{watches:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_agent_that_would_make_a_vm_without_its_settings_is_not_asked_to() {
+    let master = TestMaster::with_admin().await;
+    let agent = FakeAgent::start("lab", Manner::Honest, vec![]).await;
+    let admin = with_agent(&master, &agent).await;
+    let create = async |settings: Value| {
+        let body = json!({"name": "web", "memory": "512M", "settings": settings});
+        admin.post("/api/v1/agents/lab/vms", body).await
+    };
+    let refused = create(json!({"protected": true})).await;
+    let refused = refused.expect(StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(refused["errors"][0]["field"], "settings");
+    let why = refused["errors"][0]["message"].as_str().unwrap();
+    assert!(why.contains("too old"), "{why}");
+    assert!(agent.known.asked.lock().unwrap().is_empty());
+    create(json!({})).await.expect(StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
 async fn operations_are_accepted_followed_and_repeated_safely() {
     let master = TestMaster::with_admin().await;
     let agent = FakeAgent::start("lab", Manner::Honest, vec![]).await;

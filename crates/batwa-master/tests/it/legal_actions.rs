@@ -22,6 +22,7 @@ fn drivers() -> [(DriverKind, Capabilities); 3] {
     let multipass = Capabilities {
         console: false,
         display: false,
+        clone_snapshots: false,
         crashes: false,
         ..Capabilities::all()
     };
@@ -44,6 +45,7 @@ async fn ask(admin: &Caller<'_>, vm: &str, action: VmAction) -> (StatusCode, Str
         VmAction::Snapshot => json!({"stop": true}),
         VmAction::Restore => json!({"snapshot": "s", "stop": true}),
         VmAction::Clone => json!({"name": "another", "stop": true}),
+        VmAction::CloneSnapshot => json!({"name": "another", "snapshot": "s", "stop": true}),
         VmAction::Resize => json!({"cpus": 2, "stop": true}),
         VmAction::Mount => json!({"source": "/srv", "target": "/srv"}),
         _ => json!({}),
@@ -55,6 +57,7 @@ async fn ask(admin: &Caller<'_>, vm: &str, action: VmAction) -> (StatusCode, Str
         }
         VmAction::Delete => admin.delete(&path).await,
         VmAction::DeleteSnapshot => admin.delete(&format!("{path}/snapshots/s?stop=true")).await,
+        VmAction::CloneSnapshot => admin.post(&format!("{path}/clone"), body).await,
         _ => admin.post(&format!("{path}/{action}"), body).await,
     };
     let body: Value = serde_json::from_str(&answer.text).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use batwa_api::agent::DriverKind;
 use clap::{Args, Subcommand, ValueHint};
 
-use super::{MasterArgs, ReadArgs, WaitArgs, live};
+use super::{ConfirmArgs, MasterArgs, ReadArgs, WaitArgs, live};
 
 /// `batwa images`
 #[derive(Debug, Args)]
@@ -44,6 +44,8 @@ pub(crate) enum ImagesTask {
         image: String,
         #[command(flatten)]
         place: PlaceArgs,
+        #[command(flatten)]
+        confirm: ConfirmArgs,
         #[command(flatten)]
         master: MasterArgs,
     },

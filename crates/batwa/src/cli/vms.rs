@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use batwa_api::{agent::DriverKind, size::ByteSize};
-use clap::{Args, ValueHint};
+use clap::{ArgGroup, Args, ValueHint};
 
-use super::{ConfirmArgs, DeliveryArgs, MasterArgs, ReadArgs, WaitArgs, live};
+use super::{ConfirmArgs, DeliveryArgs, MasterArgs, ReadArgs, SettingsArgs, WaitArgs, live};
 
 /// `batwa ls`
 #[derive(Debug, Args)]
@@ -56,6 +56,7 @@ pub(crate) struct InfoArgs {
 
 /// `batwa launch`
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").multiple(true))]
 pub(crate) struct LaunchArgs {
     /// The image: `batwa images` lists them; the machine's default when absent
     #[arg(add = live::images())]
@@ -93,6 +94,14 @@ pub(crate) struct LaunchArgs {
     /// A label; may be given again
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = crate::config::label)]
     pub(crate) labels: Vec<(String, String)>,
+    /// What people are to call it
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) display_name: Option<String>,
+    /// Anything worth writing down about it
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) notes: Option<String>,
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
     /// A word of your own for this request: asked again with the same, it makes no second VM
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,

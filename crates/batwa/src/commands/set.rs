@@ -56,7 +56,8 @@ fn about(args: AboutArgs, settings: SettingsChange) -> UpdateVm {
     }
 }
 
-fn settings(args: &SettingsArgs) -> SettingsChange {
+/// What was said of what is to be done about a VM by itself.
+pub(super) fn settings(args: &SettingsArgs) -> SettingsChange {
     let protected = match (args.protect, args.unprotect) {
         (true, _) => Some(true),
         (_, true) => Some(false),

@@ -238,6 +238,7 @@ pub(crate) async fn launch(args: LaunchArgs) -> Result<(), Failure> {
         .as_deref()
         .map(templates::read)
         .transpose()?;
+    let settings = Some(set::settings(&args.settings)).filter(|change| !change.is_empty());
     let default = VmSpec::default();
     let spec = VmSpec {
         image: args.image.unwrap_or(default.image),
@@ -248,6 +249,9 @@ pub(crate) async fn launch(args: LaunchArgs) -> Result<(), Failure> {
         ssh_keys: Vec::new(),
         driver: args.driver,
         labels: args.labels.into_iter().collect(),
+        display_name: args.display_name,
+        notes: args.notes,
+        settings,
     };
     let client = Client::new(args.master)?;
     let body = CreateVm {

@@ -192,6 +192,41 @@ async fn what_an_agent_does_by_itself_is_in_history_and_audit_once() {
 }
 
 #[tokio::test]
+async fn a_vm_is_made_with_all_that_is_said_of_it_although_everything_is_killed_meanwhile() {
+    let mut lab = Lab::up_with("vms=0,latency=300ms").await;
+    let body = json!({
+        "name": "web", "image": "tiny", "memory": "256M", "disk": "1G",
+        "labels": {"env": "prod"},
+        "display_name": " The Shop ",
+        "notes": "of Ann",
+        "settings": {"protected": true, "lifetime": {"after_s": 3600}, "idle_stop": {"after_s": 600}},
+    });
+    let long =
+        json!({"name": "web", "notes": "x".repeat(4001), "settings": {"lifetime": {"after_s": 1}}});
+    let refused = lab.admin.post("/api/v1/agents/local/vms", long).await;
+    let errors = refused.expect(422)["errors"].take();
+    assert_eq!(errors[0]["field"], "notes", "{errors}");
+    assert_eq!(errors[1]["field"], "settings.lifetime", "{errors}");
+
+    let accepted = lab.admin.post("/api/v1/agents/local/vms", body).await;
+    let id = accepted.expect(202)["id"].clone();
+    lab.kill();
+    lab.restart().await;
+    let ended = lab.finished(&id).await;
+    assert_eq!(ended["state"], "succeeded", "{ended}");
+    let vm = vm(&lab).await;
+    assert_eq!(vm["display_name"], "The Shop", "{vm}");
+    assert_eq!(
+        (&vm["notes"], &vm["labels"]["env"]),
+        (&json!("of Ann"), &json!("prod"))
+    );
+    assert_eq!(vm["label_sources"]["env"], ADMIN.0);
+    assert_eq!(vm["settings"]["protected"], true);
+    assert_eq!(vm["settings"]["lifetime"]["end"], "stop");
+    assert_eq!(vm["settings"]["idle_stop"]["below_percent"], 5);
+}
+
+#[tokio::test]
 async fn settings_are_changed_and_shown_on_the_command_line() {
     let lab = lab().await;
     let run = async |args: &[&str]| {
@@ -262,6 +297,38 @@ async fn settings_are_changed_and_shown_on_the_command_line() {
     assert_eq!(settings["protected"], false, "{settings}");
     for field in ["autostart", "lifetime", "idle_stop"] {
         assert_eq!(settings[field], Value::Null, "{field}");
+    }
+    let launch = [
+        "launch",
+        "tiny",
+        "--name",
+        "made",
+        "--disk",
+        "1G",
+        "--display-name",
+        "Just made",
+        "--notes",
+        "try it",
+        "--protect",
+        "--autostart",
+        "on",
+        "--lifetime",
+        "8h",
+        "--idle-stop",
+        "1h",
+    ];
+    let launched = run(&launch).await;
+    assert_eq!(launched.code, Some(0), "{}", launched.stderr);
+    let info = run(&["info", "made"]).await.stdout;
+    for words in [
+        "Just made",
+        "try it",
+        "it can neither be",
+        "at place 0",
+        "stopped in ",
+        "after 60 min",
+    ] {
+        assert!(info.contains(words), "{words}: {info}");
     }
     for wrong in [
         &["set", "web"][..],

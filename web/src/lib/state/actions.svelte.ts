@@ -11,7 +11,7 @@ import { session } from './session.svelte';
 import { toasts } from './toasts.svelte';
 
 /** What a click on a VM can be for. */
-export type Verb = Exclude<VmAction, 'shell' | 'console' | 'display' | 'restore' | 'delete_snapshot' | 'mount' | 'umount'>;
+export type Verb = Exclude<VmAction, 'shell' | 'console' | 'display' | 'restore' | 'delete_snapshot' | 'clone_snapshot' | 'mount' | 'umount'>;
 
 export const TITLES: Record<VmAction, string> = {
 	start: 'Start',
@@ -26,6 +26,7 @@ export const TITLES: Record<VmAction, string> = {
 	restore: 'Restore…',
 	delete_snapshot: 'Delete snapshot…',
 	clone: 'Clone…',
+	clone_snapshot: 'Clone from a snapshot…',
 	resize: 'Resize…',
 	mount: 'Mount a folder…',
 	umount: 'Take a folder out',

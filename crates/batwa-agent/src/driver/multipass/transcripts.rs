@@ -1,6 +1,7 @@
 //! The recorded runs of a real Multipass that the tests compare with; spinner frames that repeat are shortened.
 
 mod coverage;
+mod stand_in;
 
 use std::sync::LazyLock;
 

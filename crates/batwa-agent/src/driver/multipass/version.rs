@@ -19,12 +19,15 @@ pub(super) fn capabilities(version: &str) -> Capabilities {
         cloud_init: true,
         snapshots: since(SNAPSHOTS),
         clone: since(CLONE),
+        // It copies the disk as it is.
+        clone_snapshots: false,
         // Older than any that has JSON for all that is read here.
         resize: true,
         mounts: true,
         images: false,
         // A VM that somebody stopped and one whose process died are both `Stopped` to it.
         crashes: false,
+        settings_at_create: true,
     }
 }
 

@@ -8,7 +8,7 @@ use batwa_api::{
     id::{AgentId, AgentKeyId, OperationId, TerminalId, UserId},
     name::VmName,
     operation::{Operation, OperationRequest, OperationState, StartOperation},
-    vm::VmState,
+    vm::{VmSpec, VmState},
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -222,12 +222,13 @@ pub(super) async fn an_agents_key_belongs_to_the_first_that_uses_it(store: Store
 }
 
 pub(super) async fn vms_come_back_with_labels_and_since_when_they_are_missing(store: Store) {
-    let labels = [("env".to_owned(), "prod ü".to_owned())].into();
-    let about = About {
+    let spec = VmSpec {
+        labels: [("env".to_owned(), "prod ü".to_owned())].into(),
         display_name: Some("The web".to_owned()),
-        notes: "two\nlines".to_owned(),
-        ..About::labelled(labels, "ann")
+        notes: Some("two\nlines".to_owned()),
+        ..VmSpec::default()
     };
+    let about = About::of_new(&spec, "ann");
     let mut missing = Row::new(id("lab"), vm("web", VmState::Running), about);
     Arc::make_mut(&mut missing.vm).location = Some("/srv/vms/web".to_owned());
     missing.missing_since = Some(now());

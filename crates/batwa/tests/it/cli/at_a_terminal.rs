@@ -10,6 +10,9 @@ use tokio::{
 use super::json;
 use crate::lab::{ADMIN, DEADLINE, Lab};
 
+/// The SHA-256 of a disk that nobody downloads.
+const HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
 /// Runs a command at a terminal, and types each answer once its question is there; its exit code and all that was seen.
 async fn at_a_terminal(
     lab: &Lab,
@@ -83,5 +86,26 @@ async fn what_is_destroyed_is_asked_about_first() {
     let (code, seen) = at_a_terminal(&lab, &settings, &["purge", "--yes", "b"], &[]).await;
     assert_eq!(code, Some(0), "{seen}");
     let left = json(&lab, &["ls"]).await;
+    assert_eq!(left["items"], serde_json::json!([]));
+
+    // An image is gone for whoever added it.
+    let add = [
+        "images",
+        "add",
+        "mine",
+        "https://example.org/disk.qcow2",
+        "--sha256",
+        HASH,
+    ];
+    super::run(&lab, &add, 0).await;
+    let remove = ["images", "remove", "mine"];
+    let (code, seen) = at_a_terminal(&lab, &settings, &remove, &[("[y/N] ", "")]).await;
+    assert_eq!(code, Some(1), "{seen}");
+    let there = json(&lab, &["images", "mine"]).await;
+    assert_eq!(there["items"].as_array().unwrap().len(), 1, "{there}");
+    let (code, seen) =
+        at_a_terminal(&lab, &settings, &["images", "remove", "mine", "--yes"], &[]).await;
+    assert_eq!(code, Some(0), "{seen}");
+    let left = json(&lab, &["images", "mine"]).await;
     assert_eq!(left["items"], serde_json::json!([]));
 }

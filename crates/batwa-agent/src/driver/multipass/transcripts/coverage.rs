@@ -120,7 +120,7 @@ const BY_NUMBER: &[(u32, &str)] = &[
 ];
 
 /// How a row is handled; `Err` when it is not.
-fn handled(row: &Row) -> Result<String, String> {
+pub(super) fn handled(row: &Row) -> Result<String, String> {
     let command = row.argv.get(1).map_or("", String::as_str);
     if let Some((_, why)) = NEVER_CALLED
         .iter()
