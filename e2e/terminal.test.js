@@ -75,6 +75,34 @@ test('several lines pasted where they would run at once are asked about first', 
 	await type(page, 'stty echo; echo back-$((1+1))', /back-2/);
 });
 
+test('a file that is dropped onto a terminal is uploaded, and writes over nothing without a word', async ({ page }) => {
+	const drop = async (content) => {
+		const bag = await page.evaluateHandle((text) => {
+			const data = new DataTransfer();
+			data.items.add(new File([text], 'my notes (1).txt'));
+			return data;
+		}, content);
+		const pane = page.locator('[role=tabpanel].shown');
+		await pane.dispatchEvent('dragenter', { dataTransfer: bag });
+		await page.getByText(`Drop to upload to the home folder of ${VM}`).waitFor();
+		await shoot(page, 'drop');
+		await pane.dispatchEvent('drop', { dataTransfer: bag });
+		await page.getByText('Drop to upload').waitFor({ state: 'hidden' });
+	};
+	const line = (role) => page.getByRole(role, { name: 'my notes (1).txt' });
+	await drop('first\n');
+	await line('status').getByText(`is in the home folder of ${VM}`).waitFor();
+	await line('status').getByRole('button', { name: 'Dismiss' }).click();
+	await type(page, `cat 'my notes (1).txt'; echo seen-$((1+1))`, /first\s+seen-2/);
+	await drop('second\n');
+	await line('alertdialog').getByText('already').waitFor();
+	await shoot(page, 'drop-asks');
+	await type(page, `cat 'my notes (1).txt'; echo kept-$((1+2))`, /first\s+kept-3/);
+	await line('alertdialog').getByRole('button', { name: 'Replace it' }).click();
+	await line('status').getByText(`is in the home folder of ${VM}`).waitFor();
+	await type(page, `cat 'my notes (1).txt'; echo new-$((1+3))`, /second\s+new-4/);
+});
+
 test('a program reaches the clipboard only when one has allowed it', async ({ page, context, master }) => {
 	await context.grantPermissions(['clipboard-read', 'clipboard-write'], { origin: master.url });
 	await page.evaluate(() => navigator.clipboard.writeText('mine'));

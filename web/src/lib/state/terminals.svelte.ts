@@ -10,6 +10,7 @@ import { TerminalView, type Look } from '$lib/terminal/xterm';
 import { freshKey } from './ask';
 import { DisplayTab } from './displays.svelte';
 import { events } from './events.svelte';
+import { FileDrop } from './file-drops.svelte';
 import { settings } from './settings.svelte';
 import { session as signedIn } from './session.svelte';
 import { sessions } from './sessions.svelte';
@@ -46,6 +47,8 @@ export class TerminalTab {
 	found = $state<{ index: number; count: number } | null>(null);
 	/** A paste that waits for a word, because each of its lines would run at once. */
 	pasting = $state.raw<{ text: string; lines: number } | null>(null);
+	/** Files that were dropped here. */
+	drops = $state.raw<FileDrop[]>([]);
 	/** Ctrl is held for the next key, on a phone. */
 	control = $state(false);
 	/** Output came while nobody looked. */
@@ -224,6 +227,14 @@ export class TerminalTab {
 		link.click();
 		// The browser takes it up after this.
 		setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+	}
+
+	/** Uploads files into the home folder of the VM's account. */
+	drop(files: Iterable<File>): void {
+		const over = (drop: FileDrop) => {
+			this.drops = this.drops.filter((other) => other !== drop);
+		};
+		for (const file of files) this.drops = [...this.drops, new FileDrop(this.agent, this.vm, file, over)];
 	}
 
 	/** Presses a key that a phone does not have. */
