@@ -105,6 +105,37 @@ test('a lifetime that ends soon is told, and can be extended from there', async 
 	check((await row(page, VM).getByText('Running').count()) > 0, 'it was stopped all the same');
 }, 120);
 
+test('a VM is made with its name, notes and settings, which are folded away', async ({ page, master }) => {
+	await page.goto(`${master.url}/vms`);
+	await page.getByRole('button', { name: 'New VM' }).first().click();
+	const dialog = page.getByRole('dialog', { name: 'New VM' });
+	await dialog.getByLabel('Name', { exact: true }).fill('trial');
+	await dialog.getByLabel('Image').selectOption('tiny');
+	await shoot(page, 'create-folded');
+	await dialog.getByText('More: what it is called').click();
+	await dialog.getByLabel('Display name').fill('The trial');
+	await dialog.getByLabel('Notes').fill('for the demo');
+	await dialog.getByRole('checkbox', { name: /Protect it/ }).check();
+	await dialog.getByLabel('Lifetime', { exact: true }).selectOption('3 days');
+	await dialog.getByLabel('At its end').selectOption('move it to the trash');
+	// What cannot be is told before anything is asked for.
+	await dialog.getByRole('button', { name: 'Create', exact: true }).click();
+	await dialog.getByText('a protected VM is not deleted').waitFor();
+	await dialog.getByRole('checkbox', { name: /Protect it/ }).uncheck();
+	await dialog.getByLabel('Stop it when it does nothing for').selectOption('1 hour');
+	await dialog.getByText('cloud-init, labels').click();
+	await dialog.getByText("--display-name 'The trial' --notes 'for the demo' --lifetime 3d --at-end delete --idle-stop 1h").waitFor();
+	await shoot(page, 'create-settings');
+	await dialog.getByRole('button', { name: 'Create', exact: true }).click();
+	const progress = page.getByRole('dialog', { name: 'trial' });
+	await progress.getByRole('button', { name: 'Open terminal' }).waitFor({ timeout: 30_000 });
+	await progress.getByRole('button', { name: 'Close' }).click();
+	const made = await page.evaluate(async () => (await fetch('/api/v1/agents/local/vms/trial')).json());
+	check(made.display_name === 'The trial' && made.notes === 'for the demo', JSON.stringify(made));
+	check(made.settings.lifetime.end === 'delete' && made.settings.idle_stop.after_s === 3600, JSON.stringify(made.settings));
+	check(made.settings.protected === false, 'it is protected');
+});
+
 /** What the menu of a VM calls its actions. */
 const TITLES = {
 	shell: 'Terminal',

@@ -1807,6 +1807,11 @@ export interface components {
              */
             clone: boolean;
             /**
+             * @description Making another VM of a snapshot of one.
+             * @default false
+             */
+            clone_snapshots: boolean;
+            /**
              * @description cloud-init user-data at creation.
              * @default false
              */
@@ -1841,6 +1846,11 @@ export interface components {
              * @default false
              */
             resize: boolean;
+            /**
+             * @description Going by a VM's settings from the moment on in which it is made; an older agent would make it without them.
+             * @default false
+             */
+            settings_at_create: boolean;
             /**
              * @description Shells, commands and files inside a VM.
              * @default false
@@ -3803,7 +3813,7 @@ export interface components {
          * @description Something that can be done with an existing VM.
          * @enum {string}
          */
-        VmAction: "start" | "stop" | "restart" | "suspend" | "resume" | "delete" | "recover" | "purge" | "snapshot" | "restore" | "delete_snapshot" | "clone" | "resize" | "mount" | "umount" | "shell" | "console" | "display";
+        VmAction: "start" | "stop" | "restart" | "suspend" | "resume" | "delete" | "recover" | "purge" | "snapshot" | "restore" | "delete_snapshot" | "clone" | "clone_snapshot" | "resize" | "mount" | "umount" | "shell" | "console" | "display";
         /** @description Bounds on the VMs of one machine; what is absent is bounded by the machine alone. */
         VmBounds: {
             /**
@@ -3901,6 +3911,8 @@ export interface components {
             cpus?: number;
             /** @description Disk size, at least 512M and not below the image's own. */
             disk?: components["schemas"]["ByteSize"];
+            /** @description What people call it, at most 100 characters; kept by the master. */
+            display_name?: string | null;
             driver?: components["schemas"]["DriverKind"] | null;
             /** @description A name from the agent's catalogue: `ubuntu:24.04`, `debian:12`, `tiny`, or a bare Ubuntu version. */
             image?: string;
@@ -3910,6 +3922,9 @@ export interface components {
             };
             /** @description Memory size, at least 128M. */
             memory?: components["schemas"]["ByteSize"];
+            /** @description Anything worth writing down about it, at most 4,000 characters; kept by the master. */
+            notes?: string | null;
+            settings?: components["schemas"]["SettingsChange"] | null;
             /** @description SSH public keys that may sign in to the VM's first account, each on one line; at most 64. */
             ssh_keys?: string[];
         };

@@ -54,6 +54,7 @@ export type VmCounts = Schemas['VmCounts'];
 export type VmState = Schemas['VmState'];
 export type VmAction = Schemas['VmAction'];
 export type VmSettings = Schemas['VmSettings'];
+export type Capabilities = Schemas['Capabilities'];
 export type SettingsChange = Schemas['SettingsChange'];
 export type UpdateVm = Schemas['UpdateVm'];
 export type IdleStop = Schemas['IdleStop'];

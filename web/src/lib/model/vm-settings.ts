@@ -76,6 +76,14 @@ export function formErrors(form: SettingsForm): { order: string | null; delay: s
 	};
 }
 
+/** Why a VM cannot be both protected and deleted in the end. */
+export const PROTECTED_STAYS = 'a protected VM is not deleted: let it be stopped then';
+
+/** Whether anything in the form is wrong. */
+export function formWrong(settings: VmSettings, form: SettingsForm): boolean {
+	return Object.values(formErrors(form)).some(Boolean) || (form.protected && deletesAtEnd(settings, form));
+}
+
 /** What the form changes of the settings: only that is sent, so that two people do not undo each other. */
 export function changesOf(settings: VmSettings, form: SettingsForm): SettingsChange {
 	const change: SettingsChange = {};
@@ -109,8 +117,14 @@ function span(seconds: number): string {
 
 /** The command that changes the same; `null` when nothing changes. */
 export function setCommand(vm: Pick<Vm, 'agent_id' | 'name'>, update: UpdateVm): string | null {
-	const parts: string[] = [];
-	const add = (flag: string, value?: string) => parts.push(value === undefined ? flag : `${flag} ${quote(value)}`);
+	const words = updateWords(update);
+	return words.length === 0 ? null : ['batwa set', quote(`${vm.agent_id}/${vm.name}`), ...words.map(quote)].join(' ');
+}
+
+/** The same as options of the command line, word by word. */
+export function updateWords(update: UpdateVm): string[] {
+	const words: string[] = [];
+	const add = (...more: string[]) => words.push(...more);
 	if (update.display_name !== undefined && update.display_name !== null) add('--display-name', update.display_name);
 	if (update.notes !== undefined && update.notes !== null) add('--notes', update.notes);
 	for (const [key, value] of Object.entries(update.labels ?? {})) {
@@ -135,7 +149,7 @@ export function setCommand(vm: Pick<Vm, 'agent_id' | 'name'>, update: UpdateVm):
 		add('--idle-stop', span(settings.idle_stop.after_s));
 		if (settings.idle_stop.below_percent !== 5) add('--idle-below', String(settings.idle_stop.below_percent));
 	}
-	return parts.length === 0 ? null : `batwa set ${quote(`${vm.agent_id}/${vm.name}`)} ${parts.join(' ')}`;
+	return words;
 }
 
 /** Labels as they are to be, as what is sent: what is set, and `null` for what goes. */
