@@ -89,6 +89,37 @@ test('an image is uploaded from here, and removed after a question', async ({ pa
 	await row(page, 'uploaded').waitFor({ state: 'detached' });
 });
 
+test('an upload that is cut off goes on where it was', async ({ page, dir }) => {
+	const content = Buffer.alloc(1 << 20, 9);
+	const file = join(dir, 'cut.img');
+	writeFileSync(file, content);
+	const kept = 400 * 1024;
+	const ranges = [];
+	await page.route('**/images/cut/content**', async (route) => {
+		const request = route.request();
+		if (request.method() !== 'PUT') return route.continue();
+		ranges.push(request.headers()['content-range']);
+		if (ranges.length > 1) return route.continue();
+		// Some of it comes, then the line dies.
+		const headers = { 'content-type': 'application/octet-stream', 'content-range': `bytes 0-${kept - 1}/${content.length}` };
+		await page.request.put(request.url(), { headers, data: content.subarray(0, kept) });
+		await route.abort('connectionreset');
+	});
+	await page.getByRole('button', { name: 'Add an image' }).click();
+	const dialog = page.getByRole('dialog', { name: /^Add an image to / });
+	await dialog.getByRole('button', { name: 'From this computer' }).click();
+	await dialog.getByLabel('Disk image').setInputFiles(file);
+	await dialog.getByLabel('Name', { exact: true }).fill('cut');
+	await dialog.getByRole('button', { name: 'Upload', exact: true }).click();
+	await dialog.getByText(/going on as soon as/).waitFor();
+	await shoot(page, 'image-upload-cut');
+	await dialog.waitFor({ state: 'detached' });
+	await row(page, 'cut').getByText('on the machine, 1 MiB').waitFor();
+	await page.unroute('**/images/cut/content**');
+	const expected = [`bytes 0-${content.length - 1}/${content.length}`, `bytes ${kept}-${content.length - 1}/${content.length}`];
+	check(JSON.stringify(ranges) === JSON.stringify(expected), `it was sent as ${ranges}`);
+});
+
 test('a phone shows it without scrolling sideways', async ({ page, errors }) => {
 	await page.setViewportSize({ width: 390, height: 844 });
 	await row(page, 'mine').first().waitFor();

@@ -34,7 +34,7 @@ use tokio::{
 
 use self::inside::Exec;
 pub(crate) use self::keeper::used_by;
-pub use self::keeper::{ImageKeeper, Upload};
+pub use self::keeper::{ImageKeeper, Part, Upload};
 use crate::policy::Refusal;
 
 /// One way of running VMs on this host.

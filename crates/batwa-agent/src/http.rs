@@ -150,7 +150,7 @@ fn api() -> Routes<App> {
         .routes(routes!(vms::list_vms))
         .routes(routes!(vms::get_vm, vms::change_settings))
         .routes(routes!(images::list_images, images::add_image))
-        .routes(routes!(images::upload_image))
+        .routes(routes!(images::look_at_upload, images::upload_image))
         .routes(routes!(images::remove_image))
         .routes(routes!(operations::list_operations))
         .routes(routes!(

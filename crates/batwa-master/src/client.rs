@@ -295,6 +295,27 @@ impl AgentClient {
             .map_err(|error| ClientError::Garbage(clip(&error.to_string(), MAX_DETAIL_CHARS)))
     }
 
+    /// How many bytes are there of an upload that was cut off; none where the agent knows of no such thing.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub(crate) async fn held_of_upload(
+        &self,
+        name: &ImageName,
+        query: &str,
+    ) -> Result<u64, ClientError> {
+        let name = legacy::path_segment(name.as_str());
+        let path = format!("/api/v1/images/{name}/content?{query}");
+        let look = self.stream(Method::HEAD, &path, HeaderMap::new(), Body::empty());
+        let answer = timeout(CALL_DEADLINE, look)
+            .await
+            .unwrap_or(Err(ClientError::Timeout(CALL_DEADLINE)))?;
+        let held = answer.headers().get(batwa_api::file::header::UPLOAD_OFFSET);
+        Ok(held
+            .and_then(|held| held.to_str().ok()?.parse().ok())
+            .unwrap_or(0))
+    }
+
     /// Removes what is there of an image.
     ///
     /// # Errors

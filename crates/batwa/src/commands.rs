@@ -15,6 +15,7 @@ mod mounts;
 mod operations;
 mod recordings;
 mod roles;
+mod sending;
 mod set;
 mod simulate;
 mod snapshots;

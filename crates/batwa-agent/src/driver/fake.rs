@@ -53,6 +53,7 @@ pub struct FakeDriver {
     /// Shared with the tasks that end with a VM.
     vms: Arc<Mutex<FakeVms>>,
     images: Mutex<Vec<FakeImage>>,
+    parts: Mutex<images::Parts>,
     /// What VMs' processors are said to be busy with, in per cent.
     busy: Mutex<BTreeMap<VmName, f64>>,
     /// Where the bar is on VMs' displays.
@@ -103,6 +104,7 @@ impl FakeDriver {
             store,
             vms: Arc::new(Mutex::new(vms)),
             images: Mutex::new(images),
+            parts: Mutex::default(),
             busy: Mutex::new(BTreeMap::new()),
             bars: Mutex::default(),
             changes: watch::Sender::new(0),

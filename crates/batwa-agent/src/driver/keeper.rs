@@ -4,6 +4,7 @@ use std::{io, pin::Pin};
 
 use async_trait::async_trait;
 use batwa_api::{
+    file::UploadId,
     image::{AddImage, Image, ImageName, ImageStore},
     name::VmName,
     size::ByteSize,
@@ -43,12 +44,19 @@ pub trait ImageKeeper: Send + Sync {
     /// [`DriverError::ImageTaken`]; [`DriverError::Invalid`].
     async fn add(&self, image: &AddImage) -> Result<Image, DriverError>;
 
-    /// Takes an image in whose content comes with the call.
+    /// Takes an image in whose content comes with the call. Of one that has a name, what came is kept when it is cut
+    /// off, for a while, to be gone on with.
     ///
     /// # Errors
     /// [`DriverError::ImageTaken`]; [`DriverError::Invalid`] for a content that is none, or not the one that was
-    /// announced; [`DriverError::NoSpace`]. Nothing of it is left then.
+    /// announced; [`DriverError::NoSpace`]; [`DriverError::IllegalState`] where it does not go on from what is kept.
     async fn upload(&self, image: &AddImage, upload: Upload) -> Result<Image, DriverError>;
+
+    /// How many bytes are kept of an upload that was cut off; 0 where nothing is known of it.
+    ///
+    /// # Errors
+    /// [`DriverError::IllegalState`] while it is still being written to.
+    async fn held(&self, upload: &UploadId) -> Result<u64, DriverError>;
 
     /// Removes what is here of an image, and forgets it where somebody added it.
     ///
@@ -59,10 +67,21 @@ pub trait ImageKeeper: Send + Sync {
 
 /// The content of an image as it comes in.
 pub struct Upload {
-    /// How many bytes were announced.
+    /// How many bytes were announced, those that came before included.
     pub size: ByteSize,
+    /// Its name and how many bytes came before, where it is to be gone on with.
+    pub part: Option<Part>,
     /// The bytes.
     pub content: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>,
+}
+
+/// An upload that is gone on with when it was cut off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Its name.
+    pub id: UploadId,
+    /// Where what comes now begins.
+    pub offset: u64,
 }
 
 /// Why an image stays: the VMs that lie on it.

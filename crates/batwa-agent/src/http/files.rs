@@ -259,7 +259,7 @@ fn range_start(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
 }
 
 /// `bytes FROM-TO/TOTAL` as `(FROM, TOTAL)`; from the beginning without it, and as long as the body is.
-fn content_range(headers: &HeaderMap) -> Result<(u64, Option<u64>), Problem> {
+pub(super) fn content_range(headers: &HeaderMap) -> Result<(u64, Option<u64>), Problem> {
     let Some(range) = text(headers, header::CONTENT_RANGE.as_str()) else {
         return Ok((0, number(headers, header::CONTENT_LENGTH.as_str())));
     };

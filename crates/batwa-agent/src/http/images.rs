@@ -5,11 +5,12 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json,
     extract::{Request, State},
-    http::{StatusCode, header},
+    http::StatusCode,
+    response::{IntoResponse, Response},
 };
 use batwa_api::{
     agent::DriverKind,
-    file::header as own,
+    file::{UploadId, header as own},
     image::{AddImage, Image, ImageCatalogue, ImageContent, ImageName, ImageStore},
     problem::{FieldError, Problem, ProblemCode},
     size::ByteSize,
@@ -24,9 +25,9 @@ use super::{
     App,
     error::ApiResult,
     extract::{JsonBody, PathOf, QueryOf},
-    files::{digest_of, text},
+    files::{content_range, digest_of, text},
 };
-use crate::driver::{Driver, DriverError, ImageKeeper, Upload};
+use crate::driver::{Driver, DriverError, ImageKeeper, Part, Upload};
 
 /// How long a driver may take to list its images; its images are left out then.
 const LIST_DEADLINE: Duration = Duration::from_secs(5);
@@ -148,9 +149,16 @@ pub(crate) struct UploadQuery {
     user: Option<String>,
     /// Which driver is to have it; the one for new VMs when absent.
     driver: Option<DriverKind>,
+    /// Names an upload that can be gone on with: 8 to 64 letters, digits and hyphens.
+    upload: Option<String>,
 }
 
 impl UploadQuery {
+    fn upload(&self) -> Result<Option<UploadId>, Problem> {
+        let id = self.upload.as_deref().map(UploadId::parse).transpose();
+        id.map_err(|error| refused("upload", error.to_string()))
+    }
+
     fn describe(self, name: ImageName, sha256: Option<String>) -> Result<AddImage, Problem> {
         let aliases = self.aliases.unwrap_or_default();
         let aliases = aliases
@@ -174,6 +182,7 @@ impl UploadQuery {
 }
 
 /// Upload an image. It is there once all of it has come; a `Repr-Digest` is checked before. `Content-Length` is needed.
+/// With `upload`, one that is cut off is gone on with by `Content-Range`.
 #[utoipa::path(
     put, path = "/api/v1/images/{image}/content", tag = "images",
     params(("image" = ImageName, Path), UploadQuery),
@@ -190,14 +199,21 @@ pub(crate) async fn upload_image(
     request: Request,
 ) -> ApiResult<(StatusCode, Json<Image>)> {
     let (parts, body) = request.into_parts();
-    let size: u64 = text(&parts.headers, header::CONTENT_LENGTH.as_str())
-        .and_then(|size| size.parse().ok())
-        .ok_or_else(|| {
-            Problem::new(
-                ProblemCode::Malformed,
-                "an upload says by `Content-Length` how large it is",
-            )
-        })?;
+    let (offset, size) = content_range(&parts.headers)?;
+    let size = size.ok_or_else(|| {
+        Problem::new(
+            ProblemCode::Malformed,
+            "an upload says by `Content-Length` how large it is, or by `Content-Range` where it goes on",
+        )
+    })?;
+    let id = query.upload()?;
+    if offset > 0 && id.is_none() {
+        return Err(refused(
+            "upload",
+            "name the upload that this goes on with".to_owned(),
+        )
+        .into());
+    }
     let sha256 = text(&parts.headers, own::DIGEST)
         .map(|digest| digest_of(&digest))
         .transpose()?;
@@ -206,10 +222,30 @@ pub(crate) async fn upload_image(
     let driver = app.driver_with_images(add.driver)?;
     let upload = Upload {
         size: ByteSize::bytes(size),
+        part: id.map(|id| Part { id, offset }),
         content: Box::pin(body.into_data_stream().map_err(std::io::Error::other)),
     };
     let image = keeper(&driver)?.upload(&add, upload).await?;
     Ok((StatusCode::CREATED, Json(image)))
+}
+
+/// Look how much of an upload that was cut off is there: `Upload-Offset`.
+#[utoipa::path(
+    head, path = "/api/v1/images/{image}/content", tag = "images",
+    params(("image" = ImageName, Path), UploadQuery),
+    responses((status = 200), (status = 409), (status = 422))
+)]
+pub(crate) async fn look_at_upload(
+    State(app): State<App>,
+    PathOf(_name): PathOf<ImageName>,
+    QueryOf(query): QueryOf<UploadQuery>,
+) -> ApiResult<Response> {
+    let id = query
+        .upload()?
+        .ok_or_else(|| refused("upload", "name the upload".to_owned()))?;
+    let driver = app.driver_with_images(query.driver)?;
+    let held = keeper(&driver)?.held(&id).await?;
+    Ok([(own::UPLOAD_OFFSET, held.to_string())].into_response())
 }
 
 /// Which driver's image.

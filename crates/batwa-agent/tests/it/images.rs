@@ -7,7 +7,7 @@ use reqwest::{Body, Method, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::lab::{Answer, Lab, answer};
+use crate::lab::{Answer, DEADLINE, Lab, answer};
 
 async fn images(lab: &Lab) -> Vec<Value> {
     let body = lab.get("/api/v1/images").await.body;
@@ -202,6 +202,75 @@ async fn an_upload_is_there_whole_or_not_at_all() {
     assert_eq!(there["source"], "upload");
     let taken = upload(&lab, "first", CONTENT, digest_of(CONTENT)).await;
     assert_eq!(taken.status, StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn an_upload_with_a_name_is_gone_on_with_where_it_was_cut_off() {
+    const CONTENT: &[u8] = b"a disk image, more or less";
+    let lab = Lab::new(FakeSettings::instant()).await;
+    let url = |upload: &str| lab.url(&format!("/api/v1/images/mine/content?upload={upload}"));
+    let put = async |upload: &str, from: usize, end: usize| {
+        let range = format!("bytes {from}-{}/{}", end - 1, CONTENT.len());
+        let request = lab
+            .http
+            .put(url(upload))
+            .header("content-range", range)
+            .header("repr-digest", digest_of(CONTENT))
+            .body(&CONTENT[from..end]);
+        answer(request).await
+    };
+    let held = async || {
+        let answer = lab.http.head(url("my-upload")).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        let held = answer.headers()["upload-offset"].to_str().unwrap();
+        held.parse::<usize>().unwrap()
+    };
+    assert_eq!(held().await, 0);
+    let piece = put("my-upload", 0, 10).await;
+    assert_eq!(piece.status, StatusCode::CONFLICT, "{}", piece.body);
+    assert_eq!(held().await, 10);
+    assert_eq!(image(&lab, "mine").await, None);
+    let gap = put("my-upload", 12, 20).await;
+    assert_eq!(gap.status, StatusCode::CONFLICT, "{}", gap.body);
+    for (upload, status) in [("short", 422), ("..%2Fescape", 422), ("another-one", 409)] {
+        let refused = put(upload, 10, 20).await;
+        assert_eq!(
+            refused.status.as_u16(),
+            status,
+            "{upload}: {}",
+            refused.body
+        );
+    }
+    // A range without a name goes on with nothing.
+    let nameless = lab
+        .http
+        .put(lab.url("/api/v1/images/mine/content"))
+        .header("content-range", "bytes 10-25/26")
+        .body(&CONTENT[10..]);
+    let nameless = answer(nameless).await;
+    assert_eq!(nameless.status, StatusCode::UNPROCESSABLE_ENTITY);
+
+    // The line dies in the middle of a piece.
+    let pieces = [
+        Ok(&CONTENT[10..15]),
+        Err(std::io::Error::other("the line is dead")),
+    ];
+    let cut = lab
+        .http
+        .put(url("my-upload"))
+        .header("content-range", "bytes 10-25/26")
+        .body(Body::wrap_stream(futures_util::stream::iter(pieces)));
+    cut.send().await.unwrap_err();
+    let settled = async {
+        while held().await != 15 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, settled).await.unwrap();
+    let end = put("my-upload", 15, CONTENT.len()).await;
+    assert_eq!(end.status, StatusCode::CREATED, "{}", end.body);
+    assert_eq!(image(&lab, "mine").await.unwrap()["cached"], true);
+    assert_eq!(held().await, 0);
 }
 
 #[tokio::test]

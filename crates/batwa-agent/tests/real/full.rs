@@ -186,6 +186,7 @@ async fn a_full_disk_does_not_spoil_an_image_that_is_being_downloaded() {
         assert_refused(within(keeper.pull(&image, &quiet)).await);
         let upload = Upload {
             size: ByteSize::mib(20),
+            part: None,
             content: Box::pin(futures_util::stream::empty()),
         };
         assert_refused(within(keeper.upload(&own_image(), upload)).await);

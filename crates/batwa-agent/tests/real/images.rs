@@ -15,13 +15,14 @@ use axum::{
 };
 use batwa_agent::{
     driver::{
-        Driver, DriverError, ImageKeeper, Progress, ProgressUpdate, Upload,
+        Driver, DriverError, ImageKeeper, Part, Progress, ProgressUpdate, Upload,
         command::Command,
         qemu::{ImageServers, QemuDriver, QemuOptions},
     },
     policy::PolicyFile,
 };
 use batwa_api::{
+    file::UploadId,
     image::{AddImage, Image, ImageName, ImageSource},
     operation::{OperationState, Stage},
     policy::{ImageSources, Policy},
@@ -388,6 +389,7 @@ async fn over_the_limit_the_longest_unused_goes_but_never_what_a_vm_lies_on() {
 fn whole(content: Vec<u8>) -> Upload {
     Upload {
         size: ByteSize::bytes(content.len() as u64),
+        part: None,
         content: Box::pin(stream::once(async move { Ok(Bytes::from(content)) })),
     }
 }
@@ -400,6 +402,7 @@ async fn an_upload_that_is_cut_or_dangerous_leaves_nothing_and_a_good_one_stays(
     let first = Bytes::copy_from_slice(&content[..MIB]);
     let cut = Upload {
         size: ByteSize::mib(3),
+        part: None,
         content: Box::pin(stream::iter([
             Ok(first.clone()),
             Err(std::io::Error::other("the line is dead")),
@@ -407,10 +410,12 @@ async fn an_upload_that_is_cut_or_dangerous_leaves_nothing_and_a_good_one_stays(
     };
     let short = Upload {
         size: ByteSize::mib(3),
+        part: None,
         content: Box::pin(stream::iter([Ok(first.clone())])),
     };
     let long = Upload {
         size: ByteSize::bytes(1),
+        part: None,
         content: Box::pin(stream::iter([Ok(first)])),
     };
     // A qcow2 file that would have its VM read another file of this machine.
@@ -453,6 +458,95 @@ async fn an_upload_that_is_cut_or_dangerous_leaves_nothing_and_a_good_one_stays(
     assert!(image.cached && image.source == ImageSource::Upload);
     place.keeper().remove(&name("mine")).await.unwrap();
     assert_eq!(entries(&place.images().join("store")), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_upload_with_a_name_is_gone_on_with_also_after_a_restart_and_kept_apart_until_it_is_whole()
+ {
+    or_skip!();
+    let mut place = Place::new(|_| ());
+    let content = bootable(3 * MIB);
+    let id = UploadId::random();
+    let from = |offset: usize, end: usize, cut: bool| {
+        let piece = Bytes::copy_from_slice(&content[offset..end]);
+        let death = cut.then(|| Err(std::io::Error::other("the line is dead")));
+        Upload {
+            size: ByteSize::mib(3),
+            part: Some(Part {
+                id: id.clone(),
+                offset: offset as u64,
+            }),
+            content: Box::pin(stream::iter([Ok(piece)].into_iter().chain(death))),
+        }
+    };
+    let mine = AddImage {
+        sha256: Some(sha256(&content)),
+        ..own("mine")
+    };
+    let cut = place.keeper().upload(&mine, from(0, MIB, true)).await;
+    let cut = cut.unwrap_err().to_string();
+    assert!(cut.contains("1048576 bytes are kept"), "{cut}");
+    place.reopen();
+    assert_eq!(place.keeper().held(&id).await.unwrap(), MIB as u64);
+    assert_eq!(place.image("mine").await, None);
+
+    // Over a gap it does not go on; what was sent twice counts once.
+    let gap = place
+        .keeper()
+        .upload(&mine, from(2 * MIB, 3 * MIB, false))
+        .await;
+    assert!(matches!(gap, Err(DriverError::IllegalState(_))), "{gap:?}");
+    let piece = place
+        .keeper()
+        .upload(&mine, from(MIB / 2, 2 * MIB, false))
+        .await;
+    let piece = piece.unwrap_err().to_string();
+    assert!(
+        piece.contains("2097152 of 3145728 bytes are there"),
+        "{piece}"
+    );
+    let end = from(2 * MIB, 3 * MIB, false);
+    let image = place.keeper().upload(&mine, end).await.unwrap();
+    assert!(image.cached, "{image:?}");
+    assert_eq!(place.keeper().held(&id).await.unwrap(), 0);
+    assert_eq!(entries(&place.images().join("downloads")), [""; 0]);
+
+    // What is another than was announced goes, however it came.
+    let wrong = AddImage {
+        sha256: Some(sha256(b"another")),
+        ..own("other")
+    };
+    let refused = place.keeper().upload(&wrong, from(0, 3 * MIB, false)).await;
+    assert!(
+        matches!(
+            refused,
+            Err(DriverError::Invalid {
+                field: "sha256",
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
+    for folder in ["downloads", "work"] {
+        assert_eq!(entries(&place.images().join(folder)), [""; 0], "{folder}");
+    }
+    // Those that nobody goes on with do not heap up.
+    for n in 0..12 {
+        let part = Part {
+            id: UploadId::parse(&format!("left-over-{n}")).unwrap(),
+            offset: 0,
+        };
+        let upload = Upload {
+            part: Some(part),
+            ..from(0, 10, true)
+        };
+        place
+            .keeper()
+            .upload(&own("never"), upload)
+            .await
+            .unwrap_err();
+    }
+    assert_eq!(entries(&place.images().join("downloads")).len(), 8);
 }
 
 #[tokio::test]

@@ -249,6 +249,20 @@ impl App {
             .await
     }
 
+    /// How many bytes a machine has of an upload that was cut off.
+    pub(crate) async fn held_of_upload(
+        &self,
+        caller: &Caller,
+        image: &ImageRef,
+        query: &str,
+    ) -> Result<u64, Error> {
+        caller.require(Right::Administer)?;
+        let contact = self.online(&image.agent)?;
+        self.knows_images(&image.agent)?;
+        let held = contact.client.held_of_upload(&image.name, query).await;
+        held.map_err(|error| agent_error(&image.agent, error))
+    }
+
     /// Removes what a machine has of an image.
     pub(crate) async fn remove_image(
         &self,

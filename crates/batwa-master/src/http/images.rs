@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::{FromRequestParts, Request, State},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use batwa_api::{
     agent::DriverKind,
@@ -82,6 +82,8 @@ pub(crate) struct UploadParams {
     user: Option<String>,
     /// Which driver is to have it; the one for new VMs when absent.
     driver: Option<DriverKind>,
+    /// Names an upload that can be gone on with: 8 to 64 letters, digits and hyphens.
+    upload: Option<String>,
 }
 
 /// What goes to the agent of an upload's head.
@@ -98,10 +100,14 @@ impl FromRequestParts<App> for UploadHead {
         let Path((agent, name)) =
             Path::<(AgentId, ImageName)>::from_request_parts(parts, app).await?;
         Query::<UploadParams>::from_request_parts(parts, app).await?;
-        let headers = [header::CONTENT_LENGTH.as_str(), own::DIGEST]
-            .into_iter()
-            .filter_map(|name| Some((name.parse().ok()?, parts.headers.get(name)?.clone())))
-            .collect();
+        let headers = [
+            header::CONTENT_LENGTH.as_str(),
+            header::CONTENT_RANGE.as_str(),
+            own::DIGEST,
+        ]
+        .into_iter()
+        .filter_map(|name| Some((name.parse().ok()?, parts.headers.get(name)?.clone())))
+        .collect();
         Ok(Self {
             image: ImageRef { agent, name },
             query: parts.uri.query().unwrap_or_default().to_owned(),
@@ -111,7 +117,7 @@ impl FromRequestParts<App> for UploadHead {
 }
 
 /// Upload an image to a machine: a disk image, qcow2 or raw. It is there once all of it has come; a `Repr-Digest` is
-/// checked before. `Content-Length` is needed.
+/// checked before. `Content-Length` is needed. With `upload`, one that is cut off is gone on with by `Content-Range`.
 #[utoipa::path(put, path = "/api/v1/agents/{agent}/images/{image}/content", tag = "images",
     params(("agent" = AgentId, Path, description = "the agent's id"), ("image" = ImageName, Path, description = "the image's name"),
         UploadParams),
@@ -133,6 +139,22 @@ pub(crate) async fn upload(
         .upload_image(&caller, &image, &query, headers, body)
         .await?;
     Ok((StatusCode::CREATED, Json(image)))
+}
+
+/// Look how much of an upload that was cut off the machine has: `Upload-Offset`.
+#[utoipa::path(head, path = "/api/v1/agents/{agent}/images/{image}/content", tag = "images",
+    params(("agent" = AgentId, Path, description = "the agent's id"), ("image" = ImageName, Path, description = "the image's name"),
+        UploadParams),
+    responses((status = 200, description = "how many bytes, in a header")))]
+pub(crate) async fn look_at_upload(
+    State(app): State<App>,
+    caller: Caller,
+    head: UploadHead,
+) -> ApiResult<Response> {
+    let held = app
+        .held_of_upload(&caller, &head.image, &head.query)
+        .await?;
+    Ok([(own::UPLOAD_OFFSET, held.to_string())].into_response())
 }
 
 /// Bring an image to a machine before a VM wants it.

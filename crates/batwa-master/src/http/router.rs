@@ -217,7 +217,7 @@ fn administer() -> Routes<App> {
         .routes(routes!(agent_keys::list, agent_keys::create))
         .routes(routes!(agent_keys::delete))
         .routes(routes!(images::add))
-        .routes(routes!(images::upload))
+        .routes(routes!(images::look_at_upload, images::upload))
         .routes(routes!(images::remove))
         .routes(routes!(legacy::unregister))
 }

@@ -107,6 +107,11 @@ const TABLE: &[(&str, &str, Need)] = &[
         "/api/v1/agents/{agent}/images/{image}/content",
         Administer,
     ),
+    (
+        "HEAD",
+        "/api/v1/agents/{agent}/images/{image}/content",
+        Administer,
+    ),
     ("POST", "/api/v1/agents/{agent}/images/{image}/pull", Manage),
     (
         "DELETE",

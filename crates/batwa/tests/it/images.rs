@@ -1,11 +1,24 @@
 //! Images over master and agent, by API and command line: pulled, added, uploaded, removed, with rights and audit.
 
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 
 use crate::{
     inside::client,
-    lab::{Caller, INSTANT, Lab, until},
+    lab::{Caller, INSTANT, Lab, batwa, until},
 };
 
 async fn image(lab: &Lab, agent: &str, name: &str) -> Option<Value> {
@@ -230,4 +243,87 @@ async fn the_command_line_lists_pulls_adds_uploads_and_removes() {
     }
     let gone = run(&["images", "remove", "up"]).await;
     assert_eq!(gone.code, Some(3), "{}", gone.stderr);
+}
+
+/// A line to a master that breaks once.
+struct BreakingLine {
+    address: SocketAddr,
+    /// How many bytes it has carried to the master.
+    carried: Arc<AtomicU64>,
+    _tasks: JoinSet<()>,
+}
+
+impl BreakingLine {
+    /// Passes everything on to `target`; the first connection that carries `most` bytes there is broken then.
+    async fn to(target: SocketAddr, most: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (carried, broken) = (
+            Arc::new(AtomicU64::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let counted = Arc::clone(&carried);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((near, _)) = listener.accept().await {
+                let (counted, broken) = (Arc::clone(&counted), Arc::clone(&broken));
+                connections.spawn(async move {
+                    let far = TcpStream::connect(target).await.expect("the master");
+                    let (mut here, mut back) = near.into_split();
+                    let (mut answers, mut there) = far.into_split();
+                    let there = async {
+                        let mut begin = (&mut here).take(most);
+                        let n = tokio::io::copy(&mut begin, &mut there).await.unwrap_or(0);
+                        counted.fetch_add(n, Ordering::SeqCst);
+                        if n == most && !broken.swap(true, Ordering::SeqCst) {
+                            return;
+                        }
+                        let n = tokio::io::copy(&mut here, &mut there).await.unwrap_or(0);
+                        counted.fetch_add(n, Ordering::SeqCst);
+                    };
+                    let back = async {
+                        let _ = tokio::io::copy(&mut answers, &mut back).await;
+                        std::future::pending::<()>().await;
+                    };
+                    tokio::select! { () = there => {}, () = back => {} }
+                });
+            }
+        });
+        Self {
+            address,
+            carried,
+            _tasks: tasks,
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_upload_over_a_line_that_breaks_is_gone_on_with() {
+    let lab = Lab::up().await;
+    let master = lab.url.strip_prefix("http://").expect("an address");
+    let line = BreakingLine::to(master.parse().expect("an address"), 6 << 20).await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let disk = dir.path().join("disk.img");
+    let content: Vec<u8> = (0..8_u32 << 20).map(|n| (n >> 9) as u8).collect();
+    std::fs::write(&disk, content).expect("the file");
+    let uploaded = batwa()
+        .args(["images", "upload", "big", disk.to_str().expect("a path")])
+        .env("BATWA_URL", format!("http://{}", line.address))
+        .env("BATWA_TOKEN", lab.admin.token())
+        .run()
+        .await;
+    assert_eq!(uploaded.code, Some(0), "{}", uploaded.stderr);
+    let big = image(&lab, "local", "big").await.expect("the image");
+    assert_eq!(
+        (&big["cached"], &big["size_on_disk"]),
+        (&json!(true), &json!(8 << 20))
+    );
+    // Begun anew, all of it would have come after the first 6 MiB.
+    let carried = until("the line is done", async || {
+        let carried = line.carried.load(Ordering::SeqCst);
+        (carried > 8 << 20).then_some(carried)
+    })
+    .await;
+    assert!(carried < 12 << 20, "{carried} bytes were sent");
 }

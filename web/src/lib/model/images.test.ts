@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Image } from '$lib/api/types';
-import { addCommand, byMachine, digestHeader, hereText, nameError, namesOf, storeText, uploadQuery } from './images';
+import { addCommand, byMachine, contentRange, digestHeader, hereText, nameError, namesOf, storeText, uploadQuery } from './images';
 
 const image = (agent_id: string, name: string): Image =>
 	({ agent_id, name, aliases: ['also'], title: 'A title', origin: 'somewhere', driver: 'fake', cached: false, cloud_config: true }) as Image;
@@ -39,5 +39,7 @@ describe('images', () => {
 		expect(addCommand('lab', { name: 'mine' }, 'disk.img')).toBe('batwa images upload mine disk.img --agent lab');
 		expect(uploadQuery({ aliases: ['a', 'b'], title: 'x y' })).toBe('?aliases=a%2Cb&title=x+y');
 		expect(uploadQuery({})).toBe('');
+		expect(uploadQuery({}, 'an-id')).toBe('?upload=an-id');
+		expect([contentRange(0, 9), contentRange(4, 9), contentRange(9, 9)]).toEqual(['bytes 0-8/9', 'bytes 4-8/9', 'bytes */9']);
 	});
 });

@@ -67,13 +67,19 @@ export function digestHeader(sha256: string): string | null {
 	return `sha-256=:${btoa(bytes.map((pair) => String.fromCharCode(parseInt(pair, 16))).join(''))}:`;
 }
 
-/** What is said of an upload in its address. */
-export function uploadQuery(add: Pick<AddImage, 'aliases' | 'title' | 'user' | 'driver'>): string {
+/** What comes of a file that is sent from an offset on, as HTTP has it. */
+export function contentRange(offset: number, size: number): string {
+	return offset < size ? `bytes ${offset}-${size - 1}/${size}` : `bytes */${size}`;
+}
+
+/** What is said of an upload in its address; `upload` is its name, by which it is gone on with. */
+export function uploadQuery(add: Pick<AddImage, 'aliases' | 'title' | 'user' | 'driver'>, upload?: string): string {
 	const parameters = new URLSearchParams();
 	if (add.aliases && add.aliases.length > 0) parameters.set('aliases', add.aliases.join(','));
 	if (add.title) parameters.set('title', add.title);
 	if (add.user) parameters.set('user', add.user);
 	if (add.driver) parameters.set('driver', add.driver);
+	if (upload) parameters.set('upload', upload);
 	const text = parameters.toString();
 	return text ? `?${text}` : '';
 }

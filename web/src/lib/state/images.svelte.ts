@@ -2,7 +2,7 @@
 import { api, unwrap } from '$lib/api/client';
 import { ProblemError, problemOf, problemOfBody } from '$lib/api/problem';
 import type { AddImage, Image, ImageList, Operation, Problem } from '$lib/api/types';
-import { digestHeader, type ImagePlace, uploadQuery } from '$lib/model/images';
+import { contentRange, digestHeader, type ImagePlace, uploadQuery } from '$lib/model/images';
 import { isFinished } from '$lib/model/operation';
 import { oneAtATime } from './again';
 import { freshKey } from './ask';
@@ -99,24 +99,83 @@ export async function addImage(agent: string, add: AddImage): Promise<void> {
 /** A file on its way to a machine. */
 export type Upload = { done: Promise<void>; cancel: () => void };
 
-/** Sends a file; `progress` hears how many bytes have gone. `fetch` cannot tell that. */
-export function upload(place: ImagePlace, add: AddImage, file: Blob, progress: (bytes: number) => void): Upload {
+/** How long to try to come back after a cut, since something last moved. */
+const PATIENCE = 5 * 60_000;
+/** Between tries. */
+const PAUSE = 1000;
+/** The link to the machine was cut, or it is asked too much: both pass. */
+const PASSES = [429, 503, 504];
+
+/** Sends a file; what is cut off is gone on with. `progress` hears how many bytes have gone, and whether it is cut off now. */
+export function upload(place: ImagePlace, add: AddImage, file: Blob, progress: (bytes: number, cut: boolean) => void): Upload {
+	const stop = new AbortController();
+	const address = `/api/v1/agents/${encodeURIComponent(place.agent)}/images/${encodeURIComponent(add.name)}/content${uploadQuery(add, freshKey())}`;
+	const work = async () => {
+		let offset = 0;
+		let moved = Date.now();
+		for (;;) {
+			const sent = await send(address, add, file, offset, stop.signal, (bytes) => {
+				moved = Date.now();
+				progress(offset + bytes, false);
+			});
+			if (sent.status === 201) return;
+			const passes = sent.status === 0 || PASSES.includes(sent.status);
+			if (!passes || Date.now() - moved > PATIENCE) {
+				if (sent.status === 0) throw new TypeError('the upload was cut off');
+				throw new ProblemError(problemOfBody(bodyOf(sent.text), sent.status));
+			}
+			progress(offset, true);
+			await pause(stop.signal);
+			offset = Math.min((await held(address, stop.signal)) ?? offset, file.size);
+		}
+	};
+	return { done: work().then(() => images.load()), cancel: () => stop.abort() };
+}
+
+/** One try, from an offset on; status 0 is a cut. `fetch` cannot tell how far it is. */
+function send(address: string, add: AddImage, file: Blob, offset: number, stop: AbortSignal, progress: (bytes: number) => void): Promise<{ status: number; text: string }> {
 	const request = new XMLHttpRequest();
-	const done = new Promise<void>((resolve, reject) => {
+	return new Promise((resolve, reject) => {
+		if (stop.aborted) return reject(cancelled());
+		stop.addEventListener('abort', () => request.abort(), { once: true });
 		request.upload.addEventListener('progress', (event) => progress(event.loaded));
-		request.addEventListener('load', () => {
-			if (request.status === 201) resolve();
-			else reject(new ProblemError(problemOfBody(bodyOf(request.responseText), request.status)));
-		});
-		request.addEventListener('error', () => reject(new TypeError('the upload was cut off')));
-		request.addEventListener('abort', () => reject(new DOMException('cancelled', 'AbortError')));
+		request.addEventListener('load', () => resolve({ status: request.status, text: request.responseText }));
+		request.addEventListener('error', () => resolve({ status: 0, text: '' }));
+		request.addEventListener('abort', () => reject(cancelled()));
+		request.open('PUT', address);
+		request.setRequestHeader('Content-Type', 'application/octet-stream');
+		request.setRequestHeader('Content-Range', contentRange(offset, file.size));
+		const digest = digestHeader(add.sha256 ?? '');
+		if (digest) request.setRequestHeader('Repr-Digest', digest);
+		request.send(file.slice(offset));
 	});
-	request.open('PUT', `/api/v1/agents/${encodeURIComponent(place.agent)}/images/${encodeURIComponent(add.name)}/content${uploadQuery(add)}`);
-	request.setRequestHeader('Content-Type', 'application/octet-stream');
-	const digest = digestHeader(add.sha256 ?? '');
-	if (digest) request.setRequestHeader('Repr-Digest', digest);
-	request.send(file);
-	return { done: done.then(() => images.load()), cancel: () => request.abort() };
+}
+
+/** How much of it the machine has; `null` where that cannot be known now. */
+async function held(address: string, signal: AbortSignal): Promise<number | null> {
+	try {
+		const answer = await fetch(address, { method: 'HEAD', signal });
+		const offset = answer.headers.get('Upload-Offset');
+		return answer.ok && offset !== null ? Number(offset) : null;
+	} catch (thrown) {
+		if (signal.aborted) throw cancelled();
+		if (thrown instanceof TypeError) return null;
+		throw thrown;
+	}
+}
+
+function pause(signal: AbortSignal): Promise<void> {
+	return new Promise((resolve, reject) => {
+		const timer = setTimeout(resolve, PAUSE);
+		signal.addEventListener('abort', () => {
+			clearTimeout(timer);
+			reject(cancelled());
+		}, { once: true });
+	});
+}
+
+function cancelled(): DOMException {
+	return new DOMException('cancelled', 'AbortError');
 }
 
 function bodyOf(text: string): unknown {

@@ -1,12 +1,13 @@
 //! Images that only pretend: names, sizes and who uses them. What was "pulled" and what was added is written down, so
 //! that it outlives `kill -9` as real images do.
 
-use std::{borrow::Cow, io, path::Path};
+use std::{borrow::Cow, collections::HashMap, io, path::Path};
 
 use async_trait::async_trait;
 use batwa_api::{
     Timestamp,
     agent::DriverKind,
+    file::UploadId,
     image::{AddImage, Image, ImageActions, ImageName, ImageSource, ImageStore},
     name::VmName,
     operation::{OperationKind, Stage},
@@ -18,12 +19,17 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use super::FakeDriver;
-use crate::driver::{DriverError, ImageKeeper, Progress, Upload, used_by};
+use crate::driver::{DriverError, ImageKeeper, Part, Progress, Upload, used_by};
+
+/// What came of uploads that were cut off: the checksum so far, and how many bytes; the bytes are thrown away.
+pub(super) type Parts = HashMap<UploadId, (sha2::Sha256, u64)>;
 
 /// Into how many pieces a download falls.
 const PIECES: u64 = 4;
 /// Largest upload: it is not kept, only counted.
 const MAX_UPLOAD: ByteSize = ByteSize::gib(4);
+/// Most uploads that are remembered to be gone on with.
+const PARTS_KEPT: usize = 8;
 
 struct Known {
     name: &'static str,
@@ -283,6 +289,33 @@ impl FakeDriver {
             .collect()
     }
 
+    /// What is remembered of an upload that goes on: its checksum so far, and how many bytes came.
+    fn taken_up(&self, part: Option<&Part>) -> Result<(sha2::Sha256, u64), DriverError> {
+        let Some(part) = part.filter(|part| part.offset > 0) else {
+            return Ok((sha2::Sha256::new(), 0));
+        };
+        let parts = super::lock(&self.parts);
+        match parts.get(&part.id) {
+            Some((hasher, came)) if *came == part.offset => Ok((hasher.clone(), *came)),
+            held => Err(DriverError::IllegalState(format!(
+                "{} bytes of this upload are kept, so that it cannot go on at {}: ask how many there are, and go on there",
+                held.map_or(0, |(_, came)| *came),
+                part.offset
+            ))),
+        }
+    }
+
+    fn keep_part(&self, id: &UploadId, hasher: &sha2::Sha256, came: u64) {
+        let mut parts = super::lock(&self.parts);
+        while parts.len() >= PARTS_KEPT
+            && !parts.contains_key(id)
+            && let Some(any) = parts.keys().next().cloned()
+        {
+            parts.remove(&any);
+        }
+        parts.insert(id.clone(), (hasher.clone(), came));
+    }
+
     fn take_in(&self, image: &FakeImage) -> Result<Image, DriverError> {
         self.change_images(|images| {
             let names = std::iter::once(&image.name).chain(&image.aliases);
@@ -360,26 +393,37 @@ impl ImageKeeper for FakeDriver {
                 ),
             ));
         }
-        let mut hasher = sha2::Sha256::new();
-        let mut came = 0;
+        let (mut hasher, mut came) = self.taken_up(upload.part.as_ref())?;
+        let total = upload.size.as_u64();
         let mut content = upload.content;
         while let Some(piece) = content.next().await {
             let piece = piece
                 .map_err(|error| DriverError::failed(format!("the upload was cut off: {error}")))?;
             came += piece.len() as u64;
-            if came > upload.size.as_u64() {
+            if came > total {
                 return Err(invalid(
                     "content",
                     "more came than was announced".to_owned(),
                 ));
             }
             hasher.update(&piece);
+            // At once: whoever is cut off may never come back to this.
+            if let Some(part) = &upload.part {
+                self.keep_part(&part.id, &hasher, came);
+            }
         }
-        if came < upload.size.as_u64() {
-            return Err(DriverError::failed(format!(
-                "the upload was cut off after {came} of {} bytes: nothing of it is kept",
-                upload.size.as_u64()
-            )));
+        if came < total {
+            return Err(match upload.part {
+                Some(_) => DriverError::IllegalState(format!(
+                    "the image is not whole yet: {came} of {total} bytes are there"
+                )),
+                None => DriverError::failed(format!(
+                    "the upload was cut off after {came} of {total} bytes: nothing of it is kept"
+                )),
+            });
+        }
+        if let Some(part) = &upload.part {
+            super::lock(&self.parts).remove(&part.id);
         }
         let sum = hex::encode(hasher.finalize());
         if image
@@ -399,6 +443,12 @@ impl ImageKeeper for FakeDriver {
         added.here = upload.size;
         added.last_used_at = Some(Timestamp::now());
         self.take_in(&added)
+    }
+
+    async fn held(&self, upload: &UploadId) -> Result<u64, DriverError> {
+        self.answer().await;
+        let parts = super::lock(&self.parts);
+        Ok(parts.get(upload).map_or(0, |(_, came)| *came))
     }
 
     async fn remove(&self, image: &ImageName) -> Result<(), DriverError> {

@@ -3,11 +3,11 @@
 //! ```text
 //! name ─► Named ─► in the cache? ──yes─────────────────────────────────────► Manifest, held
 //!   (own.json, servers)   └──no──► fetch: download | build | copy ─► store/ID ───┘
-//! upload ─► work/ ─► checked ─► store/ID ─► own.json
+//! upload ─► work/, or downloads/ where it can be gone on with ─► checked ─► store/ID ─► own.json
 //! ```
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
@@ -24,6 +24,7 @@ use self::{
     local::LocalFiles,
     own::{OwnImage, OwnImages},
     servers::{CHECK_PATIENCE, Offers},
+    upload::Uploads,
     wanted::Wanted,
 };
 use super::{files, vms::lock};
@@ -62,7 +63,7 @@ pub(super) struct Images {
     tiny_kernel: TinyKernel,
     cache: Cache,
     fetches: Mutex<HashMap<Wanted, Arc<Fetch>>>,
-    uploads: Mutex<BTreeSet<ImageName>>,
+    uploads: Uploads,
 }
 
 /// An image that somebody named, and what it was added as where somebody did.
@@ -98,7 +99,7 @@ impl Images {
             tiny_kernel: options.tiny_kernel,
             cache: Cache::open(dir, options.cache_limit)?,
             fetches: Mutex::default(),
-            uploads: Mutex::default(),
+            uploads: Uploads::default(),
         })
     }
 

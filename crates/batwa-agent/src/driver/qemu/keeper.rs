@@ -1,7 +1,10 @@
 //! The images as the rest of the agent reaches them.
 
 use async_trait::async_trait;
-use batwa_api::image::{AddImage, Image, ImageName, ImageStore};
+use batwa_api::{
+    file::UploadId,
+    image::{AddImage, Image, ImageName, ImageStore},
+};
 
 use super::vms::Vms;
 use crate::driver::{DriverError, ImageKeeper, Progress, Upload};
@@ -33,6 +36,10 @@ impl ImageKeeper for Vms {
         let image = self.images().upload(image, upload, &in_use).await?;
         self.images().trim(&in_use);
         Ok(image)
+    }
+
+    async fn held(&self, upload: &UploadId) -> Result<u64, DriverError> {
+        self.images().held(upload).await
     }
 
     async fn remove(&self, image: &ImageName) -> Result<(), DriverError> {

@@ -7,24 +7,17 @@ mod put;
 use std::{path::PathBuf, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use batwa_api::size::ByteSize;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
-use tokio::time::{Instant, sleep};
 
 use super::{below, find};
 use crate::{
     cli::TransferArgs,
     client::{Client, VmRef},
-    failure::{Exit, Failure, chain},
-    output::{Progress, ProgressLine},
+    failure::{Exit, Failure},
 };
 
 /// A transfer has no length that could be known beforehand; what stands still is ended by the agent.
 const NO_END: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How long to try to come back after a cut, since something last moved.
-const PATIENCE: Duration = Duration::from_secs(5 * 60);
-/// Between tries.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// One end of a transfer.
 #[derive(Debug, PartialEq, Eq)]
@@ -180,97 +173,12 @@ impl<'a> Remote<'a> {
     }
 }
 
-/// Whether trying again may help.
-fn is_cut(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 429 | 503 | 504)
-}
-
-/// Counts what moves, shows it, and says when to give up.
-struct Meter {
-    line: ProgressLine,
-    name: String,
-    total: Option<u64>,
-    shown: Instant,
-    began: Instant,
-    first: Option<u64>,
-    moved: Instant,
-}
-
-impl Meter {
-    fn new(name: &str, total: Option<u64>) -> Self {
-        let now = Instant::now();
-        Self {
-            line: ProgressLine::new(),
-            name: name.to_owned(),
-            total,
-            shown: now,
-            began: now,
-            first: None,
-            moved: now,
-        }
-    }
-
-    /// So many bytes are there now.
-    fn at(&mut self, bytes: u64) {
-        const EVERY: Duration = Duration::from_millis(200);
-        let now = Instant::now();
-        let first = *self.first.get_or_insert(bytes);
-        self.moved = now;
-        if now.duration_since(self.shown) < EVERY {
-            return;
-        }
-        self.shown = now;
-        let seconds = now.duration_since(self.began).as_secs_f64();
-        #[expect(clippy::cast_precision_loss, reason = "for people")]
-        let rate = bytes.saturating_sub(first) as f64 / seconds / f64::from(1 << 20);
-        let done = ByteSize::bytes(bytes);
-        #[expect(clippy::cast_precision_loss, reason = "for people")]
-        let progress = match self.total.filter(|total| *total > 0) {
-            Some(total) => Progress {
-                words: self.name.clone(),
-                percent: Some(bytes as f64 * 100.0 / total as f64),
-                figures: format!("({done} of {}, {rate:.1} MB/s)", ByteSize::bytes(total)),
-            },
-            None => Progress {
-                words: self.name.clone(),
-                percent: None,
-                figures: format!("({done}, {rate:.1} MB/s)"),
-            },
-        };
-        self.line.show(&progress);
-    }
-
-    /// After a cut: waits a little, or gives up with `why`.
-    async fn again(&mut self, why: Failure) -> Result<(), Failure> {
-        if self.moved.elapsed() > PATIENCE {
-            self.line.clear();
-            return Err(why);
-        }
-        let words = format!("{}: cut off, going on", self.name);
-        self.line.show(&Progress::words(words));
-        sleep(PAUSE).await;
-        Ok(())
-    }
-
-    fn done(&mut self) {
-        self.line.clear();
-    }
-}
-
 /// The SHA-256 of a `Repr-Digest`, in hexadecimal.
 fn digest_of(answer: &Response) -> Option<String> {
     let digest = answer.headers().get(batwa_api::file::header::DIGEST)?;
     let value = digest.to_str().ok()?.strip_prefix("sha-256=:")?;
     let sum = STANDARD.decode(value.strip_suffix(':')?).ok()?;
     Some(hex::encode(sum))
-}
-
-/// A failure of something here.
-fn io_failure(what: &str, path: &std::path::Path, error: &std::io::Error) -> Failure {
-    Failure::new(
-        Exit::Failed,
-        format!("cannot {what} `{}`: {}", path.display(), chain(error)),
-    )
 }
 
 #[cfg(test)]

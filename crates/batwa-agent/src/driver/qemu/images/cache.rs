@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use batwa_api::{Timestamp, name::VmName, size::ByteSize};
+use batwa_api::{Timestamp, file::UploadId, name::VmName, size::ByteSize};
 use tracing::{info, warn};
 
 use super::{
@@ -25,6 +25,8 @@ use crate::driver::DriverError;
 pub(super) const UPLOAD: &str = "upload-";
 /// What the name of a folder begins with that is being removed.
 const GONE: &str = ".gone-";
+/// Most uploads that wait to be gone on with, those under way included: more than may be under way at once.
+const UPLOADS_KEPT: usize = 8;
 /// How long the beginning of a download is kept that nobody goes on with.
 const PART_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -127,6 +129,33 @@ impl Cache {
     /// Where downloads lie until they are whole.
     pub(super) fn downloads(&self) -> PathBuf {
         self.dir.join("downloads")
+    }
+
+    /// Where an upload lies that can be gone on with.
+    pub(super) fn part_of_upload(&self, upload: &UploadId) -> PathBuf {
+        self.downloads()
+            .join(format!("{UPLOAD}{}.part", upload.as_str()))
+    }
+
+    /// Makes room for an upload: of those that were cut off, the ones longest untouched go when there are many.
+    pub(super) fn forget_other_uploads(&self, upload: &UploadId) {
+        let mine = self.part_of_upload(upload);
+        let mut others: Vec<(SystemTime, PathBuf)> = entries(&self.downloads())
+            .into_iter()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(UPLOAD))
+            .filter(|entry| entry.path() != mine)
+            .map(|entry| {
+                let touched = entry.metadata().and_then(|file| file.modified());
+                (touched.unwrap_or(SystemTime::UNIX_EPOCH), entry.path())
+            })
+            .collect();
+        others.sort();
+        let surplus = (others.len() + 1).saturating_sub(UPLOADS_KEPT);
+        for (_, part) in others.into_iter().take(surplus) {
+            if let Err(error) = files::remove(&part) {
+                warn!("cannot remove an old upload: {error}");
+            }
+        }
     }
 
     /// The folder that holds all of it.

@@ -1,20 +1,21 @@
 //! Images that come with a call: written aside, checked, and only then there.
 
-use std::{collections::BTreeSet, fs::File, io::Write, path::Path, sync::Mutex};
+mod part;
+
+use std::{fs, path::Path};
 
 use batwa_api::{
+    file::UploadId,
     image::{AddImage, Image, ImageName},
     size::ByteSize,
 };
-use bytes::Bytes;
-use futures_util::StreamExt;
-use sha2::Digest as _;
 
+pub(super) use self::part::Uploads;
+use self::part::receive;
 use super::{
     super::{files, space},
     Images,
     cache::{UPLOAD, Users},
-    lock,
     manifest::{About, Manifest},
     own::{OwnImage, OwnSource},
     wanted::Wanted,
@@ -23,20 +24,6 @@ use crate::driver::{DriverError, Upload};
 
 /// Largest image that is taken in.
 const MAX_UPLOAD: ByteSize = ByteSize::gib(256);
-/// Most uploads under way at the same time: each takes disk space that nobody sees yet.
-const AT_ONCE: usize = 4;
-
-/// A name under which an image is being uploaded: nobody else may use it meanwhile.
-struct Reserved<'a> {
-    names: &'a Mutex<BTreeSet<ImageName>>,
-    name: ImageName,
-}
-
-impl Drop for Reserved<'_> {
-    fn drop(&mut self) {
-        lock(self.names).remove(&self.name);
-    }
-}
 
 impl Images {
     /// Takes an image in by an address or a file.
@@ -78,13 +65,26 @@ impl Images {
                 upload.size
             )));
         }
-        let _reserved = self.reserve(&add.name)?;
+        let part = upload.part.as_ref().map(|part| part.id.clone());
+        let reserved = self.uploads.reserve(&add.name, part.as_ref()).await?;
+        let before = upload.part.as_ref().map_or(0, |part| part.offset);
+        let to_come = ByteSize::bytes(upload.size.as_u64().saturating_sub(before));
         let what = format!("take image `{}` in", add.name);
-        space::require(self.cache.dir(), upload.size, &what)?;
+        space::require(self.cache.dir(), to_come, &what)?;
         let work = self.cache.work()?;
         let staging = work.folder("image")?;
         let disk = staging.join(Manifest::DISK);
-        let sha256 = receive(upload, &disk).await?;
+        let sha256 = match part {
+            None => receive(upload, &disk, &reserved).await?,
+            Some(part) => {
+                self.cache.forget_other_uploads(&part);
+                let kept = self.cache.part_of_upload(&part);
+                let sha256 = receive(upload, &kept, &reserved).await?;
+                // All of it has come: whatever is wrong with it now is not mended by sending more.
+                fs::rename(&kept, &disk).map_err(|error| files::io_error("move", &kept, &error))?;
+                sha256
+            }
+        };
         if add
             .sha256
             .as_ref()
@@ -116,21 +116,11 @@ impl Images {
         self.own_image(&add.name, in_use)
     }
 
-    fn reserve(&self, name: &ImageName) -> Result<Reserved<'_>, DriverError> {
-        let mut names = lock(&self.uploads);
-        if names.contains(name) {
-            return Err(DriverError::ImageTaken(name.clone()));
-        }
-        if names.len() >= AT_ONCE {
-            return Err(DriverError::IllegalState(format!(
-                "{AT_ONCE} images are being uploaded to this machine already: wait for one of them"
-            )));
-        }
-        names.insert(name.clone());
-        Ok(Reserved {
-            names: &self.uploads,
-            name: name.clone(),
-        })
+    /// How many bytes are kept of an upload that was cut off.
+    pub(in super::super) async fn held(&self, upload: &UploadId) -> Result<u64, DriverError> {
+        self.uploads.settled(upload).await?;
+        let kept = fs::metadata(self.cache.part_of_upload(upload));
+        Ok(kept.map_or(0, |kept| kept.len()))
     }
 
     /// Removes what was uploaded and is in no list: an upload that a crash cut off before its last step.
@@ -168,55 +158,6 @@ impl Images {
             None => Ok(()),
         }
     }
-}
-
-/// Writes the content down; its SHA-256.
-async fn receive(upload: Upload, disk: &Path) -> Result<String, DriverError> {
-    let write_error = |error: std::io::Error| files::io_error("write", disk, &error);
-    let mut file = files::create(disk).map_err(write_error)?;
-    let mut hasher = sha2::Sha256::new();
-    let mut left = upload.size.as_u64();
-    let mut content = upload.content;
-    while let Some(piece) = content.next().await {
-        let piece = piece.map_err(|error| {
-            DriverError::failed(format!(
-                "the upload was cut off, nothing of it is kept: {error}"
-            ))
-        })?;
-        left = left.checked_sub(piece.len() as u64).ok_or_else(|| {
-            refused(format!(
-                "more came than the {} that were announced",
-                upload.size
-            ))
-        })?;
-        let written = tokio::task::spawn_blocking(move || take_in(file, hasher, &piece));
-        let result;
-        (file, hasher, result) = written
-            .await
-            .map_err(|error| DriverError::failed(format!("writing broke off: {error}")))?;
-        result.map_err(write_error)?;
-    }
-    if left > 0 {
-        return Err(DriverError::failed(format!(
-            "the upload was cut off with {} missing: nothing of it is kept",
-            ByteSize::bytes(left)
-        )));
-    }
-    tokio::task::spawn_blocking(move || file.sync_all())
-        .await
-        .map_err(|error| DriverError::failed(format!("writing broke off: {error}")))?
-        .map_err(write_error)?;
-    Ok(hex::encode(hasher.finalize()))
-}
-
-fn take_in(
-    mut file: File,
-    mut hasher: sha2::Sha256,
-    piece: &Bytes,
-) -> (File, sha2::Sha256, std::io::Result<()>) {
-    hasher.update(piece);
-    let written = file.write_all(piece);
-    (file, hasher, written)
 }
 
 fn refused(message: String) -> DriverError {

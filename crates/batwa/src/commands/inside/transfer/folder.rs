@@ -10,8 +10,10 @@ use futures_util::{Stream, stream};
 use reqwest::Response;
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{Meter, io_failure};
-use crate::failure::{Exit, Failure};
+use crate::{
+    commands::sending::{Meter, io_failure},
+    failure::{Exit, Failure},
+};
 
 /// Pieces between thread and connection: back-pressure beyond these.
 const PIECES: usize = 4;

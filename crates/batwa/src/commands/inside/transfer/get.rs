@@ -13,9 +13,10 @@ use tokio::{
     io::{AsyncSeekExt, AsyncWrite, AsyncWriteExt},
 };
 
-use super::{How, Kind, Meter, Place, Remote, digest_of, folder, io_failure, is_cut};
+use super::{How, Kind, Place, Remote, digest_of, folder};
 use crate::{
     client::cut,
+    commands::sending::{Meter, io_failure, is_cut},
     failure::{Exit, Failure},
 };
 

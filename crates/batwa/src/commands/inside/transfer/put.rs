@@ -1,32 +1,20 @@
 //! Into a VM.
 
 use std::{
-    io::SeekFrom,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    path::Path,
+    sync::{Arc, atomic::AtomicU64},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use batwa_api::file::{UploadId, WrittenFile, header};
-use bytes::Bytes;
-use futures_util::{Stream, stream};
+use futures_util::stream;
 use reqwest::{Body, Method, Response};
 use sha2::{Digest, Sha256};
-use tokio::{
-    fs::File,
-    io::{AsyncRead, AsyncReadExt, AsyncSeekExt},
-    time::{Duration, interval},
+
+use super::{How, Kind, Place, Remote, folder};
+use crate::{
+    commands::sending::{Meter, Source, content, is_cut, look, read_piece},
+    failure::{Exit, Failure},
 };
-
-use super::{How, Kind, Meter, Place, Remote, folder, io_failure, is_cut};
-use crate::failure::{Exit, Failure};
-
-/// Bytes that are read at once.
-const PIECE: usize = 64 << 10;
 
 pub(super) async fn put(source: &Place, remote: Remote<'_>, how: How) -> Result<(), Failure> {
     match source {
@@ -81,40 +69,6 @@ async fn target(remote: &Remote<'_>, source: &Path, how: How) -> Result<String, 
     }
 }
 
-/// A file here, as it was when the transfer began.
-struct Source {
-    path: PathBuf,
-    size: u64,
-    mode: u32,
-    digest: String,
-}
-
-async fn look(path: &Path) -> Result<Source, Failure> {
-    let cannot = |error: std::io::Error| io_failure("read", path, &error);
-    let mut file = File::open(path).await.map_err(cannot)?;
-    let data = file.metadata().await.map_err(cannot)?;
-    if !data.is_file() {
-        return Err(Failure::usage(format!("`{}` is no file", path.display())));
-    }
-    let mut sum = Sha256::new();
-    let mut size = 0;
-    let mut buffer = vec![0; PIECE];
-    loop {
-        let n = file.read(&mut buffer).await.map_err(cannot)?;
-        if n == 0 {
-            break;
-        }
-        sum.update(&buffer[..n]);
-        size += n as u64;
-    }
-    Ok(Source {
-        path: path.to_owned(),
-        size,
-        mode: data.permissions().mode() & 0o7777,
-        digest: format!("sha-256=:{}:", STANDARD.encode(sum.finalize())),
-    })
-}
-
 async fn put_file(path: &Path, remote: &Remote<'_>, how: How) -> Result<(), Failure> {
     let source = look(path).await?;
     let upload = UploadId::random();
@@ -160,67 +114,15 @@ async fn send(
     if how.parents {
         query.push(("parents", "true"));
     }
-    let size = source.size;
-    let range = if offset < size {
-        format!("bytes {offset}-{}/{size}", size - 1)
-    } else {
-        format!("bytes */{size}")
-    };
     let came = Arc::new(AtomicU64::new(offset));
     let content = content(source.path.clone(), offset, Arc::clone(&came));
     let request = remote
         .request(Method::PUT, &query)
-        .header("content-range", range)
+        .header("content-range", source.range_from(offset))
         .header(header::DIGEST, &source.digest)
-        .header("content-length", size - offset)
+        .header("content-length", source.size - offset)
         .body(Body::wrap_stream(content));
-    let sent = request.send();
-    tokio::pin!(sent);
-    let mut tick = interval(Duration::from_millis(250));
-    let mut last = offset;
-    loop {
-        tokio::select! {
-            answer = &mut sent => return answer,
-            _ = tick.tick() => {
-                let now = came.load(Ordering::Relaxed);
-                if now != last {
-                    last = now;
-                    meter.at(now);
-                }
-            }
-        }
-    }
-}
-
-/// A file's content from `offset` on, counted as it is taken.
-fn content(
-    path: PathBuf,
-    offset: u64,
-    came: Arc<AtomicU64>,
-) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
-    stream::try_unfold(None, move |open: Option<File>| {
-        let (path, came) = (path.clone(), Arc::clone(&came));
-        async move {
-            let mut file = match open {
-                Some(file) => file,
-                None => {
-                    let mut file = File::open(&path).await?;
-                    file.seek(SeekFrom::Start(offset)).await?;
-                    file
-                }
-            };
-            let piece = read_piece(&mut file).await?;
-            came.fetch_add(piece.len() as u64, Ordering::Relaxed);
-            Ok((!piece.is_empty()).then_some((piece, Some(file))))
-        }
-    })
-}
-
-async fn read_piece(from: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Bytes> {
-    let mut buffer = vec![0; PIECE];
-    let n = from.read(&mut buffer).await?;
-    buffer.truncate(n);
-    Ok(buffer.into())
+    meter.follow(request.send(), &came).await
 }
 
 /// Standard input: it cannot be read again, so a cut is the end.
