@@ -58,6 +58,49 @@ test('a folder is mounted from the panel, seen after a restart, and taken out', 
 	await mounts(page).getByText('None.').waitFor();
 });
 
+/** A list that an agent tells, each thing in it twice; and so in all that is in it. */
+function doubled(/** @type {any} */ told, inTold = false) {
+	if (Array.isArray(told)) {
+		const all = told.map((one) => doubled(one, inTold));
+		return inTold ? [...all, ...all] : all;
+	}
+	if (told === null || typeof told !== 'object') return told;
+	const TOLD = ['drivers', 'stores', 'hosts', 'files', 'mounts', 'notices', 'ipv4', 'used_by', 'aliases', 'snapshots'];
+	return Object.fromEntries(Object.entries(told).map(([key, value]) => [key, doubled(value, TOLD.includes(key))]));
+}
+
+test('what a machine tells twice blanks no page', async ({ page, context, master, share }) => {
+	/** @type {string[]} */
+	const broken = [];
+	page.on('pageerror', (error) => broken.push(`${page.url()}: ${error.message}`));
+	await context.route(/\/api\/v1\/(agents|vms|images)/, async (route) => {
+		if (route.request().method() !== 'GET') return route.continue();
+		const answer = await route.fetch();
+		if (!answer.headers()['content-type']?.includes('json')) return route.fulfill({ response: answer });
+		const told = doubled(await answer.json());
+		if (/\/images/.test(route.request().url()) && told.items) told.items = [...told.items, ...told.items];
+		return route.fulfill({ response: answer, json: told });
+	});
+	await page.goto(`${master.url}/machines`);
+	await page.getByRole('link', { name: 'local' }).first().waitFor();
+	await page.goto(`${master.url}/machines/local`);
+	const section = page.getByRole('region', { name: 'Policy' });
+	await section.getByText(share, { exact: true }).first().waitFor();
+	await page.goto(`${master.url}/images`);
+	await page.getByRole('row', { name: /tiny/ }).nth(1).waitFor();
+	await page.goto(`${master.url}/vms?vm=local%2Fdemo-01`);
+	await mounts(page).getByRole('button', { name: 'Mount a folder' }).click();
+	const dialog = page.getByRole('dialog', { name: 'Mount a folder in demo-01' });
+	await dialog.getByText(/^Its policy allows/).waitFor();
+	await page.keyboard.press('Escape');
+	await dialog.waitFor({ state: 'detached' });
+	await page.getByRole('button', { name: /^New/ }).first().click();
+	await page.getByRole('dialog').getByLabel('Image').waitFor();
+	await page.keyboard.press('Escape');
+	await context.unrouteAll({ behavior: 'wait' });
+	check(broken.length === 0, `the page broke: ${broken.join('; ')}`);
+});
+
 test('the machine’s page shows what its owner allows, and a file that cannot be used', async ({ page, master, share, policy, write }) => {
 	await page.goto(`${master.url}/machines/local`);
 	const section = page.getByRole('region', { name: 'Policy' });

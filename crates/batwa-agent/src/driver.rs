@@ -25,7 +25,10 @@ use batwa_api::{
     problem::ProblemCode,
     size::ByteSize,
     terminal::{TermSize, TerminalKind},
-    vm::{Mount, MountOptions, Readiness, ResizeOptions, Snapshot, VmSpec, VmState, VmUsage},
+    vm::{
+        MAX_MOUNTS, Mount, MountOptions, Readiness, ResizeOptions, Snapshot, VmSpec, VmState,
+        VmUsage,
+    },
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -477,6 +480,13 @@ impl DriverError {
             hint: None,
             log: Vec::new(),
         }
+    }
+
+    /// A VM has as many mounts as one may have.
+    pub(crate) fn too_many_mounts(vm: &VmName) -> Self {
+        Self::IllegalState(format!(
+            "VM `{vm}` has {MAX_MOUNTS} mounts, and cannot have more: `umount` some"
+        ))
     }
 
     /// The kind of problem that a caller of the agent API sees.

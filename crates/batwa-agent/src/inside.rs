@@ -40,6 +40,9 @@ use crate::{
 
 /// How long getting in may take; a VM under load takes its time to let one in.
 const ENTER_DEADLINE: Duration = Duration::from_secs(60);
+/// Most viewers of one display: QEMU takes 32, those included whose end it has not noticed, and turns further ones out
+/// without a word.
+const MAX_VIEWERS: usize = 30;
 
 /// The ways in.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ pub(crate) struct Inside {
     strangers: Arc<Semaphore>,
     uploads: Mutex<HashMap<(VmName, UploadId), Weak<UploadLock>>>,
     visits: Mutex<HashMap<VmName, Weak<()>>>,
+    /// Places before each display.
+    displays: Mutex<HashMap<VmName, Weak<Semaphore>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -63,6 +68,8 @@ type UploadLock = tokio::sync::Mutex<()>;
 pub(crate) struct Place {
     _permit: OwnedSemaphorePermit,
     _visit: Arc<()>,
+    /// The place before the display, where it is that which is shown.
+    viewer: Option<OwnedSemaphorePermit>,
 }
 
 impl Inside {
@@ -79,6 +86,7 @@ impl Inside {
             strangers: Arc::new(Semaphore::new(limits.inside)),
             uploads: Mutex::default(),
             visits: Mutex::default(),
+            displays: Mutex::default(),
             tasks: TaskTracker::new(),
             stop,
         }
@@ -139,9 +147,10 @@ impl Inside {
     /// Connects to the display of a VM.
     ///
     /// # Errors
-    /// As [`Self::exec`]; it was started without one.
+    /// As [`Self::exec`]; it was started without one; as many look at it as may.
     pub(crate) async fn display(&self, vm: &VmName) -> Result<(Connection, Place), Problem> {
-        let (driver, place) = self.enter(vm, VmAction::Display, "show the display of")?;
+        let (driver, mut place) = self.enter(vm, VmAction::Display, "show the display of")?;
+        place.viewer = Some(self.viewer(vm)?);
         let connection = within(vm, driver.display(vm)).await?;
         Ok((connection, place))
     }
@@ -160,6 +169,25 @@ impl Inside {
             let visit = Arc::new(());
             visits.insert(vm.clone(), Arc::downgrade(&visit));
             visit
+        })
+    }
+
+    fn viewer(&self, vm: &VmName) -> Result<OwnedSemaphorePermit, Problem> {
+        let mut displays = self.displays.lock().unwrap_or_else(PoisonError::into_inner);
+        displays.retain(|_, places| places.strong_count() > 0);
+        let entry = displays.entry(vm.clone()).or_default();
+        let places = entry.upgrade().unwrap_or_else(|| {
+            let places = Arc::new(Semaphore::new(MAX_VIEWERS));
+            *entry = Arc::downgrade(&places);
+            places
+        });
+        places.try_acquire_owned().map_err(|_| {
+            Problem::new(
+                ProblemCode::TooManyRequests,
+                format!(
+                    "{MAX_VIEWERS} viewers look at the display of VM `{vm}`, and more cannot: try again when one has gone"
+                ),
+            )
         })
     }
 
@@ -213,6 +241,7 @@ impl Inside {
         let place = Place {
             _permit: permit,
             _visit: self.visit(vm),
+            viewer: None,
         };
         Ok((driver, place))
     }

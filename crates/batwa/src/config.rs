@@ -36,7 +36,7 @@ use crate::{
 /// The folder of the agent that runs inside `batwa up`, within the master's.
 pub(crate) const LOCAL_AGENT_DIR: &str = "agent";
 /// The folder in which agents by themselves have theirs, by id.
-const AGENTS_DIR: &str = "agents";
+pub(crate) const AGENTS_DIR: &str = "agents";
 
 /// Heartbeats and pings more often than this only make noise.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);

@@ -29,7 +29,10 @@ mod transcripts;
 mod user_data;
 mod version;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Component, Path},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use batwa_api::{
@@ -183,7 +186,25 @@ impl Multipass {
         }
         let path = path.1;
         let path = Path::new(path.strip_prefix("//").unwrap_or(path));
-        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let invalid = |message: String| DriverError::Invalid {
+            field: "image",
+            message,
+        };
+        // The daemon takes it for an address: what it decodes, cuts off or shortens would lead elsewhere than where we look.
+        if !path.is_absolute()
+            || image.contains(['%', '?', '#', '\\'])
+            || path.components().any(|part| part == Component::ParentDir)
+        {
+            return Err(invalid(format!(
+                "write the whole path of the file, without `..`, `%`, `?`, `#` and `\\`, such as `file:///srv/images/mine.img`: `{image}` may be another one for Multipass"
+            )));
+        }
+        // What cannot be found is refused as what may not be used is, so that nobody learns what there is.
+        let Ok(real) = path.canonicalize() else {
+            let above = path.ancestors().find_map(|path| path.canonicalize().ok());
+            policy.check_image_file("image", path, &above.unwrap_or_default())?;
+            return Err(invalid(format!("there is no file {}", path.display())));
+        };
         Ok(policy.check_image_file("image", path, &real)?)
     }
 

@@ -30,6 +30,8 @@ use crate::driver::Connection;
 
 /// Largest frame from a viewer: keys and pointers are a few bytes, and clipboard text may come in several.
 const MAX_FRAME: usize = 64 << 10;
+/// What is larger than that is read to its end up to here, so that its viewer still hears why it is turned out.
+const MAX_READ: usize = 1 << 20;
 /// How long a viewer may leave a frame unread before it counts as gone.
 const STALLED: Duration = Duration::from_secs(60);
 
@@ -49,8 +51,8 @@ pub(crate) async fn show(
 ) -> ApiResult<Response> {
     let vm = VmName::parse(&vm).map_err(|_| nothing("VM", &vm))?;
     let upgrade = prepared(upgrade.map_err(no_websocket)?)
-        .max_message_size(MAX_FRAME)
-        .max_frame_size(MAX_FRAME);
+        .max_message_size(MAX_READ)
+        .max_frame_size(MAX_READ);
     app.wait_for_first_word().await;
     let (connection, place) = app.inside().display(&vm).await?;
     Ok(upgrade.on_upgrade(async move |socket| {
@@ -101,6 +103,14 @@ async fn up(
 ) -> End {
     while let Some(message) = stream.next().await {
         match message {
+            Ok(Message::Binary(bytes)) if bytes.len() > MAX_FRAME => {
+                return Some((
+                    close_code::PROTOCOL,
+                    format!(
+                        "a frame to a display has at most {MAX_FRAME} bytes: send more of them"
+                    ),
+                ));
+            }
             Ok(Message::Binary(bytes)) => {
                 let written = async {
                     writes.write_all(&bytes).await?;

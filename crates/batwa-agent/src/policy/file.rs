@@ -1,6 +1,7 @@
 //! What a policy file says, read and checked. Pure.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
 };
@@ -92,7 +93,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Policy, PolicyError> {
         let most = ByteSize::bytes(MAX_BYTES);
         return Err(wrong(format!("it is longer than {most}")));
     }
-    let file: File = toml::from_str(text).map_err(|error| {
+    let mut file: File = toml::from_str(text).map_err(|error| {
         let place = error.span().map_or_else(String::new, |span| {
             let before = text.get(..span.start).unwrap_or(text);
             format!("line {}: ", before.matches('\n').count() + 1)
@@ -100,6 +101,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Policy, PolicyError> {
         wrong(format!("{place}{}", error.message()))
     })?;
     file.check().map_err(wrong)?;
+    file.forget_doubles();
     Ok(Policy {
         file: path.display().to_string(),
         written: true,
@@ -163,6 +165,23 @@ impl File {
             })?;
         }
         Ok(())
+    }
+}
+
+impl File {
+    /// Keeps one of what is written twice. A folder that VMs may write in is no other one to read in.
+    fn forget_doubles(&mut self) {
+        let hosts = self.images.hosts.iter_mut();
+        let mounts = &mut self.mounts;
+        for list in hosts.chain([
+            &mut self.images.files,
+            &mut mounts.roots,
+            &mut mounts.read_only,
+        ]) {
+            let mut seen = BTreeSet::new();
+            list.retain(|entry| seen.insert(entry.clone()));
+        }
+        mounts.read_only.retain(|path| !mounts.roots.contains(path));
     }
 }
 
@@ -239,6 +258,22 @@ mod tests {
         assert_eq!(policy.forwards, ["127.0.0.1:8000-8999", "[::1]:*"]);
         let empty = read("").unwrap();
         assert!(empty.written && empty.images.hosts.is_none() && empty.images.files.is_empty());
+    }
+
+    #[test]
+    fn what_is_written_twice_is_said_once() {
+        let policy = read(
+            "[images]\nhosts = [\"a\", \"b\", \"a\"]\nfiles = [\"/srv\", \"/srv\"]\n\
+             [mounts]\nroots = [\"/srv\", \"/srv\"]\nread_only = [\"/srv\", \"/iso\", \"/iso\"]\n",
+        )
+        .unwrap();
+        assert_eq!(policy.images.hosts.unwrap(), ["a", "b"]);
+        assert_eq!(policy.images.files, ["/srv"]);
+        let mounts = policy.mounts.iter();
+        let mounts: Vec<_> = mounts
+            .map(|root| (root.path.as_str(), root.read_only))
+            .collect();
+        assert_eq!(mounts, [("/srv", false), ("/iso", true)]);
     }
 
     #[test]

@@ -81,6 +81,9 @@ impl PolicyFile {
             error => DriverError::Invalid {
                 field: "source",
                 message: match error {
+                    Errno::ACCESS | Errno::PERM => format!(
+                        "the user that the agent runs as may not read {source}, and QEMU is this user too"
+                    ),
                     Errno::NOENT => format!("there is no folder {source} on this machine"),
                     Errno::NOTDIR => format!("{source} is no folder"),
                     error => format!("cannot open {source}: {}", std::io::Error::from(error)),
@@ -90,15 +93,19 @@ impl PolicyFile {
     }
 }
 
+/// Opens the folder itself to be read, as QEMU will: one that this user cannot read is found out here, not when the VM is
+/// to start.
 fn open(root: &Path, below: &Path) -> Result<Folder, Errno> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let any = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let (reading, passing) = (any | OFlags::RDONLY, any | OFlags::PATH);
     // The root is the owner's word, links in it included.
-    let root = openat(CWD, root, flags, Mode::empty())?;
     if below.as_os_str().is_empty() {
-        return Ok(Folder { fd: root });
+        let fd = openat(CWD, root, reading, Mode::empty())?;
+        return Ok(Folder { fd });
     }
+    let root = openat(CWD, root, passing, Mode::empty())?;
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let fd = openat2(&root, below, flags, Mode::empty(), beneath)?;
+    let fd = openat2(&root, below, reading, Mode::empty(), beneath)?;
     Ok(Folder { fd })
 }
 
@@ -218,6 +225,30 @@ mod tests {
         policy(&[(dir.path(), true), (&inner, false)])
             .folder(&source, false)
             .unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_is_refused_before_any_vm_needs_it() {
+        use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        let policy = policy(&[(dir.path(), false)]);
+        for source in [dir.path(), &inner] {
+            let folder = policy.folder(&text(source), false).unwrap();
+            // What was opened without asking for the right to read cannot be read.
+            let entries = rustix::fs::Dir::read_from(&folder.fd);
+            entries.unwrap_or_else(|error| panic!("{}: {error}", source.display()));
+        }
+        std::fs::set_permissions(&inner, Permissions::from_mode(0o300)).unwrap();
+        let refused = policy.folder(&text(&inner), false);
+        std::fs::set_permissions(&inner, Permissions::from_mode(0o700)).unwrap();
+        // Nothing is closed to root.
+        if !rustix::process::geteuid().is_root() {
+            let refused = refused.unwrap_err();
+            assert!(refused.to_string().contains("may not read"), "{refused}");
+        }
     }
 
     #[test]

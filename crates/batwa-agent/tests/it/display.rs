@@ -93,7 +93,9 @@ async fn what_is_no_display_talk_ends_one_viewer_and_leaves_the_others() {
     // A frame above the limit, and a message that claims 4 GB of clipboard.
     let mut large = Viewer::open(&url).await;
     large.send(&vec![0; (64 << 10) + 1]).await;
-    assert_ne!(large.closed().await.map(|(code, _)| code), Some(1000));
+    let (code, reason) = large.closed().await.unwrap();
+    assert_eq!(code, close_code::PROTOCOL, "{reason}");
+    assert!(reason.contains("at most 65536 bytes"), "{reason}");
     let mut greedy = Viewer::open(&url).await;
     greedy.send(&[6, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]).await;
     let (code, _) = greedy.closed().await.unwrap();
@@ -110,6 +112,37 @@ async fn what_is_no_display_talk_ends_one_viewer_and_leaves_the_others() {
 }
 
 #[tokio::test]
+async fn one_display_has_only_so_many_viewers_and_another_has_its_own() {
+    let lab = lab().await;
+    let url = display(&lab, "demo-01");
+    let mut viewers = Vec::new();
+    for _ in 0..30 {
+        viewers.push(Viewer::open(&url).await);
+    }
+    let (status, detail) = refused(&url).await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+    assert!(
+        detail.contains("30 viewers look at the display of VM `demo-01`"),
+        "{detail}"
+    );
+    Viewer::open(&display(&lab, "demo-02")).await;
+    drop(viewers);
+    free(&url).await;
+}
+
+/// Waits until there is a place: one is free once the agent has seen that its viewer is gone.
+async fn free(url: &str) {
+    let free = async {
+        while Viewer::connect(url).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(crate::lab::DEADLINE, free)
+        .await
+        .expect("a place");
+}
+
+#[tokio::test]
 async fn as_many_are_shown_as_may_be_inside_at_once() {
     let settings = FakeSettings {
         vms: 1,
@@ -123,13 +156,5 @@ async fn as_many_are_shown_as_may_be_inside_at_once() {
     let (status, _) = refused(&url).await;
     assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
     drop(second);
-    // Its place is free once the agent has seen that it is gone.
-    let free = async {
-        while Viewer::connect(&url).await.is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(crate::lab::DEADLINE, free)
-        .await
-        .expect("a place");
+    free(&url).await;
 }

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use batwa_agent::{FakeSettings, policy::FILE};
-use batwa_api::{operation::OperationState, problem::ProblemCode};
+use batwa_agent::{FakeSettings, driver::fake::StepMode, policy::FILE};
+use batwa_api::{id::OperationId, operation::OperationState, problem::ProblemCode, vm::MAX_MOUNTS};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -11,14 +11,18 @@ use crate::lab::Lab;
 
 /// An agent with the running VM `web` that lets VMs see what is in `root`.
 async fn lab(root: &Path) -> Lab {
-    let dir = tempfile::tempdir().unwrap();
-    let policy = format!("[mounts]\nroots = [{:?}]\n", root.display().to_string());
-    std::fs::write(dir.path().join(FILE), policy).unwrap();
-    let lab = Lab::on(dir, FakeSettings::instant(), |_| ()).await;
+    let lab = lab_of(root, FakeSettings::instant()).await;
     let create = json!({"kind": "create", "spec": {"image": "tiny", "disk": "1G"}});
     let made = lab.run("web", create).await;
     assert_eq!(made.state, OperationState::Succeeded, "{made:?}");
     lab
+}
+
+async fn lab_of(root: &Path, fake: FakeSettings) -> Lab {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = format!("[mounts]\nroots = [{:?}]\n", root.display().to_string());
+    std::fs::write(dir.path().join(FILE), policy).unwrap();
+    Lab::on(dir, fake, |_| ()).await
 }
 
 fn mount(source: &Path, target: &str) -> Value {
@@ -109,7 +113,7 @@ async fn a_folder_that_no_root_allows_and_a_path_that_cannot_be_are_refused_and_
 async fn a_vm_has_only_so_many_mounts() {
     let root = tempfile::tempdir().unwrap();
     let lab = lab(root.path()).await;
-    for n in 0..batwa_api::vm::MAX_MOUNTS {
+    for n in 0..MAX_MOUNTS {
         let mounted = lab
             .run("web", mount(root.path(), &format!("/mnt/{n}")))
             .await;
@@ -117,4 +121,48 @@ async fn a_vm_has_only_so_many_mounts() {
     }
     let refused = lab.start("web", mount(root.path(), "/mnt/more")).await;
     assert_eq!(refused.status, StatusCode::CONFLICT, "{}", refused.body);
+}
+
+#[tokio::test]
+async fn many_who_ask_at_once_get_no_more_mounts() {
+    let root = tempfile::tempdir().unwrap();
+    let stepped = FakeSettings {
+        vms: 1,
+        mode: StepMode::Stepped,
+        ..FakeSettings::instant()
+    };
+    let lab = lab_of(root.path(), stepped).await;
+    let ask = async |n: usize| {
+        let id = OperationId::new();
+        let mount = mount(root.path(), &format!("/mnt/{n}"));
+        let answer = lab.put(id, "demo-01", mount).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.body);
+        id
+    };
+    let there = MAX_MOUNTS / 2;
+    for n in 0..there {
+        let id = ask(n).await;
+        lab.driver.step(1);
+        assert_eq!(lab.finished(id).await.state, OperationState::Succeeded);
+    }
+    let mut ids = Vec::new();
+    for n in there..MAX_MOUNTS + 2 {
+        ids.push(ask(n).await);
+    }
+    // Only now is the first of these done.
+    lab.driver.step(ids.len());
+    let mut refused = 0;
+    for id in ids {
+        if let Some(error) = lab.finished(id).await.error {
+            assert!(error.detail.contains("cannot have more"), "{error:?}");
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 2);
+    let vm = lab.get("/api/v1/vms/demo-01").await.body;
+    assert_eq!(
+        vm["mounts"].as_array().map(Vec::len),
+        Some(MAX_MOUNTS),
+        "{vm}"
+    );
 }

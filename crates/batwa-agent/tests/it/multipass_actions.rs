@@ -1,8 +1,15 @@
 //! What the Multipass driver does with VMs, and what it makes of every way in which that goes wrong.
 
-use batwa_agent::driver::{Driver, DriverError, Progress, StopMode, multipass::Multipass};
+use batwa_agent::{
+    driver::{
+        Driver, DriverError, Progress, StopMode,
+        multipass::{CustomImages, Multipass, Settings},
+    },
+    policy::PolicyFile,
+};
 use batwa_api::{
     operation::Stage,
+    policy::{ImageSources, Policy},
     size::ByteSize,
     terminal::{TermSize, TerminalKind},
     vm::{VmSpec, VmState},
@@ -136,6 +143,65 @@ fn field(result: &Result<(), DriverError>) -> &'static str {
     match result {
         Err(DriverError::Invalid { field, .. }) => field,
         other => panic!("not a refusal of a field: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn image_files_come_from_the_folders_of_the_policy_however_they_are_written() {
+    let (multipass, dir) = (StandIn::new(), tempfile::tempdir().unwrap());
+    let root = dir.path().canonicalize().unwrap();
+    let images = root.join("images");
+    std::fs::create_dir(&images).unwrap();
+    for file in [
+        images.join("mine.img"),
+        root.join("secret"),
+        images.join("50%.img"),
+    ] {
+        std::fs::write(file, "").unwrap();
+    }
+    std::os::unix::fs::symlink(root.join("secret"), images.join("out")).unwrap();
+    let driver = Multipass::new(Settings {
+        custom_images: CustomImages::Allowed,
+        policy: PolicyFile::fixed(Policy {
+            images: ImageSources {
+                files: vec![images.display().to_string()],
+                ..ImageSources::default()
+            },
+            ..Policy::default()
+        }),
+        ..multipass.settings()
+    });
+    let check = async |image: String| {
+        let spec = VmSpec { image, ..spec() };
+        driver.check(&name("web"), &spec).await
+    };
+    let images = images.display();
+    for scheme in ["file://", "FILE:"] {
+        let good = check(format!("{scheme}{images}/mine.img")).await;
+        assert_eq!(good, Ok(()), "{scheme}");
+    }
+    // Multipass would decode, cut off or shorten what the file system takes as it is.
+    for other in [
+        "%2e%2e/secret",
+        "50%.img",
+        "mine.img?x",
+        "mine.img#x",
+        "..\\secret",
+        "../images/mine.img",
+        "../secret",
+        "none.img",
+    ] {
+        let checked = check(format!("file://{images}/{other}")).await;
+        assert_eq!(field(&checked), "image", "{other}");
+    }
+    let relative = check("file:images/mine.img".to_owned()).await;
+    assert_eq!(field(&relative), "image");
+    for forbidden in [format!("{images}/out"), format!("{}/none", root.display())] {
+        let checked = check(format!("file://{forbidden}")).await;
+        assert!(
+            matches!(checked, Err(DriverError::Policy(_))),
+            "{forbidden}: {checked:?}"
+        );
     }
 }
 

@@ -11,7 +11,7 @@ use batwa_agent::{
 };
 use batwa_api::{
     policy::{MountRoot, Policy},
-    vm::{MountKind, MountOptions, MountState},
+    vm::{MAX_MOUNTS, MountKind, MountOptions, MountState},
 };
 
 use crate::stand_in::{StandIn, name};
@@ -87,6 +87,25 @@ async fn a_folder_is_mounted_once_told_with_the_vm_and_taken_out() {
     driver.umount(&web, None, &quiet).await.unwrap();
     assert!(multipass.lines_after(0).contains(&"umount web".to_owned()));
     assert!(driver.inspect(&web).await.unwrap().mounts.is_empty());
+}
+
+#[tokio::test]
+async fn a_vm_has_only_so_many_mounts() {
+    let (multipass, root) = (StandIn::new(), tempfile::tempdir().unwrap());
+    multipass.has(&["web"]).await;
+    let (driver, quiet) = (driver(&multipass, root.path()), Progress::ignored());
+    let web = name("web");
+    for n in 0..MAX_MOUNTS {
+        let share = options(root.path(), &format!("/mnt/{n}"));
+        driver.mount(&web, &share, &quiet).await.unwrap();
+    }
+    let more = options(root.path(), "/mnt/more");
+    let refused = driver.mount(&web, &more, &quiet).await.unwrap_err();
+    assert!(matches!(refused, DriverError::IllegalState(_)), "{refused}");
+    // One that is there already is no further one.
+    let again = options(root.path(), "/mnt/0");
+    driver.mount(&web, &again, &quiet).await.unwrap();
+    assert_eq!(driver.inspect(&web).await.unwrap().mounts.len(), MAX_MOUNTS);
 }
 
 #[tokio::test]

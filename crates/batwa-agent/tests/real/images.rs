@@ -456,6 +456,21 @@ async fn an_upload_that_is_cut_or_dangerous_leaves_nothing_and_a_good_one_stays(
     place.reopen();
     let image = place.image("mine").await.unwrap();
     assert!(image.cached && image.source == ImageSource::Upload);
+    // A list that cannot be read takes no upload with it.
+    let list = place.images().join("own.json");
+    let whole = std::fs::read(&list).unwrap();
+    for broken in [&b"[{"[..], b"", b"[{\"name\": 1}]"] {
+        std::fs::write(&list, broken).unwrap();
+        for _ in 0..2 {
+            place.reopen();
+            let kept = place.image("mine").await.expect("the upload");
+            assert!(!kept.own && kept.size_on_disk.is_some(), "{kept:?}");
+        }
+    }
+    std::fs::write(&list, whole).unwrap();
+    std::fs::remove_file(place.images().join("own.json.unreadable")).unwrap();
+    place.reopen();
+    assert!(place.image("mine").await.unwrap().cached);
     place.keeper().remove(&name("mine")).await.unwrap();
     assert_eq!(entries(&place.images().join("store")), [""; 0]);
 }

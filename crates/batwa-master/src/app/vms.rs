@@ -10,7 +10,7 @@ use batwa_api::{
     name::VmName,
     operation::{Operation, OperationRequest},
     problem::{FieldError, Problem, ProblemCode},
-    vm::{CreateVm, ListedVm, VmDetails},
+    vm::{CreateVm, ListedVm, Vm, VmDetails},
 };
 
 use super::{
@@ -276,15 +276,24 @@ impl App {
         self.start_operation(caller, ask, Self::check_action).await
     }
 
-    /// Refuses sizes and names that cannot be, as far as the master knows the machine.
+    /// Refuses what cannot be, as far as the master knows the machine.
     fn check_change(&self, ask: &Ask, found: &Found) -> Result<(), Error> {
+        self.check_fields(ask, Some(&found.vm.vm))?;
+        match &ask.request {
+            OperationRequest::Clone(options) => self.check_room(&ask.agent, &options.name),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses sizes, paths and names that cannot be. `vm` is the VM as it is, where that is known.
+    pub(super) fn check_fields(&self, ask: &Ask, vm: Option<&Vm>) -> Result<(), Error> {
         match &ask.request {
             OperationRequest::Resize(size) => {
                 let host = self.fleet().read(|state| {
                     let info = state.agents.get(&ask.agent)?.info.as_ref()?;
                     Some(info.host.clone())
                 });
-                match size.check(Some(&found.vm.vm), host.as_ref()) {
+                match size.check(vm, host.as_ref()) {
                     errors if errors.is_empty() => Ok(()),
                     errors => Err(Error::Invalid(errors)),
                 }
@@ -297,11 +306,9 @@ impl App {
                 errors if errors.is_empty() => Ok(()),
                 errors => Err(Error::Invalid(errors)),
             },
-            OperationRequest::Clone(options) => {
-                VmName::parse_new(options.name.as_str())
-                    .map_err(|error| Error::invalid("name", error.to_string()))?;
-                self.check_room(&ask.agent, &options.name)
-            }
+            OperationRequest::Clone(options) => VmName::parse_new(options.name.as_str())
+                .map(drop)
+                .map_err(|error| Error::invalid("name", error.to_string())),
             _ => Ok(()),
         }
     }

@@ -1,10 +1,14 @@
 //! What agents say, brought to bounds before it is kept: long texts cut, lists limited, nonsense refused.
 //!
-//! A lying agent can fill its own row with rubbish, but neither the master's memory nor anybody's page.
+//! A lying agent can fill its own row with rubbish, but neither the master's memory nor anybody's page. What is told apart
+//! by a name is there once under it.
+
+use std::collections::BTreeSet;
 
 use batwa_api::{
     agent::AgentInfo,
     image::{Image, ImageCatalogue, ImageStore},
+    name::VmName,
     operation::Operation,
     policy::Policy,
     terminal::{Terminal, TerminalViewer},
@@ -46,6 +50,12 @@ fn shorten(text: &mut String, max: usize) {
     }
 }
 
+/// Keeps the first under each key.
+fn once<T, K: Ord>(list: &mut Vec<T>, key: impl Fn(&T) -> K) {
+    let mut seen = BTreeSet::new();
+    list.retain(|one| seen.insert(key(one)));
+}
+
 /// A VM within bounds.
 pub(crate) fn vm(mut vm: Vm) -> Vm {
     message(&mut vm.message);
@@ -57,15 +67,18 @@ pub(crate) fn vm(mut vm: Vm) -> Vm {
     for address in &mut vm.ipv4 {
         shorten(address, MAX_LIST);
     }
+    once(&mut vm.ipv4, String::clone);
     vm.notices.truncate(Vm::MAX_NOTICES);
     for notice in &mut vm.notices {
         shorten(&mut notice.text, MAX_MESSAGE);
     }
+    once(&mut vm.notices, |notice| notice.kind);
     vm.operations.truncate(MAX_LIST);
     vm.snapshots.truncate(MAX_SNAPSHOTS);
     for snapshot in &mut vm.snapshots {
         shorten(&mut snapshot.comment, MAX_MESSAGE);
     }
+    once(&mut vm.snapshots, |snapshot| snapshot.name.clone());
     vm.mounts.truncate(MAX_MOUNTS);
     for mount in &mut vm.mounts {
         shorten(&mut mount.source, MAX_MESSAGE);
@@ -76,6 +89,8 @@ pub(crate) fn vm(mut vm: Vm) -> Vm {
     for forward in &mut vm.forwards {
         message(&mut forward.message);
     }
+    once(&mut vm.mounts, |mount| mount.target.clone());
+    once(&mut vm.forwards, |forward| forward.listen);
     if let Some(usage) = &mut vm.usage {
         usage.cpu_percent = usage.cpu_percent.filter(|percent| percent.is_finite());
     }
@@ -97,6 +112,7 @@ pub(crate) fn info(mut info: AgentInfo) -> AgentInfo {
             shorten(&mut acceleration.reason, MAX_MESSAGE);
         }
     }
+    once(&mut info.drivers, |driver| driver.kind);
     if let Some(said) = &mut info.policy {
         policy(said);
     }
@@ -118,14 +134,18 @@ fn policy(policy: &mut Policy) {
         .chain([&mut policy.images.files, &mut policy.forwards]);
     for list in lists {
         list.truncate(Policy::MAX_ENTRIES);
-        for entry in list {
+        for entry in &mut *list {
             shorten(entry, MAX_MESSAGE);
         }
+        once(list, String::clone);
     }
     policy.mounts.truncate(2 * Policy::MAX_ENTRIES);
     for root in &mut policy.mounts {
         shorten(&mut root.path, MAX_MESSAGE);
     }
+    once(&mut policy.mounts, |root| {
+        (root.path.clone(), root.read_only)
+    });
 }
 
 /// An operation within bounds.
@@ -152,8 +172,12 @@ pub(crate) fn operation(mut operation: Operation) -> Operation {
 pub(crate) fn images(mut catalogue: ImageCatalogue) -> ImageCatalogue {
     catalogue.items.truncate(MAX_IMAGES);
     catalogue.items.iter_mut().for_each(image);
+    once(&mut catalogue.items, |image| {
+        (image.driver, image.name.clone())
+    });
     catalogue.stores.truncate(MAX_LIST);
     catalogue.stores.iter_mut().for_each(image_store);
+    once(&mut catalogue.stores, |store| store.driver);
     catalogue
 }
 
@@ -164,10 +188,12 @@ pub(crate) fn image(image: &mut Image) {
     for alias in &mut image.aliases {
         shorten(alias, MAX_WORD);
     }
+    once(&mut image.aliases, String::clone);
     shorten(&mut image.title, MAX_MESSAGE);
     shorten(&mut image.origin, MAX_MESSAGE);
     word(&mut image.architecture);
     image.used_by.truncate(MAX_USERS);
+    once(&mut image.used_by, VmName::clone);
     reason(&mut image.actions.pull);
     reason(&mut image.actions.remove);
 }
@@ -210,4 +236,74 @@ pub(crate) fn terminal(mut terminal: Terminal) -> Terminal {
         shorten(&mut viewer.user, TerminalViewer::MAX_USER);
     }
     terminal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    /// What an agent told, each thing in each list twice.
+    fn doubled(mut told: Value, lists: &[&str]) -> Value {
+        for list in lists {
+            let list = told.pointer_mut(list).and_then(Value::as_array_mut);
+            let list = list.expect("a list");
+            list.extend(list.clone());
+        }
+        told
+    }
+
+    /// How long each list is once it has been through here.
+    fn lengths(kept: &impl serde::Serialize, lists: &[&str]) -> Vec<Option<usize>> {
+        let kept = serde_json::to_value(kept).unwrap();
+        let length = |list: &&str| kept.pointer(list)?.as_array().map(Vec::len);
+        lists.iter().map(length).collect()
+    }
+
+    #[test]
+    fn what_pages_tell_apart_by_its_name_is_kept_once_under_it() {
+        let since = "2026-01-01T00:00:00Z";
+        let lists = ["/ipv4", "/notices", "/snapshots", "/mounts"];
+        let told = json!({
+            "name": "web", "state": "running", "state_since": since, "observed_at": since,
+            "driver": "qemu", "ipv4": ["10.0.0.1"],
+            "notices": [{"kind": "failed", "at": since, "text": "it failed"}],
+            "snapshots": [{"name": "snapshot1"}],
+            "mounts": [{"source": "/srv", "target": "/mnt", "state": "mounted"}],
+        });
+        let told: Vm = serde_json::from_value(doubled(told, &lists)).unwrap();
+        assert_eq!(lengths(&told, &lists), [Some(2); 4]);
+        assert_eq!(lengths(&vm(told), &lists), [Some(1); 4]);
+
+        let lists = [
+            "/drivers",
+            "/policy/images/hosts",
+            "/policy/images/files",
+            "/policy/mounts",
+        ];
+        let told = json!({
+            "agent_id": "a", "version": "1", "protocol_version": 1, "started_at": since, "clock": since,
+            "host": batwa_api::agent::HostFacts::default(),
+            "drivers": [{"kind": "qemu", "health": {"status": "ok", "since": since}, "capabilities": {}}],
+            "policy": {
+                "file": "/p", "images": {"hosts": ["a"], "files": ["/srv"]},
+                "mounts": [{"path": "/srv", "read_only": false}],
+            },
+        });
+        let told: AgentInfo = serde_json::from_value(doubled(told, &lists)).unwrap();
+        assert_eq!(lengths(&told, &lists), [Some(2); 4]);
+        assert_eq!(lengths(&info(told), &lists), [Some(1); 4]);
+
+        let lists = ["/items", "/items/0/aliases", "/items/0/used_by", "/stores"];
+        let told = json!({
+            "items": [{
+                "driver": "qemu", "name": "tiny", "aliases": ["small"], "title": "Tiny", "origin": "here",
+                "cached": true, "cloud_config": false, "used_by": ["web"],
+            }],
+            "stores": [{"driver": "qemu"}],
+        });
+        let told: ImageCatalogue = serde_json::from_value(doubled(told, &lists)).unwrap();
+        assert_eq!(lengths(&told, &lists), [Some(2); 4]);
+        assert_eq!(lengths(&images(told), &lists), [Some(1); 4]);
+    }
 }

@@ -84,7 +84,7 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<(), Failure> {
         .or_else(|| config::default_state_dir(is_root, &Environment::of_process()));
     let mut checks = vec![machine::state_folder(dir.as_deref())];
     checks.extend(machine::disk(dir.as_deref()));
-    checks.extend(policy::check_of(args.policy, dir.as_deref()));
+    checks.extend(policy::checks_of(args.policy, dir.as_deref()));
     for (port, whose) in [(8000, "master"), (8001, "agent")] {
         checks.push(port_is_free(port, whose).await);
     }

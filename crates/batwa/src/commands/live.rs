@@ -133,7 +133,7 @@ pub(crate) fn operations(typed: &OsStr) -> Vec<CompletionCandidate> {
     let values = operations.into_iter().flatten().map(|operation| {
         let about = format!(
             "{} {}, {}",
-            operation.kind,
+            operation.kind.as_str().replace('_', " "),
             operation.place(),
             operation.state.as_str()
         );

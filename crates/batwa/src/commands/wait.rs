@@ -114,7 +114,8 @@ pub(super) fn still_running(id: OperationId) -> Failure {
 
 /// Says how a finished operation ended.
 pub(super) fn conclude(operation: &Operation) -> Result<(), Failure> {
-    let what = format!("{} {}", operation.kind, operation.place());
+    let kind = operation.kind.as_str().replace('_', " ");
+    let what = format!("{kind} {}", operation.place());
     match operation.state {
         OperationState::Succeeded => {
             say(&plain(&match &operation.message {

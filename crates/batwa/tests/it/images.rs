@@ -201,7 +201,7 @@ async fn the_command_line_lists_pulls_adds_uploads_and_removes() {
     let pulled = run(&["images", "pull", "tiny"]).await;
     assert_eq!(pulled.code, Some(0), "{}", pulled.stderr);
     assert!(
-        pulled.stderr.contains("pull_image local/tiny: done"),
+        pulled.stderr.contains("pull image local/tiny: done"),
         "{}",
         pulled.stderr
     );

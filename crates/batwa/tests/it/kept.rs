@@ -31,6 +31,32 @@ async fn what_is_kept_for_a_machine_is_done_in_order_once_it_is_back() {
     let unknown = "/api/v1/agents/edge/vms/none/stop?when_online=1h";
     assert_eq!(lab.admin.post(unknown, json!({})).await.status, 404);
 
+    // What no machine can do is not kept until one says so.
+    for (action, body, field) in [
+        (
+            "mount",
+            json!({"source": "../etc", "target": "/mnt"}),
+            "source",
+        ),
+        (
+            "mount",
+            json!({"source": "/srv", "target": "mnt"}),
+            "target",
+        ),
+        ("umount", json!({"target": "mnt"}), "target"),
+        ("clone", json!({"name": "1web"}), "name"),
+        ("resize", json!({"memory": "1M"}), "memory"),
+    ] {
+        let path = format!("/api/v1/agents/edge/vms/web/{action}?when_online=1h");
+        let refused = lab.admin.post(&path, body).await;
+        assert_eq!(refused.status, 422, "{action}: {}", refused.body);
+        assert_eq!(
+            refused.body["errors"][0]["field"], field,
+            "{}",
+            refused.body
+        );
+    }
+
     let mut kept = Vec::new();
     for action in ["stop", "snapshot", "start"] {
         let operation = act(&lab, action, "?when_online=1h").await;

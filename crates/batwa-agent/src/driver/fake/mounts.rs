@@ -5,7 +5,7 @@
 use batwa_api::{
     name::VmName,
     operation::{OperationKind, Stage},
-    vm::{Mount, MountOptions, MountState, VmState},
+    vm::{MAX_MOUNTS, Mount, MountOptions, MountState, VmState},
 };
 
 use super::{FakeDriver, FakeVm, Step};
@@ -50,6 +50,9 @@ impl FakeDriver {
                         ),
                     })
                 };
+            }
+            if fake.mounts.len() >= MAX_MOUNTS {
+                return Err(DriverError::too_many_mounts(vm));
             }
             let runs = fake.state == VmState::Running;
             fake.mounts.push(Mount {

@@ -7,7 +7,7 @@
 use batwa_api::{
     name::VmName,
     operation::Stage,
-    vm::{Mount, MountKind, MountOptions, VmState},
+    vm::{MAX_MOUNTS, Mount, MountKind, MountOptions, VmState},
 };
 
 use super::{
@@ -72,6 +72,9 @@ impl Multipass {
                     ),
                 })
             };
+        }
+        if mounts.len() >= MAX_MOUNTS {
+            return Err(DriverError::too_many_mounts(vm));
         }
         let call = Call::Mount(NewMount {
             vm,

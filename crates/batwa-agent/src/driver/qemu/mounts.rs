@@ -8,9 +8,14 @@
 //!             └──umount──► gone   └─ off: umount ─► gone
 //! ```
 //!
+//! A VM that goes on from memory is given an empty folder, a stand-in, where it may not see what it saw then. That is
+//! never taken for the real one: it is mounted nowhere, nothing can be written in it, and the next boot does without.
+//!
 //! Safe, and why: the folder is opened beneath a root that the policy names ([`Folder`]), anew at each power-on, and QEMU
 //! is given the open folder, not its name. Inside it QEMU follows no links of this machine, and what the VM makes as
 //! links, owners and device files is kept as data (`mapped-xattr`), so a VM cannot make a way out for itself or others.
+
+mod told;
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 use tokio::time::timeout;
 
+pub(super) use self::told::Inside;
 use super::{
     files,
     inside::sign_in,
@@ -50,6 +56,9 @@ pub(super) struct KeptMount {
     target: String,
     read_only: bool,
     plug: Plug,
+    /// Whether what the process has in its name is an empty folder.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    stand_in: bool,
     /// Why the VM does not see it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
@@ -74,6 +83,7 @@ impl KeptMount {
             target: options.target.clone(),
             read_only: options.read_only,
             plug: Plug::Waiting,
+            stand_in: false,
             problem: None,
         }
     }
@@ -90,38 +100,12 @@ impl KeptMount {
     }
 }
 
-impl Record {
-    /// The mounts as they are told; `runs` says whether the VM has a process.
-    pub(super) fn told_mounts(&self, runs: bool) -> Vec<Mount> {
-        let state = |mount: &KeptMount| match (mount.plug, runs) {
-            (Plug::Leaving, true) => MountState::UntilStop,
-            (_, false) => MountState::AtNextStart,
-            (Plug::Waiting | Plug::In, true) if mount.problem.is_some() => MountState::Failed,
-            (Plug::Waiting, true) => MountState::AtNextStart,
-            (Plug::In, true) => MountState::Mounted,
-        };
-        self.mounts
-            .iter()
-            // One that is leaving is gone with the process.
-            .filter(|mount| runs || mount.plug != Plug::Leaving)
-            .map(|mount| Mount {
-                source: mount.source.clone(),
-                target: mount.target.clone(),
-                read_only: mount.read_only,
-                kind: None,
-                state: state(mount),
-                message: mount.problem.clone(),
-            })
-            .collect()
-    }
-}
-
 impl Vms {
     /// Opens the folders that a VM is to see from its power-on on, and writes down which; they have to stay open until
     /// QEMU has them. A folder that it may not see, or that is not there, keeps no VM from starting: the mount says why.
     ///
     /// A VM that goes on from memory needs each device that it had then. Its folders were taken out of it before it was
-    /// suspended, so where one may not be seen any more an empty one stands for it.
+    /// suspended, so where one may not be seen any more an empty one stands for it, in which it cannot write.
     pub(super) fn shares(
         &self,
         vm: &Vm,
@@ -149,6 +133,7 @@ impl Vms {
                     }
                 },
             };
+            mount.stand_in = from == From::Memory && opened.is_none();
             let path = match (&opened, from) {
                 (Some(folder), _) => folder.pass(),
                 (None, From::Memory) => {
@@ -167,7 +152,7 @@ impl Vms {
             shares.push(Share {
                 tag: mount.tag(),
                 path,
-                read_only: mount.read_only,
+                read_only: mount.read_only || mount.stand_in,
             });
             folders.extend(opened);
         }
@@ -202,6 +187,10 @@ impl Vms {
                 if there.plug == Plug::Leaving {
                     there.plug = Plug::In;
                 }
+                if there.stand_in {
+                    there.problem = None;
+                    progress.log("the VM sees it from its next start on");
+                }
             }
             Some(there) if there.plug == Plug::Leaving => {
                 return Err(DriverError::IllegalState(format!(
@@ -219,9 +208,7 @@ impl Vms {
                 });
             }
             None if full => {
-                return Err(DriverError::IllegalState(format!(
-                    "VM `{name}` has {MAX_MOUNTS} mounts, and cannot have more: `umount` some"
-                )));
+                return Err(DriverError::too_many_mounts(name));
             }
             None => {
                 progress.log("the VM sees it from its next start on");
@@ -231,7 +218,11 @@ impl Vms {
         vm.update(|record| record.mounts = mounts)?;
         self.mount_inside(&vm, progress).await;
         self.changed();
-        let told = vm.record().told_mounts(vm.process().is_some());
+        let inside = match vm.process() {
+            None => Inside::Off,
+            Some(_) => Inside::Unknown,
+        };
+        let told = vm.record().told_mounts(&inside);
         match told
             .into_iter()
             .find(|mount| mount.target == options.target)
@@ -264,50 +255,47 @@ impl Vms {
         progress.stage(Stage::Unmounting);
         let is_meant = |mount: &KeptMount| target.is_none_or(|target| mount.target == target);
         let runs = vm.process().is_some();
+        let mut taken = Ok(());
         if runs {
-            let inside: Vec<_> = in_process(&vm.record()).filter(is_meant).collect();
-            self.take_out(&vm, &inside, Table::Forget).await?;
-        }
-        vm.update(|record| {
-            for mount in record.mounts.iter_mut().filter(|mount| is_meant(mount)) {
-                if runs && mount.plug == Plug::In {
-                    mount.plug = Plug::Leaving;
-                    mount.problem = None;
+            for mount in in_process(&vm.record()).filter(is_meant) {
+                taken = take_out(&vm, &mount, Table::Forget).await;
+                if taken.is_err() {
+                    break;
                 }
+                // One by one: where a later one stays, this one is out all the same.
+                vm.update(|record| {
+                    let kept = record.mounts.iter_mut();
+                    for kept in kept.filter(|kept| kept.target == mount.target) {
+                        kept.plug = Plug::Leaving;
+                        kept.problem = None;
+                    }
+                })?;
             }
-            record
-                .mounts
-                .retain(|mount| !is_meant(mount) || (runs && mount.plug == Plug::Leaving));
-        })?;
+        }
+        if taken.is_ok() {
+            vm.update(|record| {
+                record
+                    .mounts
+                    .retain(|mount| !is_meant(mount) || (runs && mount.plug == Plug::Leaving));
+            })?;
+        }
         self.changed();
-        Ok(())
+        taken
     }
 
-    /// Takes all folders out of a VM that is to be suspended: its memory cannot be kept while it uses one.
-    pub(super) async fn take_all_out(&self, vm: &Arc<Vm>) -> Result<(), DriverError> {
-        let inside: Vec<_> = in_process(&vm.record()).collect();
-        self.take_out(vm, &inside, Table::Keep).await
-    }
-
-    async fn take_out(
+    /// Takes all folders out of a VM that is to be suspended: its memory cannot be kept while it uses one. Where one
+    /// stays, those that were taken out come back.
+    pub(super) async fn take_all_out(
         &self,
         vm: &Arc<Vm>,
-        mounts: &[KeptMount],
-        table: Table,
+        progress: &Progress,
     ) -> Result<(), DriverError> {
-        for mount in mounts {
-            let name = vm.record().name;
-            let table = match table {
-                Table::Keep => "keep",
-                Table::Forget => "forget",
-            };
-            let done = run(vm, UMOUNT, &[&mount.tag(), &mount.target, table]).await?;
-            if let Err(why) = done {
-                return Err(DriverError::Failed {
-                    detail: format!("cannot take {} out of VM `{name}`: {why}", mount.target),
-                    hint: Some("end what uses it inside the VM, or stop the VM first".to_owned()),
-                    log: Vec::new(),
-                });
+        for (at, mount) in in_process(&vm.record()).enumerate() {
+            if let Err(error) = take_out(vm, &mount, Table::Keep).await {
+                if at > 0 {
+                    self.mount_inside(vm, progress).await;
+                }
+                return Err(error);
             }
         }
         Ok(())
@@ -319,7 +307,7 @@ impl Vms {
         if vm.process().is_none() {
             return;
         }
-        for mount in in_process(&vm.record()) {
+        for mount in in_process(&vm.record()).filter(|mount| !mount.stand_in) {
             let allowed = self.policy().folder(&mount.source, mount.read_only);
             let problem = match allowed {
                 Err(error) => Some(error.to_string()),
@@ -348,11 +336,12 @@ impl Vms {
                 progress.log(error.to_string());
             }
         }
+        vm.mounts_were_made();
         self.changed();
     }
 }
 
-/// The folders that a VM's process has and the VM is to see.
+/// The folders that a VM's process has, or has a stand-in for, and the VM is to see.
 fn in_process(record: &Record) -> impl Iterator<Item = KeptMount> + use<> {
     let mounts = record.mounts.clone();
     mounts.into_iter().filter(|mount| mount.plug == Plug::In)
@@ -363,6 +352,24 @@ fn in_process(record: &Record) -> impl Iterator<Item = KeptMount> + use<> {
 enum Table {
     Keep,
     Forget,
+}
+
+/// Takes a folder out of a VM that runs.
+async fn take_out(vm: &Arc<Vm>, mount: &KeptMount, table: Table) -> Result<(), DriverError> {
+    let table = match table {
+        Table::Keep => "keep",
+        Table::Forget => "forget",
+    };
+    let done = run(vm, UMOUNT, &[&mount.tag(), &mount.target, table]).await?;
+    done.map_err(|why| DriverError::Failed {
+        detail: format!(
+            "cannot take {} out of VM `{}`: {why}",
+            mount.target,
+            vm.record().name
+        ),
+        hint: Some("end what uses it inside the VM, or stop the VM first".to_owned()),
+        log: Vec::new(),
+    })
 }
 
 /// Mounts `$1` at `$2` with the options `$3`, unless it is. Images without a table of file systems do without.

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::{
     history::Unsettled,
+    mounts::Inside,
     offline::Offline,
     process::Process,
     qmp,
@@ -82,8 +83,13 @@ impl Vms {
         observed.state = state;
         observed.message = message;
         observed.location = Some(vm.dir.path().display().to_string());
-        observed.mounts = record.told_mounts(process.is_some());
         observed.crashed = process.is_none() && vm.has_crashed();
+        let seen = lock(&vm.seen).clone();
+        let inside = match process {
+            None => Inside::Off,
+            Some(_) => Inside::of(&seen),
+        };
+        observed.mounts = record.told_mounts(&inside);
         if process.is_some() {
             observed.readiness = Some(
                 health
@@ -92,7 +98,6 @@ impl Vms {
             );
             observed.acceleration = record.acceleration;
             observed.started_at = record.started_at;
-            let seen = lock(&vm.seen).clone();
             observed.usage = seen.usage;
             if let Some(report) = seen.report {
                 observed.ipv4 = report.ipv4;
@@ -175,11 +180,15 @@ async fn ask(vm: Arc<Vm>) -> Result<(), DriverError> {
                 .map_err(|error| DriverError::failed(error.to_string()))?
         }
     };
+    let made_before = lock(&vm.seen).mounts_made;
     let asked = timeout(SIGN_IN, open.run(usage::COMMAND)).await;
     if let Ok(Ok(output)) = asked {
         *session = Some(open);
-        let report = Report::parse(&output.text);
+        let mut report = Report::parse(&output.text);
         let mut seen = lock(&vm.seen);
+        if seen.mounts_made != made_before {
+            report.mounts = None;
+        }
         seen.usage = Some(report.usage(seen.cpu));
         seen.cpu = report.cpu;
         seen.report = Some(report);

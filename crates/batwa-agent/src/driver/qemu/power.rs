@@ -269,7 +269,7 @@ impl Vms {
             };
         };
         progress.stage(Stage::Suspending);
-        self.take_all_out(&vm).await?;
+        self.take_all_out(&vm, progress).await?;
         let (name, telling) = (name.clone(), progress.clone());
         let of = Arc::clone(&vm);
         let suspended = self.to_the_end(async move {

@@ -8,8 +8,12 @@ pub(super) const COMMAND: &str = "\
     echo @memory; cat /proc/meminfo; \
     echo @cpu; head -n 1 /proc/stat; \
     echo @disk; df -Pk /; \
+    echo @mounts; grep ' 9p ' /proc/mounts; \
     echo @system; cat /etc/os-release; \
     echo @addresses; ip -4 -o addr show";
+
+/// Most mounts that a VM is believed to have: it may mount one folder at several places.
+const MAX_SEEN: usize = 64;
 
 /// What a VM said of itself. Whatever it did not say, or not as expected, is `None`.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -23,6 +27,8 @@ pub(super) struct Report {
     pub(super) release: Option<String>,
     /// Addresses other than loopback.
     pub(super) ipv4: Vec<String>,
+    /// What it has mounted by 9p: the tag, and where.
+    pub(super) mounts: Option<Vec<(String, String)>>,
 }
 
 /// Processor time since boot, in the kernel's ticks.
@@ -54,6 +60,9 @@ impl Report {
         for line in text.lines() {
             if let Some(name) = line.strip_prefix('@') {
                 section = name;
+                if section == "mounts" {
+                    report.mounts.get_or_insert_default();
+                }
                 continue;
             }
             let mut words = line.split_whitespace();
@@ -71,6 +80,14 @@ impl Report {
                 "cpu" => report.cpu = report.cpu.or_else(|| cpu_time(line)),
                 "disk" if line.ends_with(" /") => {
                     report.disk_used = words.nth(2).and_then(kib).map(ByteSize::bytes);
+                }
+                "mounts" => {
+                    if let (Some(tag), Some(target), Some("9p"), Some(mounts)) =
+                        (words.next(), words.next(), words.next(), &mut report.mounts)
+                        && mounts.len() < MAX_SEEN
+                    {
+                        mounts.push((tag.to_owned(), target.to_owned()));
+                    }
                 }
                 "system" => {
                     if let Some(name) = line.strip_prefix("PRETTY_NAME=") {
@@ -161,6 +178,8 @@ cpu  100 0 300 900 100 0 0 0 0 0
 @disk
 Filesystem           1024-blocks    Used Available Capacity Mounted on
 /dev/vda               1992552      7456   1863864   0% /
+@mounts
+batwa-0123456789abcdef /mnt/share 9p rw,relatime,access=client,msize=262144,trans=virtio 0 0
 @system
 PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"
 NAME=\"Debian GNU/Linux\"
@@ -183,6 +202,10 @@ NAME=\"Debian GNU/Linux\"
             Some("Debian GNU/Linux 12 (bookworm)")
         );
         assert_eq!(report.ipv4, ["10.0.2.15"]);
+        let mount = ("batwa-0123456789abcdef".to_owned(), "/mnt/share".to_owned());
+        assert_eq!(report.mounts, Some(vec![mount]));
+        assert_eq!(Report::parse("@mounts\n@system\n").mounts, Some(Vec::new()));
+        assert_eq!(Report::parse("@system\n").mounts, None);
         assert_eq!(report.usage(None).cpu_percent, None);
         let earlier = CpuTime {
             busy: 300,
@@ -193,7 +216,7 @@ NAME=\"Debian GNU/Linux\"
 
     proptest! {
         #[test]
-        fn whatever_a_vm_says_is_survived(text in "(@(load|memory|cpu|disk|system|addresses)\n|cpu |MemTotal: |inet |[0-9 ./]{1,30}|\n|.{0,20}){0,40}") {
+        fn whatever_a_vm_says_is_survived(text in "(@(load|memory|cpu|disk|mounts|system|addresses)\n|cpu |MemTotal: |inet |[0-9 ./]{1,30}|\n|.{0,20}){0,40}") {
             let report = Report::parse(&text);
             let _ = report.usage(report.cpu);
         }

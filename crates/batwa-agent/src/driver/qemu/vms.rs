@@ -84,6 +84,9 @@ pub(super) struct Seen {
     pub(super) report: Option<Report>,
     pub(super) cpu: Option<CpuTime>,
     pub(super) usage: Option<batwa_api::vm::VmUsage>,
+    /// How often its mounts were brought about since its power-on, or were found by this agent: before the first time
+    /// it is no wonder that it does not see them.
+    pub(super) mounts_made: u64,
 }
 
 /// A lock on plain data: nothing under it can panic half-way.
@@ -123,6 +126,15 @@ impl Vm {
             *record = next;
         }
         Ok(())
+    }
+
+    /// Takes that its mounts were brought about just now: what it said of them before holds no more.
+    pub(super) fn mounts_were_made(&self) {
+        let mut seen = lock(&self.seen);
+        seen.mounts_made += 1;
+        if let Some(report) = &mut seen.report {
+            report.mounts = None;
+        }
     }
 
     /// Its process, if it runs.
@@ -349,6 +361,7 @@ async fn watch_one(
     if found {
         info!(vm.name = %name, "VM `{name}` runs since before the agent");
         settle_suspension(&vm).await;
+        vm.mounts_were_made();
     }
     let target = record
         .ssh_port

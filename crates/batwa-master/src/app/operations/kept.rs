@@ -51,6 +51,7 @@ impl App {
                         name: vm.clone(),
                     })?;
                 }
+                self.check_fields(ask, None)?;
                 match request.target() {
                     Some(target) => self.check_room(&ask.agent, target),
                     None => Ok(()),

@@ -1,6 +1,9 @@
 //! What the doctor says of the machine's policy.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use batwa_agent::policy::{FILE, PolicyFile};
 use batwa_api::policy::Policy;
@@ -8,15 +11,23 @@ use batwa_api::policy::Policy;
 use super::{Check, Verdict, check};
 use crate::config;
 
-/// What the policy allows, in the file that was named or in the folder that would be used.
-pub(super) fn check_of(named: Option<PathBuf>, state_dir: Option<&Path>) -> Option<Check> {
-    let name = "policy";
-    let path = match named {
-        Some(path) => path,
-        None => usual(state_dir?),
+/// What the policy allows, in the file that was named or in the folder of each agent here.
+pub(super) fn checks_of(named: Option<PathBuf>, state_dir: Option<&Path>) -> Vec<Check> {
+    let places = match (named, state_dir) {
+        (Some(path), _) => vec![(None, path)],
+        (None, Some(dir)) => usual(dir),
+        (None, None) => Vec::new(),
     };
+    places
+        .into_iter()
+        .map(|(agent, path)| check_of(agent, path))
+        .collect()
+}
+
+fn check_of(agent: Option<String>, path: PathBuf) -> Check {
+    let name = agent.map_or_else(|| "policy".to_owned(), |id| format!("policy of {id}"));
     let shown = path.display().to_string();
-    Some(match PolicyFile::open(path, Vec::new()) {
+    match PolicyFile::open(path, Vec::new()) {
         Ok(policy) => {
             let policy = policy.current();
             let says = says(&policy).join("; ");
@@ -29,17 +40,34 @@ pub(super) fn check_of(named: Option<PathBuf>, state_dir: Option<&Path>) -> Opti
         }
         Err(error) => check(name, Verdict::Bad, error.to_string())
             .repair("mend the file, or move it away; docs/policy.md says what it may hold. The agent does not start with it as it is"),
-    })
+    }
 }
 
-/// Where the agent of this state folder has it: the one inside `batwa up`, or one by itself.
-fn usual(state_dir: &Path) -> PathBuf {
+/// Where the agents of this state folder have theirs: the one whose own folder it is; or the one inside `batwa up`, and
+/// those by themselves, each with its id.
+fn usual(state_dir: &Path) -> Vec<(Option<String>, PathBuf)> {
     let own = state_dir.join(FILE);
     if own.exists() {
-        own
-    } else {
-        state_dir.join(config::LOCAL_AGENT_DIR).join(FILE)
+        return vec![(None, own)];
     }
+    let inside_up = state_dir.join(config::LOCAL_AGENT_DIR);
+    let ids: BTreeSet<String> = std::fs::read_dir(state_dir.join(config::AGENTS_DIR))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.path().is_dir())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    let mut places = Vec::new();
+    if inside_up.exists() || ids.is_empty() {
+        places.push((None, inside_up.join(FILE)));
+    }
+    let agents = state_dir.join(config::AGENTS_DIR);
+    places.extend(ids.into_iter().map(|id| {
+        let path = agents.join(&id).join(FILE);
+        (Some(id), path)
+    }));
+    places
 }
 
 /// What a policy allows, in a few words each.
@@ -92,6 +120,54 @@ mod tests {
     use batwa_api::policy::{ImageSources, MountRoot, VmBounds};
 
     use super::*;
+
+    #[test]
+    fn the_policy_of_each_agent_here_is_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path();
+        let found = || {
+            let checks = checks_of(None, Some(state)).into_iter();
+            checks
+                .map(|check| {
+                    (
+                        check.name,
+                        check.finding.replace(&state.display().to_string(), "S"),
+                    )
+                })
+                .collect::<Vec<_>>()
+        };
+        let none = "VMs as large as the machine; images from any server; no image files of this machine; no mounts";
+        let policy = |name: &str, finding: String| (name.to_owned(), finding);
+        assert_eq!(
+            found(),
+            [policy("policy", format!("no S/agent/policy.toml: {none}"))]
+        );
+
+        for id in ["q2", "q1"] {
+            std::fs::create_dir_all(state.join("agents").join(id)).unwrap();
+        }
+        std::fs::write(state.join("agents/q1/policy.toml"), "[vms]\ncount = 1\n").unwrap();
+        let q1 = none.replace("VMs as large as the machine", "at most 1 VMs");
+        let q1 = policy("policy of q1", format!("S/agents/q1/policy.toml: {q1}"));
+        let q2 = policy(
+            "policy of q2",
+            format!("no S/agents/q2/policy.toml: {none}"),
+        );
+        assert_eq!(found(), [q1.clone(), q2.clone()]);
+
+        std::fs::create_dir(state.join("agent")).unwrap();
+        let local = policy("policy", format!("no S/agent/policy.toml: {none}"));
+        assert_eq!(found(), [local, q1, q2]);
+
+        // A folder that is an agent's own, as `--state-dir` names it.
+        let own = checks_of(None, Some(&state.join("agents/q1")));
+        assert_eq!(own.len(), 1);
+        assert!(
+            own[0].finding.contains("at most 1 VMs"),
+            "{}",
+            own[0].finding
+        );
+    }
 
     #[test]
     fn a_policy_is_told_in_a_line() {

@@ -83,28 +83,30 @@ impl OwnImage {
 }
 
 /// All of them.
+///
+/// Invariant: what is in the file and cannot be read is kept aside, and as long as that is there the list is not whole.
 pub(super) struct OwnImages {
     path: PathBuf,
     images: Mutex<Vec<OwnImage>>,
 }
 
 impl OwnImages {
-    /// Those of a file. One that cannot be read is put aside and reported: it must not keep the agent from starting.
+    /// Those of a file. What cannot be read in it is put aside and reported: it must not keep the agent from starting.
     pub(super) fn open(path: PathBuf) -> Result<Self, DriverError> {
         let images = match std::fs::read(&path) {
-            Ok(json) => match serde_json::from_slice(&json) {
-                Ok(images) => images,
-                Err(error) => {
-                    let aside = files::beside(&path, ".unreadable");
+            Ok(json) => {
+                let (images, problem) = read(&json);
+                if let Some(problem) = problem {
+                    let aside = aside(&path);
                     warn!(
-                        "cannot read the list of one's own images, put aside as {}: {error}",
+                        "cannot read all of the list of one's own images, a copy is in {}: {problem}; uploads that no image names stay until that file is gone",
                         aside.display()
                     );
-                    std::fs::rename(&path, &aside)
-                        .map_err(|error| files::io_error("put aside", &path, &error))?;
-                    Vec::new()
+                    files::write(&aside, &json)?;
+                    save(&path, &images)?;
                 }
-            },
+                images
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(files::io_error("read", &path, &error)),
         };
@@ -112,6 +114,12 @@ impl OwnImages {
             path,
             images: Mutex::new(images),
         })
+    }
+
+    /// Whether images were lost from the list that nobody took out of it: what they need is not to be removed.
+    pub(super) fn is_whole(&self) -> bool {
+        // What cannot be looked at may be there.
+        matches!(aside(&self.path).try_exists(), Ok(false))
     }
 
     /// All of them, the oldest first.
@@ -161,6 +169,28 @@ impl OwnImages {
         *images = next;
         Ok(())
     }
+}
+
+/// Where a list is kept that cannot be read.
+fn aside(path: &Path) -> PathBuf {
+    files::beside(path, ".unreadable")
+}
+
+/// The images of a list, each for itself; and what could not be read, where there is something.
+fn read(json: &[u8]) -> (Vec<OwnImage>, Option<serde_json::Error>) {
+    let entries: Vec<serde_json::Value> = match serde_json::from_slice(json) {
+        Ok(entries) => entries,
+        Err(error) => return (Vec::new(), Some(error)),
+    };
+    let mut problem = None;
+    let mut images = Vec::new();
+    for entry in entries {
+        match serde_json::from_value(entry) {
+            Ok(image) => images.push(image),
+            Err(error) => problem = Some(error),
+        }
+    }
+    (images, problem)
 }
 
 fn check(images: &[OwnImage], names: &[ImageName]) -> Result<(), DriverError> {
@@ -230,7 +260,30 @@ mod tests {
         std::fs::write(&path, "[{").unwrap();
         let own = OwnImages::open(path.clone()).unwrap();
         own.add(image("one", &[])).unwrap();
-        assert!(files::beside(&path, ".unreadable").exists());
+        let aside = files::beside(&path, ".unreadable");
+        assert_eq!(std::fs::read_to_string(&aside).unwrap(), "[{");
+        // Later agents know of it too, until somebody has taken care of it.
+        let own = OwnImages::open(path.clone()).unwrap();
+        assert!(!own.is_whole());
+        assert_eq!(own.all(), [image("one", &[])]);
+        std::fs::remove_file(aside).unwrap();
+        assert!(OwnImages::open(path).unwrap().is_whole());
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_takes_no_other_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("own.json");
+        let list = [serde_json::json!({"name": "new", "source": "unknown"})]
+            .into_iter()
+            .chain([serde_json::to_value(image("one", &[])).unwrap()]);
+        let list = serde_json::Value::from_iter(list).to_string();
+        std::fs::write(&path, &list).unwrap();
+        let own = OwnImages::open(path.clone()).unwrap();
+        assert_eq!(own.all(), [image("one", &[])]);
+        assert!(!own.is_whole());
+        let kept = std::fs::read_to_string(files::beside(&path, ".unreadable"));
+        assert_eq!(kept.unwrap(), list);
     }
 
     #[test]

@@ -123,8 +123,12 @@ impl Images {
         Ok(kept.map_or(0, |kept| kept.len()))
     }
 
-    /// Removes what was uploaded and is in no list: an upload that a crash cut off before its last step.
+    /// Removes what was uploaded and is in no list: an upload that a crash cut off before its last step. Where the list
+    /// is not whole, each may be somebody's: an upload is nowhere else.
     pub(in super::super) fn forget_uploads_of_nobody(&self, in_use: Users<'_>) {
+        if !self.own.is_whole() {
+            return;
+        }
         let wanted: Vec<Wanted> = self.own.all().iter().map(Wanted::of).collect();
         for manifest in self.cache.manifests() {
             let id = manifest.id.clone();
