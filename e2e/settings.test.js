@@ -112,7 +112,7 @@ test('a VM is made with its name, notes and settings, which are folded away', as
 	await dialog.getByLabel('Name', { exact: true }).fill('trial');
 	await dialog.getByLabel('Image').selectOption('tiny');
 	await shoot(page, 'create-folded');
-	await dialog.getByText('More: what it is called').click();
+	await dialog.getByText('More: display name').click();
 	await dialog.getByLabel('Display name').fill('The trial');
 	await dialog.getByLabel('Notes').fill('for the demo');
 	await dialog.getByRole('checkbox', { name: /Protect it/ }).check();
@@ -126,6 +126,10 @@ test('a VM is made with its name, notes and settings, which are folded away', as
 	await dialog.getByText('cloud-init, labels').click();
 	await dialog.getByText("--display-name 'The trial' --notes 'for the demo' --lifetime 3d --at-end delete --idle-stop 1h").waitFor();
 	await shoot(page, 'create-settings');
+	await page.setViewportSize({ width: 390, height: 844 });
+	check(await dialog.locator('form').evaluate((form) => form.scrollWidth <= form.clientWidth && form.getBoundingClientRect().right <= innerWidth), 'it scrolls sideways on a phone');
+	await shoot(page, 'create-settings-phone');
+	await page.setViewportSize({ width: 1440, height: 900 });
 	await dialog.getByRole('button', { name: 'Create', exact: true }).click();
 	const progress = page.getByRole('dialog', { name: 'trial' });
 	await progress.getByRole('button', { name: 'Open terminal' }).waitFor({ timeout: 30_000 });

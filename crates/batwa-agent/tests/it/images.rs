@@ -1,11 +1,18 @@
 //! Images over the agent API: pulled ahead, added, uploaded, removed, and never half there.
 
+use std::time::Duration;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use batwa_agent::{FakeSettings, driver::fake::StepMode};
 use batwa_api::{id::OperationId, operation::OperationState};
+use futures_util::{StreamExt, stream};
 use reqwest::{Body, Method, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use crate::lab::{Answer, DEADLINE, Lab, answer};
 
@@ -180,7 +187,7 @@ async fn an_upload_is_there_whole_or_not_at_all() {
     assert_eq!(image(&lab, "mine").await, None);
 
     // Nobody knows how large what comes in pieces will be.
-    let pieces = futures_util::stream::iter([Ok::<_, std::io::Error>(CONTENT)]);
+    let pieces = stream::iter([Ok::<_, std::io::Error>(CONTENT)]);
     let request = lab
         .http
         .put(lab.url("/api/v1/images/mine/content"))
@@ -251,22 +258,22 @@ async fn an_upload_with_a_name_is_gone_on_with_where_it_was_cut_off() {
     assert_eq!(nameless.status, StatusCode::UNPROCESSABLE_ENTITY);
 
     // The line dies in the middle of a piece.
-    let pieces = [
-        Ok(&CONTENT[10..15]),
-        Err(std::io::Error::other("the line is dead")),
-    ];
+    let piece = Ok::<_, std::io::Error>(&CONTENT[10..15]);
+    let piece = stream::once(async move { piece }).chain(stream::pending());
     let cut = lab
         .http
         .put(url("my-upload"))
         .header("content-range", "bytes 10-25/26")
-        .body(Body::wrap_stream(futures_util::stream::iter(pieces)));
-    cut.send().await.unwrap_err();
-    let settled = async {
+        .body(Body::wrap_stream(piece));
+    let mut line = JoinSet::new();
+    line.spawn(cut.send());
+    let came = async {
         while held().await != 15 {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(DEADLINE, settled).await.unwrap();
+    timeout(DEADLINE, came).await.unwrap();
+    line.shutdown().await;
     let end = put("my-upload", 15, CONTENT.len()).await;
     assert_eq!(end.status, StatusCode::CREATED, "{}", end.body);
     assert_eq!(image(&lab, "mine").await.unwrap()["cached"], true);
