@@ -141,6 +141,13 @@ impl Upkeep {
     pub(crate) async fn done(&self, vm: &VmName, request: &OperationRequest) {
         match request {
             OperationRequest::Purge => self.forget(vm).await,
+            OperationRequest::Create { spec } if !spec.networks.is_empty() => {
+                let kept = Kept {
+                    cards: spec.networks.clone(),
+                    ..Kept::default()
+                };
+                self.set(vm, kept).await;
+            }
             OperationRequest::Clone(options) => {
                 let settings = self.book.get(vm).settings.for_clone();
                 let kept = Kept {

@@ -402,6 +402,7 @@ mod tests {
             observed_at: now,
             snapshots: Vec::new(),
             mounts: Vec::new(),
+            networks: Vec::new(),
             forwards: Vec::new(),
             settings: VmSettings::default(),
             notices: Vec::new(),

@@ -69,6 +69,8 @@ pub struct Capabilities {
     pub resize: bool,
     /// Letting a VM see folders of the machine.
     pub mounts: bool,
+    /// Putting a new VM on networks of the machine.
+    pub networks: bool,
     /// Pulling images ahead, removing them, adding one's own.
     pub images: bool,
     /// Telling a VM that crashed from one that somebody stopped.
@@ -90,6 +92,7 @@ impl Capabilities {
             clone: true,
             resize: true,
             mounts: true,
+            networks: true,
             images: true,
             crashes: true,
         }

@@ -8,14 +8,14 @@ use batwa_api::{
     operation::{Operation, OperationRequest, Subject},
     problem::{FieldError, Problem, ProblemCode},
     vm::{
-        CloneOptions, MAX_MOUNTS, MAX_SNAPSHOTS, MountOptions, SnapshotOptions, VmAction, VmSpec,
-        VmState, next_snapshot_name,
+        CloneOptions, MAX_MOUNTS, MAX_SNAPSHOTS, MacAddress, MountOptions, SnapshotOptions,
+        VmAction, VmSpec, VmState, next_snapshot_name,
     },
 };
 use tokio::time::timeout;
 
 use super::{Book, Operations, error_of, queue::Refusal};
-use crate::{driver::DriverError, policy};
+use crate::{driver::DriverError, networks::give_addresses, policy};
 
 /// How long a driver may take to check a spec.
 pub(super) const CHECK_DEADLINE: Duration = Duration::from_secs(10);
@@ -145,6 +145,9 @@ impl Operations {
             return Err(Problem::invalid_fields(errors));
         }
         self.policy.check_spec(spec).map_err(forbidden)?;
+        for card in &spec.networks {
+            self.policy.check_network(&card.name).map_err(forbidden)?;
+        }
         let driver = match spec.driver {
             Some(kind) => self.inventory.driver(kind).map_err(|error| {
                 Problem::invalid_fields(vec![FieldError::new("driver", error.to_string())])
@@ -154,6 +157,12 @@ impl Operations {
                 .driver_for_new()
                 .map_err(|error| error_of(&error).to_problem())?,
         };
+        if !spec.networks.is_empty() && !self.inventory.capabilities(driver.kind()).networks {
+            let message = format!("the {} driver cannot do this here", driver.kind());
+            return Err(Problem::invalid_fields(vec![FieldError::new(
+                "networks", message,
+            )]));
+        }
         // Before the driver is asked: it may be slow to find out what we know.
         if let Some(refusal) = self.name_is_taken(&self.book(), vm) {
             return Err(refusal.to_problem(vm));
@@ -204,6 +213,10 @@ impl Operations {
             }
         };
         Ok(match request {
+            OperationRequest::Create { mut spec } => {
+                give_addresses(&mut spec.networks, &self.addresses(book));
+                OperationRequest::Create { spec }
+            }
             OperationRequest::Snapshot(mut options) => {
                 let name = options.name.take();
                 options.name = Some(free_name(vm, name, SNAPSHOT_STEM, &snapshots())?);
@@ -236,6 +249,21 @@ impl Operations {
             }
             other => other,
         })
+    }
+
+    /// The addresses of all VMs' network cards, those included that are about to be made.
+    fn addresses(&self, book: &Book) -> Vec<MacAddress> {
+        let vms = self.picture.vms();
+        let there = vms.iter().flat_map(|vm| &vm.networks);
+        let mut addresses: Vec<_> = there.filter_map(|network| network.card.mac).collect();
+        for record in book.records.values() {
+            if let OperationRequest::Create { spec } = &record.request
+                && !record.operation().state.is_finished()
+            {
+                addresses.extend(spec.networks.iter().filter_map(|card| card.mac));
+            }
+        }
+        addresses
     }
 
     /// The names of a VM's snapshots once everything that is queued for it is done.

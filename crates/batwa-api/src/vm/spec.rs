@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::network::{self, NetworkCard};
 use crate::{
     agent::{DriverKind, HostFacts},
     cloud_init::UseTemplate,
@@ -37,6 +38,9 @@ pub struct VmSpec {
     /// Which driver is to run it; the agent's first one when absent.
     #[serde(default)]
     pub driver: Option<DriverKind>,
+    /// Network cards beside the first one, on networks of the machine that its policy names; at most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<NetworkCard>,
     /// Labels, kept by the master.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -75,6 +79,7 @@ impl fmt::Debug for VmSpec {
             )
             .field("ssh_keys", &self.ssh_keys)
             .field("driver", &self.driver)
+            .field("networks", &self.networks)
             .field("labels", &self.labels)
             .finish()
     }
@@ -90,6 +95,7 @@ impl Default for VmSpec {
             cloud_init: None,
             ssh_keys: Vec::new(),
             driver: None,
+            networks: Vec::new(),
             labels: BTreeMap::new(),
         }
     }
@@ -164,6 +170,7 @@ impl VmSpec {
         {
             refuse("labels", LABELS_ARE.to_owned());
         }
+        errors.extend(network::check(&self.networks));
         errors
     }
 }
@@ -263,6 +270,8 @@ struct FlatCreateVm {
     #[serde(default)]
     driver: Option<DriverKind>,
     #[serde(default)]
+    networks: Vec<NetworkCard>,
+    #[serde(default)]
     labels: BTreeMap<String, String>,
     #[serde(default)]
     template: Option<UseTemplate>,
@@ -282,6 +291,7 @@ impl From<FlatCreateVm> for CreateVm {
                 cloud_init: flat.cloud_init,
                 ssh_keys: flat.ssh_keys,
                 driver: flat.driver,
+                networks: flat.networks,
                 labels: flat.labels,
             },
             template: flat.template,
@@ -365,6 +375,7 @@ mod tests {
                 cloud_init: Some("#!/bin/sh".into()),
                 ssh_keys: vec!["ssh-ed25519 AAAA".into()],
                 driver: Some(DriverKind::Fake),
+                networks: vec!["name=br0,mode=manual".parse().expect("a card")],
                 labels: [("a".to_owned(), "b".to_owned())].into(),
             },
             template: Some(UseTemplate {

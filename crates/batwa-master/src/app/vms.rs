@@ -179,6 +179,9 @@ impl App {
                 if create.spec.driver.is_some() {
                     errors.push(FieldError::new("driver", old));
                 }
+                if !create.spec.networks.is_empty() {
+                    errors.push(FieldError::new("networks", old));
+                }
             }
             let user_data = create.spec.cloud_init.as_deref().unwrap_or_default();
             if errors.is_empty()

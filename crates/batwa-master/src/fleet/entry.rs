@@ -77,6 +77,7 @@ pub(crate) const OLD_CAPABILITIES: Capabilities = Capabilities {
     clone: false,
     resize: false,
     mounts: false,
+    networks: false,
     images: false,
     crashes: false,
 };

@@ -336,6 +336,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/agents/{agent}/networks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The networks of a machine that new VMs could be put on (`networks` of a VM's spec), and why not where its policy, or
+         *     something else there, does not let them.
+         */
+        get: operations["agents_networks"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/agents/{agent}/recordings/{recording}": {
         parameters: {
             query?: never;
@@ -1874,6 +1894,11 @@ export interface components {
              */
             mounts: boolean;
             /**
+             * @description Putting a new VM on networks of the machine.
+             * @default false
+             */
+            networks: boolean;
+            /**
              * @description Changing CPUs, memory and disk of a VM.
              * @default false
              */
@@ -2296,6 +2321,19 @@ export interface components {
             /** @description Operating system, for people: `Debian GNU/Linux 12 (bookworm)`. */
             os: string;
         };
+        /** @description A network of a machine that VMs could be put on. */
+        HostNetwork: {
+            /** @description More about it, for people. */
+            description?: string;
+            /** @description Which driver's VMs could be put on it. */
+            driver: components["schemas"]["DriverKind"];
+            /** @description Its name on the machine: `br0`, `eth0`. */
+            name: string;
+            /** @description Why none can be now; `null` where they can. */
+            refusal?: string | null;
+            /** @description What it is, in the words of who runs it: `bridge`, `ethernet`, `wifi`. */
+            type: string;
+        };
         /**
          * @description When a VM counts as doing nothing: its processors were below a share the whole time, and nobody had a terminal,
          *     command, file transfer or forwarded port open in it.
@@ -2417,6 +2455,22 @@ export interface components {
                 last_used_at?: string | null;
                 /** @description What people call it. */
                 name: string;
+            }[];
+        };
+        /** @description A list that is short enough to come whole. */
+        Items_HostNetwork: {
+            /** @description All of them. */
+            items: {
+                /** @description More about it, for people. */
+                description?: string;
+                /** @description Which driver's VMs could be put on it. */
+                driver: components["schemas"]["DriverKind"];
+                /** @description Its name on the machine: `br0`, `eth0`. */
+                name: string;
+                /** @description Why none can be now; `null` where they can. */
+                refusal?: string | null;
+                /** @description What it is, in the words of who runs it: `bridge`, `ethernet`, `wifi`. */
+                type: string;
             }[];
         };
         /** @description A list that is short enough to come whole. */
@@ -2851,6 +2905,11 @@ export interface components {
             /** @description What the driver or we printed. */
             text: string;
         };
+        /**
+         * @description The hardware address of one network card, written `52:54:00:a1:b2:c3`.
+         * @example 52:54:00:a1:b2:c3
+         */
+        MacAddress: string;
         /** @description A folder of the machine that a VM sees. */
         Mount: {
             /** @description Why it stands so, when there is something to say. */
@@ -2892,6 +2951,19 @@ export interface components {
          * @enum {string}
          */
         MountState: "mounted" | "at_next_start" | "until_stop" | "failed";
+        /** @description A network card that a new VM is to have beside its first one. */
+        NetworkCard: {
+            mac?: components["schemas"]["MacAddress"] | null;
+            /** @description How the VM's system is to be told of it. */
+            mode?: components["schemas"]["NetworkMode"];
+            /** @description The machine's network that it is on. */
+            name: string;
+        };
+        /**
+         * @description How a VM's system is told of a network card, in Multipass' words.
+         * @enum {string}
+         */
+        NetworkMode: "auto" | "manual";
         /** @description Something that people should know of what an agent does about a VM by itself. */
         Notice: {
             /**
@@ -3040,6 +3112,11 @@ export interface components {
         OperationState: "queued" | "running" | "succeeded" | "failed" | "cancelled";
         /** @description What an agent lets any master ask of its machine, and where that is written. */
         Policy: {
+            /**
+             * @description Networks of the machine, bridges above all, that VMs may be put on; none where empty.
+             * @default []
+             */
+            bridges: string[];
             /**
              * @description The file on that machine that says so, or would.
              * @default
@@ -3845,6 +3922,8 @@ export interface components {
             mounts?: components["schemas"]["Mount"][];
             /** @description Unique on the agent. */
             name: components["schemas"]["VmName"];
+            /** @description Its network cards beside the first, as far as is known. */
+            networks?: components["schemas"]["VmNetwork"][];
             /** @description What people should know of that now. */
             notices?: components["schemas"]["Notice"][];
             /**
@@ -3939,6 +4018,11 @@ export interface components {
             next_cursor?: string | null;
         };
         VmName: string;
+        /** @description A network card that a VM has beside its first one. */
+        VmNetwork: components["schemas"]["NetworkCard"] & {
+            /** @description Why it is connected to nothing, where it is not. */
+            message?: string | null;
+        };
         /** @description Body of `POST /api/vm/start`, `/stop` and `/delete`. */
         VmRequest: {
             /** @description The agent; `null` and `"null"` mean the master's own machine. */
@@ -3991,6 +4075,8 @@ export interface components {
             };
             /** @description Memory size, at least 128M. */
             memory?: components["schemas"]["ByteSize"];
+            /** @description Network cards beside the first one, on networks of the machine that its policy names; at most 8. */
+            networks?: components["schemas"]["NetworkCard"][];
             /** @description SSH public keys that may sign in to the VM's first account, each on one line; at most 64. */
             ssh_keys?: string[];
         };
@@ -4765,6 +4851,37 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Items_LinkChange"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    agents_networks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Items_HostNetwork"];
                 };
             };
             /** @description what went wrong */

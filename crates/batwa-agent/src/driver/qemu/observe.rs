@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::{
     history::Unsettled,
+    networks::KeptCard,
     offline::Offline,
     process::Process,
     qmp,
@@ -113,6 +114,7 @@ fn plain(record: &Record) -> ObservedVm {
         disk: Some(record.disk),
         created_at: Some(record.created_at),
         snapshots: record.history.told(),
+        networks: record.networks.iter().map(KeptCard::told).collect(),
         ..ObservedVm::new(record.name.clone(), VmState::Unknown)
     }
 }
