@@ -181,7 +181,7 @@ impl Picture {
                 name,
             });
         }
-        for vm in changed {
+        for vm in changed.into_iter().map(Box::new) {
             self.send(&mut state, |revision| WatchEvent::Vm { revision, vm });
         }
     }
@@ -202,6 +202,7 @@ impl Picture {
         };
         let before = state.vms.insert(name.clone(), vm.clone());
         if before.is_none_or(|before| differs(before, &vm)) {
+            let vm = Box::new(vm);
             self.send(&mut state, |revision| WatchEvent::Vm { revision, vm });
         }
     }

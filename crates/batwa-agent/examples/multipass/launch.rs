@@ -54,7 +54,7 @@ pub(crate) fn launch(world: &World, args: &Args) -> Outcome {
         if !networks.iter().all(|name| has_network(name)) {
             return Err(Failure::refused(
                 "launch",
-                "Invalid arguments supplied\nInvalid network options supplied".to_owned(),
+                "Invalid arguments supplied\nInvalid network options supplied",
             ));
         }
         check(world, name, memory, disk, image)?

@@ -18,7 +18,7 @@ async fn lab() -> Lab {
     Lab::on(dir, FakeSettings::instant(), |_| ()).await
 }
 
-fn create(networks: Value) -> Value {
+fn create(networks: &Value) -> Value {
     json!({"kind": "create", "spec": {"image": "tiny", "disk": "1G", "networks": networks}})
 }
 
@@ -33,7 +33,7 @@ async fn a_vm_has_the_cards_it_was_made_with_and_their_addresses_for_good() {
         {"name": "lab0"},
         {"name": "lab0", "mode": "manual", "mac": "52:54:00:00:00:07"},
     ]);
-    let made = lab.run("web", create(wanted)).await;
+    let made = lab.run("web", create(&wanted)).await;
     assert_eq!(made.state, OperationState::Succeeded, "{made:?}");
     let there = networks(&lab, "web").await;
     let mac = |networks: &Value, n: usize| networks[n]["mac"].as_str().unwrap().to_owned();
@@ -58,7 +58,7 @@ async fn a_vm_has_the_cards_it_was_made_with_and_their_addresses_for_good() {
     let lab = Lab::on(dir, FakeSettings::instant(), |_| ()).await;
     lab.vm_when("web", |vm| vm["networks"] == there).await;
     lab.run("web", json!({"kind": "purge"})).await;
-    lab.run("web", create(json!([]))).await;
+    lab.run("web", create(&json!([]))).await;
     assert_eq!(networks(&lab, "web").await, Value::Null);
 }
 
@@ -87,7 +87,7 @@ async fn the_machines_networks_are_listed_with_what_keeps_vms_off_them() {
 async fn networks_that_are_not_there_or_not_allowed_are_refused_and_nothing_is_made() {
     let lab = lab().await;
     let refused = lab
-        .start("web", create(json!([{"name": "lab0"}, {"name": "wan0"}])))
+        .start("web", create(&json!([{"name": "lab0"}, {"name": "wan0"}])))
         .await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.body);
     assert_eq!(refused.body["code"], json!(ProblemCode::PolicyForbids));
@@ -103,7 +103,7 @@ async fn networks_that_are_not_there_or_not_allowed_are_refused_and_nothing_is_m
             batwa_api::vm::MAX_NETWORKS + 1
         ]),
     ] {
-        let refused = lab.start("web", create(wrong.clone())).await;
+        let refused = lab.start("web", create(&wrong)).await;
         assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{wrong}");
         assert_eq!(
             refused.body["errors"][0]["field"], "networks",
@@ -115,7 +115,7 @@ async fn networks_that_are_not_there_or_not_allowed_are_refused_and_nothing_is_m
         json!([{"name": "lab0", "mac": "ff:ff:ff:ff:ff:ff"}]),
         json!([{"name": "lab0", "mode": "bad"}]),
     ] {
-        let refused = lab.start("web", create(wrong.clone())).await;
+        let refused = lab.start("web", create(&wrong)).await;
         assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{wrong}");
     }
     assert!(lab.vm_names().await.is_empty());

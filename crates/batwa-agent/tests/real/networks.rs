@@ -29,6 +29,8 @@ cp -a /etc "$1/etc"
 mkdir -p "$1/etc/qemu"
 echo "allow br0" >"$1/etc/qemu/bridge.conf"
 mount --bind "$1/etc" /etc
+# The old one tells of the networks outside.
+mount -t sysfs none /sys
 ip link set lo up
 ip link add br0 type bridge
 ip addr add 10.99.0.1/24 dev br0
