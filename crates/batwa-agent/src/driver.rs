@@ -26,8 +26,8 @@ use batwa_api::{
     size::ByteSize,
     terminal::{TermSize, TerminalKind},
     vm::{
-        MAX_MOUNTS, Mount, MountOptions, Readiness, ResizeOptions, Snapshot, VmSpec, VmState,
-        VmUsage,
+        HostNetwork, MAX_MOUNTS, Mount, MountOptions, Readiness, ResizeOptions, Snapshot,
+        VmNetwork, VmSpec, VmState, VmUsage,
     },
 };
 use tokio::{
@@ -71,6 +71,14 @@ pub trait Driver: Send + Sync + 'static {
 
     /// What can be launched here. Answers from what is known; never waits for an image server for long.
     async fn images(&self) -> Result<Vec<Image>, DriverError>;
+
+    /// This machine's networks that a new VM can be put on, whether the machine's policy lets it or not. Quick.
+    async fn networks(&self) -> Result<Vec<HostNetwork>, DriverError> {
+        Err(DriverError::Unsupported(format!(
+            "the {} driver cannot put VMs on networks of this machine",
+            self.kind()
+        )))
+    }
 
     /// The driver's own images; `None` where another program keeps them, with no way to it.
     fn image_keeper(&self) -> Option<&dyn ImageKeeper> {
@@ -347,6 +355,8 @@ pub struct ObservedVm {
     pub snapshots: Vec<Snapshot>,
     /// The folders of this machine that it sees, or will.
     pub mounts: Vec<Mount>,
+    /// Its network cards beside the first; empty where the driver does not tell.
+    pub networks: Vec<VmNetwork>,
     /// Whether it is off because it ended without having been asked to, by anybody or from inside; until it is started
     /// again. Never where the driver cannot tell, see [`Capabilities::crashes`].
     pub crashed: bool,
@@ -375,6 +385,7 @@ impl ObservedVm {
             location: None,
             snapshots: Vec::new(),
             mounts: Vec::new(),
+            networks: Vec::new(),
             crashed: false,
         }
     }

@@ -14,6 +14,7 @@ mod identity;
 mod images;
 mod key;
 mod legacy;
+mod networks;
 mod operations;
 pub(crate) mod port;
 mod ports;
@@ -47,6 +48,7 @@ use crate::{
     config::AgentConfig,
     inside::Inside,
     operations::Operations,
+    policy::PolicyFile,
     recording::Library,
     terminal::Terminals,
     upkeep::{Forwards, Upkeep},
@@ -76,6 +78,7 @@ pub(crate) struct Inner {
     pub(crate) recordings: Arc<Library>,
     pub(crate) inside: Arc<Inside>,
     pub(crate) forwards: Forwards,
+    pub(crate) policy: PolicyFile,
     pub(crate) stop: CancellationToken,
     /// This start of the agent, for its master.
     pub(crate) instance: InstanceId,
@@ -118,6 +121,11 @@ impl App {
 
     pub(crate) fn inside(&self) -> &Arc<Inside> {
         &self.0.inside
+    }
+
+    /// What the machine's owner lets any master ask.
+    pub(crate) fn policy(&self) -> &PolicyFile {
+        &self.0.policy
     }
 
     pub(crate) fn forwards(&self) -> &Forwards {
@@ -168,6 +176,7 @@ fn api() -> Routes<App> {
         .routes(routes!(vms::get_vm, vms::change_settings))
         .routes(routes!(forwards::save_forward))
         .routes(routes!(forwards::remove_forward))
+        .routes(routes!(networks::list_networks))
         .routes(routes!(images::list_images, images::add_image))
         .routes(routes!(images::look_at_upload, images::upload_image))
         .routes(routes!(images::remove_image))

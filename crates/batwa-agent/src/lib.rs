@@ -9,6 +9,7 @@ mod execute;
 pub mod host;
 mod http;
 mod inside;
+mod networks;
 mod operations;
 pub mod policy;
 mod recording;
@@ -120,7 +121,6 @@ pub enum AgentError {
 #[derive(Debug)]
 pub struct Agent {
     app: App,
-    policy: PolicyFile,
     port: Mutex<Option<(std::net::TcpListener, SocketAddr)>>,
     _state_dir: StateDir,
 }
@@ -242,8 +242,8 @@ impl Agent {
                 stop,
                 instance: tunnel::instance(),
                 tunnel_is_open: tokio::sync::watch::Sender::new(false),
+                policy,
             }),
-            policy,
             port: Mutex::new(port),
             _state_dir: state_dir,
         })
@@ -268,7 +268,7 @@ impl Agent {
 
     /// What the machine's owner lets any master ask.
     pub fn policy(&self) -> &PolicyFile {
-        &self.policy
+        self.app.policy()
     }
 
     /// Whether its tunnel to the master is open, as that changes.
@@ -306,7 +306,7 @@ impl Agent {
             recordings.keep_order(stop_sweeping).await;
             Ok(())
         });
-        let (policy, picture) = (self.policy.clone(), Arc::clone(self.app.picture()));
+        let (policy, picture) = (self.policy().clone(), Arc::clone(self.app.picture()));
         let stop_looking = own_stop.clone();
         tasks.spawn(async move {
             let show = |policy: &Policy| {

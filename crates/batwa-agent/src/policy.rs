@@ -14,6 +14,7 @@ mod check;
 mod file;
 mod folder;
 mod listen;
+mod network;
 
 use std::{
     fs::Metadata,

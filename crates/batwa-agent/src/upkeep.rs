@@ -166,11 +166,15 @@ impl Upkeep {
                 .wanted_settings()
                 .map(|wanted| wanted.apply(&VmSettings::default(), now))
                 .unwrap_or_default(),
+            cards: spec.networks.clone(),
             ..Kept::default()
         };
         self.inventory.show_notices(vm, Vec::new());
+        self.inventory.show_forwards(vm, Vec::new());
         // What was wanted of another VM of this name is not wanted of the new one.
-        self.book.change(vm, |before| *before = kept).await
+        self.book.change(vm, |before| *before = kept).await?;
+        self.forwards_changed.notify_one();
+        Ok(())
     }
 
     /// Takes that a VM that was to be made is not there after all.

@@ -183,7 +183,7 @@ impl Picture {
                 name,
             });
         }
-        for vm in changed {
+        for vm in changed.into_iter().map(Box::new) {
             self.send(&mut state, |revision| WatchEvent::Vm { revision, vm });
         }
     }
@@ -204,6 +204,7 @@ impl Picture {
         };
         let before = state.vms.insert(name.clone(), vm.clone());
         if before.is_none_or(|before| differs(before, &vm)) {
+            let vm = Box::new(vm);
             self.send(&mut state, |revision| WatchEvent::Vm { revision, vm });
         }
     }
@@ -423,6 +424,7 @@ mod tests {
             observed_at: now,
             snapshots: Vec::new(),
             mounts: Vec::new(),
+            networks: Vec::new(),
             forwards: Vec::new(),
             settings: VmSettings::default(),
             notices: Vec::new(),

@@ -71,6 +71,8 @@ pub struct Capabilities {
     pub resize: bool,
     /// Letting a VM see folders of the machine.
     pub mounts: bool,
+    /// Putting a new VM on networks of the machine.
+    pub networks: bool,
     /// Pulling images ahead, removing them, adding one's own.
     pub images: bool,
     /// Telling a VM that crashed from one that somebody stopped.
@@ -95,6 +97,7 @@ impl Capabilities {
             clone_snapshots: true,
             resize: true,
             mounts: true,
+            networks: true,
             images: true,
             crashes: true,
             settings_at_create: true,

@@ -41,7 +41,8 @@ pub enum WatchEvent {
         /// Counts the agent's changes.
         revision: u64,
         /// The VM.
-        vm: Vm,
+        // Apart, as it is the largest by far.
+        vm: Box<Vm>,
     },
     /// A VM is gone.
     VmRemoved {

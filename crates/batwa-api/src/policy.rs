@@ -23,6 +23,8 @@ pub struct Policy {
     pub images: ImageSources,
     /// Folders of the machine that VMs may see, with all below them; none where empty.
     pub mounts: Vec<MountRoot>,
+    /// Networks of the machine, bridges above all, that VMs may be put on; none where empty.
+    pub bridges: Vec<String>,
     /// Addresses, with their ports, on which the machine may listen for its VMs: `127.0.0.1:8000-8999`, `[::1]:*`; none where
     /// empty.
     pub forwards: Vec<String>,

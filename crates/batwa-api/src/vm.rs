@@ -3,6 +3,7 @@
 mod action;
 mod forward;
 mod mount;
+mod network;
 mod resize;
 mod settings;
 mod snapshot;
@@ -18,6 +19,7 @@ pub use self::{
     action::{Actions, Reason, VmAction},
     forward::{Forward, ForwardState, MAX_FORWARDS, SaveForward},
     mount::{MAX_MOUNTS, Mount, MountKind, MountOptions, MountState, UnmountOptions},
+    network::{HostNetwork, MAC_IS, MAX_NETWORKS, MacAddress, NetworkCard, NetworkMode, VmNetwork},
     resize::ResizeOptions,
     settings::{
         AgentReason, Autostart, IdleStop, Lifetime, LifetimeEnd, LifetimeWanted, Notice,
@@ -195,6 +197,9 @@ pub struct Vm {
     /// The machine's folders that it sees.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<Mount>,
+    /// Its network cards beside the first, as far as is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<VmNetwork>,
     /// Addresses of its machine that lead to its ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forwards: Vec<Forward>,

@@ -9,6 +9,7 @@ pub(crate) mod inside;
 pub(crate) mod join_tokens;
 pub(crate) mod keeper;
 mod machines;
+mod networks;
 pub(crate) mod operations;
 pub(crate) mod program;
 pub(crate) mod recordings;

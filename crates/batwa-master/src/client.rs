@@ -24,7 +24,7 @@ use batwa_api::{
     recording::{FoundRecordings, RecordTerminal, Recording},
     terminal::{OpenTerminal, SetViewer, Terminal, TerminalAccess, UpdateTerminal},
     tunnel::RotatedKey,
-    vm::{SaveForward, SettingsChange, Vm},
+    vm::{HostNetwork, SaveForward, SettingsChange, Vm},
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -217,6 +217,15 @@ impl AgentClient {
         let path = format!("/api/v1/vms/{}", legacy::path_segment(vm.as_str()));
         self.json(Method::PATCH, &path, Some(change), CALL_DEADLINE)
             .await
+    }
+
+    /// The machine's networks that VMs can be put on.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub(crate) async fn networks(&self) -> Result<Vec<HostNetwork>, ClientError> {
+        let networks: Items<HostNetwork> = self.get("/api/v1/networks").await?;
+        Ok(networks.items)
     }
 
     /// Has the machine listen for a VM; the VM from then on.

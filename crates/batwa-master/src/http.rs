@@ -20,6 +20,7 @@ mod legacy;
 mod legacy_auth;
 mod list;
 mod mounts;
+mod networks;
 pub(crate) mod openapi;
 mod operations;
 mod origin;

@@ -97,6 +97,7 @@ impl PretendedFleet {
             observed_at: now,
             snapshots: Vec::new(),
             mounts: Vec::new(),
+            networks: Vec::new(),
             forwards: Vec::new(),
             settings: VmSettings::default(),
             notices: Vec::new(),

@@ -34,7 +34,7 @@ pub(crate) use self::{
     },
     join_tokens::{CreateJoinTokenArgs, JoinTokenTask},
     login::{LoginArgs, LogoutArgs, MastersArgs, MastersTask},
-    machines::{AgentsArgs, MachineTask},
+    machines::{AgentsArgs, MachineTask, NetworksArgs},
     mounts::{MountArgs, UmountArgs},
     operations::{OperationsArgs, OperationsTask},
     recordings::{RecordingsArgs, RecordingsTask},
@@ -181,6 +181,8 @@ pub(crate) enum Task {
     SshConfig(SshConfigArgs),
     /// List machines, look at one, or manage it
     Agents(AgentsArgs),
+    /// List a machine's networks that new VMs can be put on with `launch --network`
+    Networks(NetworksArgs),
     /// Make tokens that machines join with, list them, take them back
     #[command(subcommand)]
     JoinToken(JoinTokenTask),

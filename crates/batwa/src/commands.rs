@@ -12,6 +12,7 @@ mod login;
 mod machines;
 mod membership;
 mod mounts;
+mod networks;
 mod operations;
 mod recordings;
 mod roles;
@@ -78,6 +79,7 @@ pub(crate) async fn run(task: Task) -> Result<u8, Failure> {
         Task::Recordings(args) => recordings::run(args).await,
         Task::Terminals(args) => terminals::run(args).await,
         Task::Agents(args) => machines::agents(args).await,
+        Task::Networks(args) => networks::networks(args).await,
         Task::JoinToken(task) => join_tokens::run(task).await,
         Task::Operations(args) => operations::run(args).await,
         Task::Images(args) => images::run(args).await,

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     Args, Failure, Outcome,
     knobs::LaunchFate,
-    reads::release_of,
+    reads::{has_network, release_of},
     say,
     world::{CLEAR, Vm, World},
 };
@@ -46,9 +46,17 @@ pub(crate) fn launch(world: &World, args: &Args) -> Outcome {
         _ => return Err(Failure::usage("Too many arguments supplied")),
     };
 
+    let networks = networks(args)?;
+
     say(CLEAR);
     let release = {
         let _thread = world.main_thread("launch")?;
+        if !networks.iter().all(|name| has_network(name)) {
+            return Err(Failure::refused(
+                "launch",
+                "Invalid arguments supplied\nInvalid network options supplied",
+            ));
+        }
         check(world, name, memory, disk, image)?
     };
     let knobs = world.knobs();
@@ -154,6 +162,35 @@ pub(crate) fn launch(world: &World, args: &Args) -> Outcome {
     )?;
     say(&format!("{CLEAR}Launched: {name}\n{CLEAR}"));
     Ok(())
+}
+
+/// The networks that are named, as the client itself takes their options apart.
+fn networks(args: &Args) -> Result<Vec<String>, Failure> {
+    let wrong = |what: String| Failure::usage(format!("error: {what}"));
+    let mut names = Vec::new();
+    for text in args.values("--network") {
+        if !text.contains(['=', ',']) {
+            names.push(text.to_owned());
+            continue;
+        }
+        let mut name = None;
+        for field in text.split(',') {
+            match field.split_once('=') {
+                Some(("name", value)) => name = Some(value.to_owned()),
+                Some(("mode", "auto" | "manual") | ("mac", _)) => {}
+                Some(("mode", mode)) => {
+                    return Err(wrong(format!(
+                        "Bad network mode '{mode}', need 'auto' or 'manual'"
+                    )));
+                }
+                _ => return Err(wrong(format!("Bad network field definition: {field}"))),
+            }
+        }
+        names.push(name.ok_or_else(|| {
+            wrong("Bad network definition, need at least a 'name' field".to_owned())
+        })?);
+    }
+    Ok(names)
 }
 
 /// What the daemon refuses before it makes anything, in its order.

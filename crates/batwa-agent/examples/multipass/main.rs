@@ -154,6 +154,7 @@ impl Args {
                     "--disk",
                     "--timeout",
                     "--cloud-init",
+                    "--network",
                 ],
                 &[],
             ),
@@ -202,6 +203,13 @@ impl Args {
         self.options
             .iter()
             .find(|(name, _)| name == option)
+            .map(|(_, value)| value.as_str())
+    }
+
+    fn values<'a>(&'a self, option: &'a str) -> impl Iterator<Item = &'a str> {
+        self.options
+            .iter()
+            .filter(move |(name, _)| name == option)
             .map(|(_, value)| value.as_str())
     }
 

@@ -199,12 +199,30 @@ pub(crate) fn find(world: &World) -> Outcome {
 }
 
 fn recorded_catalogue() -> String {
+    recorded(&["multipass", "find", "--format", "json"])
+}
+
+/// What was recorded of a command.
+fn recorded(argv: &[&str]) -> String {
     include_str!("../../tests/fixtures/multipass/transcripts.jsonl")
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).expect("a row of the record"))
-        .find(|row| row["argv"] == json!(["multipass", "find", "--format", "json"]))
+        .find(|row| row["argv"] == json!(argv) && row["exit"] == 0)
         .and_then(|row| row["stdout"].as_str().map(str::to_owned))
-        .expect("the record holds a catalogue")
+        .expect("the record holds it")
+}
+
+/// The networks that were recorded.
+fn recorded_networks() -> Value {
+    let text = recorded(&["multipass", "networks", "--format", "json"]);
+    serde_json::from_str(&text).expect("JSON is JSON")
+}
+
+/// Whether the machine has such a network.
+pub(crate) fn has_network(name: &str) -> bool {
+    let networks = recorded_networks();
+    let mut names = networks["list"].as_array().into_iter().flatten();
+    names.any(|row| row["name"] == name)
 }
 
 /// The release that `image` names (`24.04 LTS`), if the catalogue or an older one has it.
@@ -228,8 +246,6 @@ pub(crate) fn release_of(image: &str) -> Option<String> {
 
 pub(crate) fn networks(world: &World) -> Outcome {
     let _thread = world.main_thread("networks")?;
-    print(
-        &json!({"list": [{"name": "mpqemubr0", "type": "bridge", "description": "Network bridge for Multipass"}]}),
-    );
+    print(&recorded_networks());
     Ok(())
 }

@@ -14,11 +14,13 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     io,
+    os::fd::{OwnedFd, RawFd},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
 };
 
+use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::Signal;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
@@ -55,6 +57,8 @@ pub struct Command {
     env: Vec<(OsString, OsString)>,
     dir: Option<PathBuf>,
     stdin: Option<Vec<u8>>,
+    /// Open files that it has from the start, and under which numbers.
+    inherited: Vec<(OwnedFd, RawFd)>,
     deadline: Option<Duration>,
     stdout_limit: usize,
 }
@@ -163,6 +167,7 @@ impl Command {
             env: Vec::new(),
             dir: None,
             stdin: None,
+            inherited: Vec::new(),
             deadline: None,
             stdout_limit: STDOUT_LIMIT,
         }
@@ -201,6 +206,12 @@ impl Command {
     /// What it reads on standard input; nothing when not set.
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = Some(bytes.into());
+        self
+    }
+
+    /// An open file that it has from the start, by this number. No other child gets it.
+    pub fn inherit(mut self, file: OwnedFd, number: RawFd) -> Self {
+        self.inherited.push((file, number));
         self
     }
 
@@ -299,10 +310,9 @@ impl Command {
                 None => Stdio::null(),
             })
         };
-        let mut command = self.prepared();
         let child = stdio()
             .and_then(|out| {
-                command
+                self.prepared()?
                     .stdin(Stdio::null())
                     .stdout(out)
                     .stderr(stdio()?)
@@ -329,7 +339,7 @@ impl Command {
         clippy::disallowed_methods,
         reason = "this is the place the ban points to"
     )]
-    fn prepared(&self) -> tokio::process::Command {
+    fn prepared(&self) -> io::Result<tokio::process::Command> {
         let mut command = tokio::process::Command::new(&self.program);
         command.args(&self.args).process_group(0);
         for name in secret_variables() {
@@ -339,7 +349,18 @@ impl Command {
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
-        command
+        if !self.inherited.is_empty() {
+            let mappings = self.inherited.iter().map(|(file, number)| {
+                Ok(FdMapping {
+                    parent_fd: file.try_clone()?,
+                    child_fd: *number,
+                })
+            });
+            command
+                .fd_mappings(mappings.collect::<io::Result<_>>()?)
+                .map_err(io::Error::other)?;
+        }
+        Ok(command)
     }
 
     /// Runs it; `on_stdout` says whether it wants to hear more. Dropping the future kills the group.
@@ -350,15 +371,18 @@ impl Command {
         let stdin = self.stdin.take();
         let child = self
             .prepared()
-            .stdin(if stdin.is_some() {
-                Stdio::piped()
-            } else {
-                Stdio::null()
+            .and_then(|mut command| {
+                command
+                    .stdin(if stdin.is_some() {
+                        Stdio::piped()
+                    } else {
+                        Stdio::null()
+                    })
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::piped())
+                    .kill_on_drop(true)
+                    .spawn()
             })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
             .map_err(|source| self.start_error(source))?;
         let mut group = Group::of(child);
         let mut pipe_in = group.child.stdin.take();

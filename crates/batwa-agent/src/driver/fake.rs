@@ -9,6 +9,7 @@ mod display;
 mod images;
 mod inside;
 mod mounts;
+mod networks;
 mod settings;
 mod snapshots;
 mod store;
@@ -30,7 +31,7 @@ use batwa_api::{
     operation::{OperationKind, Stage},
     size::ByteSize,
     terminal::{TermSize, TerminalKind},
-    vm::{MountOptions, Readiness, ResizeOptions, VmSpec, VmState, VmUsage},
+    vm::{HostNetwork, MountOptions, Readiness, ResizeOptions, VmSpec, VmState, VmUsage},
 };
 use tokio::sync::{Semaphore, watch};
 use tracing::warn;
@@ -305,6 +306,7 @@ impl FakeDriver {
             started_at: fake.started_at.filter(|_| runs),
             snapshots: fake.told_snapshots(),
             mounts: fake.mounts.clone(),
+            networks: fake.networks.clone(),
             crashed: fake.crashed,
             ..ObservedVm::new(name.clone(), fake.state)
         }
@@ -325,6 +327,7 @@ fn new_vm(spec: &VmSpec, host: u16) -> FakeVm {
         snapshots: Vec::new(),
         came_from: None,
         mounts: Vec::new(),
+        networks: networks::cards(spec),
         crashed: false,
     }
 }
@@ -406,6 +409,11 @@ impl Driver for FakeDriver {
         Some(self)
     }
 
+    async fn networks(&self) -> Result<Vec<HostNetwork>, DriverError> {
+        self.answer().await;
+        Ok(networks::list())
+    }
+
     async fn check(&self, vm: &VmName, spec: &VmSpec) -> Result<(), DriverError> {
         self.check_image(spec)?;
         batwa_cloud_init::parse(spec.cloud_init.as_deref().unwrap_or_default()).map_err(
@@ -414,6 +422,7 @@ impl Driver for FakeDriver {
                 message: finding.to_string(),
             },
         )?;
+        networks::check(spec)?;
         match self.vms().get(vm) {
             Some(taken) if taken.state != VmState::Creating => {
                 Err(DriverError::NameTaken(vm.clone()))

@@ -42,7 +42,7 @@ use batwa_api::{
     image::Image,
     name::{SnapshotName, VmName},
     terminal::{TermSize, TerminalKind},
-    vm::{MountOptions, ResizeOptions, VmSpec, VmState},
+    vm::{HostNetwork, MountOptions, ResizeOptions, VmSpec, VmState},
 };
 use tracing::debug;
 
@@ -60,6 +60,9 @@ use super::{
     inside::{Exec, Tasks},
     pty,
 };
+
+/// The name by which Multipass knows the network that its owner chose with `multipass set local.bridged-network`.
+const BRIDGED: &str = "bridged";
 
 /// The driver. Dropping it leaves every VM as it is.
 pub struct Multipass {
@@ -165,8 +168,36 @@ impl Multipass {
                 message,
             });
         }
+        for card in &spec.networks {
+            self.settings.policy.check_network(&card.name)?;
+        }
         user_data::document(spec.cloud_init.as_deref(), &spec.ssh_keys)?;
         Ok(())
+    }
+
+    /// The machine's networks, as Multipass knows them.
+    async fn ask_networks(&self) -> Result<Vec<HostNetwork>, DriverError> {
+        let stdout = self.daemon.ask(&Call::Networks).await?;
+        output::networks(&stdout).map_err(|error| DriverError::failed(error.to_string()))
+    }
+
+    /// Refuses a network that Multipass does not know. `bridged`, which it does not list, is what its owner set up so.
+    async fn check_networks(&self, spec: &VmSpec) -> Result<(), DriverError> {
+        if spec.networks.iter().all(|card| card.name == BRIDGED) {
+            return Ok(());
+        }
+        // Whether the daemon answers is for the operation to find out.
+        let Ok(known) = self.ask_networks().await else {
+            return Ok(());
+        };
+        let is_known = |name: &str| name == BRIDGED || known.iter().any(|one| one.name == name);
+        match spec.networks.iter().find(|card| !is_known(&card.name)) {
+            Some(card) => Err(DriverError::Invalid {
+                field: "networks",
+                message: format!("this machine has no network `{}`", card.name),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Refuses an image that the policy of this machine does not let come from there. Where it names no folders, any
@@ -299,8 +330,13 @@ impl Driver for Multipass {
         self.catalogue.images().await
     }
 
+    async fn networks(&self) -> Result<Vec<HostNetwork>, DriverError> {
+        self.ask_networks().await
+    }
+
     async fn check(&self, vm: &VmName, spec: &VmSpec) -> Result<(), DriverError> {
         self.check_spec(vm, spec)?;
+        self.check_networks(spec).await?;
         // Whether the daemon answers is for the operation to find out.
         if let Ok(Some(_)) = self.listed(vm).await {
             return Err(DriverError::NameTaken(vm.clone()));

@@ -19,7 +19,7 @@ use batwa_api::{
     name::{SnapshotName, VmName},
     size::ByteSize,
     terminal::{TermSize, TerminalKind},
-    vm::{MountOptions, ResizeOptions, VmSpec},
+    vm::{HostNetwork, MountOptions, ResizeOptions, VmSpec},
 };
 use tokio::sync::watch;
 
@@ -43,6 +43,7 @@ mod inside;
 mod keeper;
 mod machine;
 mod mounts;
+mod networks;
 mod observe;
 mod offline;
 mod power;
@@ -240,6 +241,10 @@ impl Driver for QemuDriver {
     async fn images(&self) -> Result<Vec<Image>, DriverError> {
         let in_use = || self.vms.images_in_use();
         Ok(self.vms.images().list(&in_use).await)
+    }
+
+    async fn networks(&self) -> Result<Vec<HostNetwork>, DriverError> {
+        networks::list()
     }
 
     fn image_keeper(&self) -> Option<&dyn ImageKeeper> {

@@ -8,14 +8,14 @@ use batwa_api::{
     operation::{Operation, OperationRequest, Subject},
     problem::{FieldError, Problem, ProblemCode},
     vm::{
-        CloneOptions, MAX_MOUNTS, MAX_SNAPSHOTS, MountOptions, SnapshotOptions, VmAction, VmSpec,
-        VmState, next_snapshot_name,
+        CloneOptions, MAX_MOUNTS, MAX_SNAPSHOTS, MacAddress, MountOptions, SnapshotOptions,
+        VmAction, VmSpec, VmState, next_snapshot_name,
     },
 };
 use tokio::time::timeout;
 
 use super::{Book, Operations, error_of, queue::Refusal};
-use crate::{driver::DriverError, policy};
+use crate::{driver::DriverError, networks::give_addresses, policy};
 
 /// How long a driver may take to check a spec.
 pub(super) const CHECK_DEADLINE: Duration = Duration::from_secs(10);
@@ -157,6 +157,9 @@ impl Operations {
             return Err(Problem::invalid_fields(errors));
         }
         self.policy.check_spec(spec).map_err(forbidden)?;
+        for card in &spec.networks {
+            self.policy.check_network(&card.name).map_err(forbidden)?;
+        }
         let driver = match spec.driver {
             Some(kind) => self.inventory.driver(kind).map_err(|error| {
                 Problem::invalid_fields(vec![FieldError::new("driver", error.to_string())])
@@ -167,7 +170,11 @@ impl Operations {
                 .map_err(|error| error_of(&error).to_problem())?,
         };
         let capabilities = self.inventory.capabilities(driver.kind());
-        let errors = self.upkeep.check_new(spec, &capabilities);
+        let mut errors = self.upkeep.check_new(spec, &capabilities);
+        if !spec.networks.is_empty() && !capabilities.networks {
+            let message = format!("the {} driver cannot do this here", driver.kind());
+            errors.push(FieldError::new("networks", message));
+        }
         if !errors.is_empty() {
             return Err(Problem::invalid_fields(errors));
         }
@@ -221,6 +228,10 @@ impl Operations {
             }
         };
         Ok(match request {
+            OperationRequest::Create { mut spec } => {
+                give_addresses(&mut spec.networks, &self.addresses(book));
+                OperationRequest::Create { spec }
+            }
             OperationRequest::Snapshot(mut options) => {
                 let name = options.name.take();
                 options.name = Some(free_name(vm, name, SNAPSHOT_STEM, &snapshots())?);
@@ -253,6 +264,21 @@ impl Operations {
             }
             other => other,
         })
+    }
+
+    /// The addresses of all VMs' network cards, those included that are about to be made.
+    fn addresses(&self, book: &Book) -> Vec<MacAddress> {
+        let vms = self.picture.vms();
+        let there = vms.iter().flat_map(|vm| &vm.networks);
+        let mut addresses: Vec<_> = there.filter_map(|network| network.card.mac).collect();
+        for record in book.records.values() {
+            if let OperationRequest::Create { spec } = &record.request
+                && !record.operation().state.is_finished()
+            {
+                addresses.extend(spec.networks.iter().filter_map(|card| card.mac));
+            }
+        }
+        addresses
     }
 
     /// The names of a VM's snapshots once everything that is queued for it is done.

@@ -9,7 +9,7 @@ use std::{
 use batwa_api::{
     policy::{ImageSources, MountRoot, Policy, VmBounds},
     size::ByteSize,
-    vm::VmSpec,
+    vm::{NetworkCard, VmSpec},
 };
 use serde::Deserialize;
 
@@ -51,6 +51,7 @@ struct File {
     vms: Vms,
     images: Images,
     mounts: Mounts,
+    networks: Networks,
     forwards: Forwards,
 }
 
@@ -75,6 +76,12 @@ struct Images {
 struct Mounts {
     roots: Vec<String>,
     read_only: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Networks {
+    bridges: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -119,6 +126,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Policy, PolicyError> {
         mounts: roots(file.mounts.roots, false)
             .chain(roots(file.mounts.read_only, true))
             .collect(),
+        bridges: file.networks.bridges,
         forwards: file.forwards.listen,
     })
 }
@@ -155,6 +163,12 @@ impl File {
         .map_err(|why| {
             format!("{why}: write `127.0.0.1:8080`, `127.0.0.1:8000-8999` or `[::1]:*`")
         })?;
+        list(
+            "`bridges` under `[networks]`",
+            &self.networks.bridges,
+            is_network,
+        )
+        .map_err(|why| format!("{why}: write names of this machine's networks, such as `br0`"))?;
         for (what, folders) in [
             ("`files` under `[images]`", &self.images.files),
             ("`roots` under `[mounts]`", &self.mounts.roots),
@@ -213,6 +227,12 @@ fn is_host(text: &str) -> bool {
         && (name.starts_with('[') == name.contains(':'))
 }
 
+/// What one of the machine's networks can be called, by whichever driver.
+fn is_network(text: &str) -> bool {
+    text.parse::<NetworkCard>()
+        .is_ok_and(|card| card.name == text)
+}
+
 fn is_folder(text: &str) -> bool {
     text.starts_with('/')
         && text.len() <= MAX_TEXT
@@ -234,6 +254,7 @@ mod tests {
             "[vms]\ncount = 20\ncpus = 4\nmemory = \"8G\"\ndisk = \"100G\"\n\
              [images]\nhosts = [\"cloud-images.ubuntu.com\", \"*.example.org\", \"[::1]\"]\nfiles = [\"/srv/images\"]\n\
              [mounts]\nroots = [\"/srv/share\"]\nread_only = [\"/srv/iso\"]\n\
+             [networks]\nbridges = [\"br0\", \"Default Switch\"]\n\
              [forwards]\nlisten = [\"127.0.0.1:8000-8999\", \"[::1]:*\"]\n",
         )
         .unwrap();
@@ -255,6 +276,7 @@ mod tests {
             .map(|root| (root.path.as_str(), root.read_only))
             .collect();
         assert_eq!(mounts, [("/srv/share", false), ("/srv/iso", true)]);
+        assert_eq!(policy.bridges, ["br0", "Default Switch"]);
         assert_eq!(policy.forwards, ["127.0.0.1:8000-8999", "[::1]:*"]);
         let empty = read("").unwrap();
         assert!(empty.written && empty.images.hosts.is_none() && empty.images.files.is_empty());
@@ -294,6 +316,10 @@ mod tests {
             ("[images]\nfiles = [\"srv\"]", "whole paths"),
             ("[images]\nfiles = [\"/srv/../etc\"]", "cannot have"),
             ("[images]\nfiles = \"/srv\"", "line 2"),
+            (
+                "[networks]\nbridges = [\"br0,br1\"]",
+                "`bridges` under `[networks]` cannot have `br0,br1`",
+            ),
             (
                 "[forwards]\nlisten = [\"*:80\"]",
                 "`listen` under `[forwards]` cannot have `*:80`",

@@ -14,7 +14,7 @@ use batwa_api::{
     Timestamp,
     id::OperationId,
     name::VmName,
-    vm::{AgentReason, SaveForward, VmSettings},
+    vm::{AgentReason, NetworkCard, SaveForward, VmSettings},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tracing::warn;
@@ -39,6 +39,9 @@ pub(crate) struct Kept {
     /// Addresses of this machine that lead to its ports.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) forwards: Vec<SaveForward>,
+    /// The network cards that it was made with: not every driver tells of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) cards: Vec<NetworkCard>,
     /// When the VM was made of which all this is, where its driver says that: another one may bear its name now.
     pub(crate) made_at: Option<Timestamp>,
 }
@@ -124,6 +127,7 @@ impl Book {
                 && let Some(page) = read::<Page>(&path)?
             {
                 inventory.show_settings(&page.vm, page.kept.settings);
+                inventory.show_cards(&page.vm, page.kept.cards.clone());
                 kept.insert(page.vm, page.kept);
             }
         }
@@ -195,12 +199,13 @@ impl Book {
         })
         .await
         .map_err(io::Error::other)??;
-        let settings = after.settings;
+        let (settings, cards) = (after.settings, after.cards.clone());
         match nothing {
             true => self.kept().remove(vm),
             false => self.kept().insert(vm.clone(), after),
         };
         self.inventory.show_settings(vm, settings);
+        self.inventory.show_cards(vm, cards);
         Ok(result)
     }
 }

@@ -8,7 +8,7 @@ use batwa_api::{
     id::OperationId,
     name::VmName,
     operation::OperationKind,
-    vm::{Forward, Notice, Vm, VmSettings, VmState},
+    vm::{Forward, NetworkCard, Notice, Vm, VmNetwork, VmSettings, VmState},
 };
 use tracing::warn;
 
@@ -26,6 +26,8 @@ pub(super) struct Shown {
     pub(super) settings: VmSettings,
     pub(super) notices: Vec<Notice>,
     pub(super) forwards: Vec<Forward>,
+    /// The network cards that it was made with.
+    pub(super) cards: Vec<NetworkCard>,
 }
 
 /// What is ours of one VM.
@@ -39,6 +41,16 @@ impl Ours<'_> {
     fn settings(&self) -> VmSettings {
         self.shown
             .map_or(VmSettings::default(), |shown| shown.settings)
+    }
+
+    /// What a VM was made with whose driver does not tell of its network cards.
+    fn networks(&self) -> Vec<VmNetwork> {
+        let cards = self.shown.map_or(&[][..], |shown| &shown.cards);
+        let shown = |card: &NetworkCard| VmNetwork {
+            card: card.clone(),
+            message: None,
+        };
+        cards.iter().map(shown).collect()
     }
 
     fn forwards(&self) -> Vec<Forward> {
@@ -145,6 +157,10 @@ fn shown(seen: &Seen, source: &Source<'_>, ours: Ours<'_>) -> Vm {
         location: observed.location.clone(),
         snapshots: observed.snapshots.clone(),
         mounts: observed.mounts.clone(),
+        networks: match observed.networks.is_empty() {
+            true => ours.networks(),
+            false => observed.networks.clone(),
+        },
         forwards: ours.forwards(),
         observed_at: at,
         settings: ours.settings(),
@@ -178,6 +194,7 @@ fn to_be(name: &VmName, running: &Running, ours: Ours<'_>, now: Timestamp) -> Vm
         observed_at: now,
         snapshots: Vec::new(),
         mounts: Vec::new(),
+        networks: Vec::new(),
         forwards: ours.forwards(),
         settings: ours.settings(),
         notices: ours.notices(),

@@ -1,10 +1,11 @@
-//! What is said of VMs beside what their drivers see: settings, notices, forwards.
+//! What is said of VMs beside what their drivers see: settings, notices, forwards, the
+//! network cards that they were made with.
 
 use std::collections::BTreeSet;
 
 use batwa_api::{
     name::VmName,
-    vm::{Forward, Notice, VmSettings},
+    vm::{Forward, NetworkCard, Notice, VmSettings},
 };
 
 use super::{Inventory, merge::Shown};
@@ -32,6 +33,11 @@ impl Inventory {
     /// Shows a VM with these forwards from now on.
     pub(crate) fn show_forwards(&self, name: &VmName, forwards: Vec<Forward>) {
         self.show(name, |shown| shown.forwards = forwards);
+    }
+
+    /// Shows a VM as made with these network cards, where its driver does not tell of them.
+    pub(crate) fn show_cards(&self, name: &VmName, cards: Vec<NetworkCard>) {
+        self.show(name, |shown| shown.cards = cards);
     }
 
     /// Takes the notices of all VMs but these away.

@@ -28,6 +28,8 @@ pub(crate) struct Served {
 impl Served {
     pub(crate) async fn new(lab: &Lab) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let policy = "[forwards]\nlisten = [\"127.0.0.1:*\"]\n";
+        std::fs::write(dir.path().join(batwa_agent::policy::FILE), policy).unwrap();
         let config = AgentConfig {
             drivers: DriverChoice::List(vec![DriverKind::Qemu]),
             listen: Some((Ipv4Addr::LOCALHOST, 0).into()),
@@ -222,6 +224,20 @@ async fn a_port_inside_answers() {
         answer.contains("200 OK") && answer.contains("from the inside"),
         "{answer}"
     );
+    // An address that nobody has.
+    let listen = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    };
+    let forward = agent
+        .request(Method::PUT, "forwards")
+        .json(&json!({"listen": listen, "port": 8080}));
+    let saved = within(forward.send()).await.unwrap();
+    let saved: Value = within(saved.json()).await.unwrap();
+    assert_eq!(saved["forwards"][0]["state"], "listening", "{saved}");
+    let answer = within(agent.http.get(format!("http://{listen}/")).send()).await;
+    let answer = within(answer.unwrap().text()).await.unwrap();
+    assert_eq!(answer, "from the inside\n");
     let refused = within(connect_async(url(8081)))
         .await
         .err()

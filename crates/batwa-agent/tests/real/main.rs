@@ -24,6 +24,7 @@ mod inside_contract;
 mod lab;
 mod lifecycle;
 mod mounts;
+mod networks;
 #[path = "../it/rfb.rs"]
 mod rfb;
 #[path = "../it/small_disk.rs"]

@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{SettingsChange, VmSettings, update::wrong_about};
+use super::{
+    SettingsChange, VmSettings,
+    network::{self, NetworkCard},
+    update::wrong_about,
+};
 use crate::{
     agent::{Capabilities, DriverKind, HostFacts},
     cloud_init::UseTemplate,
@@ -38,6 +42,9 @@ pub struct VmSpec {
     /// Which driver is to run it; the agent's first one when absent.
     #[serde(default)]
     pub driver: Option<DriverKind>,
+    /// Network cards beside the first one, on networks of the machine that its policy names; at most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<NetworkCard>,
     /// Labels, kept by the master.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -85,6 +92,7 @@ impl fmt::Debug for VmSpec {
             )
             .field("ssh_keys", &self.ssh_keys)
             .field("driver", &self.driver)
+            .field("networks", &self.networks)
             .field("labels", &self.labels)
             .field("display_name", &self.display_name)
             .field("settings", &self.settings)
@@ -102,6 +110,7 @@ impl Default for VmSpec {
             cloud_init: None,
             ssh_keys: Vec::new(),
             driver: None,
+            networks: Vec::new(),
             labels: BTreeMap::new(),
             display_name: None,
             notes: None,
@@ -183,6 +192,7 @@ impl VmSpec {
             self.display_name.as_deref(),
             self.notes.as_deref(),
         ));
+        errors.extend(network::check(&self.networks));
         errors
     }
 
@@ -303,6 +313,8 @@ struct FlatCreateVm {
     #[serde(default)]
     driver: Option<DriverKind>,
     #[serde(default)]
+    networks: Vec<NetworkCard>,
+    #[serde(default)]
     labels: BTreeMap<String, String>,
     #[serde(default)]
     display_name: Option<String>,
@@ -328,6 +340,7 @@ impl From<FlatCreateVm> for CreateVm {
                 cloud_init: flat.cloud_init,
                 ssh_keys: flat.ssh_keys,
                 driver: flat.driver,
+                networks: flat.networks,
                 labels: flat.labels,
                 display_name: flat.display_name,
                 notes: flat.notes,
@@ -442,6 +455,7 @@ mod tests {
                 cloud_init: Some("#!/bin/sh".into()),
                 ssh_keys: vec!["ssh-ed25519 AAAA".into()],
                 driver: Some(DriverKind::Fake),
+                networks: vec!["name=br0,mode=manual".parse().expect("a card")],
                 labels: [("a".to_owned(), "b".to_owned())].into(),
                 display_name: Some("Shop".into()),
                 notes: Some("of the shop".into()),

@@ -44,7 +44,7 @@ pub enum Right {
     Manage,
     /// To type in VMs.
     Terminal,
-    /// To let VMs touch their machine: its folders, its image files, its addresses.
+    /// To let VMs touch their machine: its folders, its image files, its addresses and networks.
     Host,
     /// To manage machines, accounts and settings.
     Administer,
@@ -56,7 +56,7 @@ impl fmt::Display for Right {
             Self::Read => "see machines and VMs",
             Self::Manage => "manage VMs",
             Self::Terminal => "open terminals",
-            Self::Host => "let VMs touch their machine: its folders, files and addresses",
+            Self::Host => "let VMs touch their machine: its folders, files, addresses and networks",
             Self::Administer => "administer",
         })
     }

@@ -88,7 +88,9 @@ pub(crate) struct Delivery {
 fn needed(request: &OperationRequest) -> Right {
     match request {
         OperationRequest::Mount(_) | OperationRequest::Umount(_) => Right::Host,
-        OperationRequest::Create { spec } if is_file(&spec.image) => Right::Host,
+        OperationRequest::Create { spec } if is_file(&spec.image) || !spec.networks.is_empty() => {
+            Right::Host
+        }
         _ => Right::Manage,
     }
 }

@@ -188,6 +188,9 @@ impl App {
                 if create.spec.wanted_settings().is_some() {
                     errors.push(FieldError::new("settings", old));
                 }
+                if !create.spec.networks.is_empty() {
+                    errors.push(FieldError::new("networks", old));
+                }
             } else if let Some(info) = info {
                 // Which driver is used where none is named, is the agent's to say: it may be another than the first.
                 let wanted = create.spec.driver;

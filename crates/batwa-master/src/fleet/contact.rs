@@ -432,7 +432,7 @@ impl Fleet {
                 if full {
                     return Err(format!("it claims more than {} VMs", hygiene::MAX_VMS));
                 }
-                let vm = clock.vm(hygiene::vm(vm), now);
+                let vm = clock.vm(hygiene::vm(*vm), now);
                 self.write(|state| state.put_vm(id, vm).into_iter().collect());
             }
             WatchEvent::VmRemoved { name, .. } => {

@@ -78,6 +78,7 @@ pub(crate) const OLD_CAPABILITIES: Capabilities = Capabilities {
     clone_snapshots: false,
     resize: false,
     mounts: false,
+    networks: false,
     images: false,
     crashes: false,
     settings_at_create: false,

@@ -12,7 +12,10 @@ use batwa_api::{
     operation::Operation,
     policy::Policy,
     terminal::{Terminal, TerminalViewer},
-    vm::{MAX_FORWARDS, MAX_MOUNTS, MAX_SNAPSHOTS, Reason, Vm, label_is_good},
+    vm::{
+        HostNetwork, MAX_FORWARDS, MAX_MOUNTS, MAX_NETWORKS, MAX_SNAPSHOTS, Reason, Vm,
+        label_is_good,
+    },
 };
 
 use crate::client::clip;
@@ -29,6 +32,8 @@ const MAX_WORD: usize = 256;
 const MAX_LIST: usize = 64;
 /// Most images of one agent: no catalogue is near that.
 const MAX_IMAGES: usize = 2_000;
+/// Most networks of one machine, bridges of containers included.
+const MAX_HOST_NETWORKS: usize = 500;
 /// Most VMs that are named with one image.
 const MAX_USERS: usize = 1_000;
 
@@ -85,6 +90,11 @@ pub(crate) fn vm(mut vm: Vm) -> Vm {
         shorten(&mut mount.target, MAX_MESSAGE);
         message(&mut mount.message);
     }
+    vm.networks.truncate(MAX_NETWORKS);
+    for network in &mut vm.networks {
+        shorten(&mut network.card.name, MAX_WORD);
+        message(&mut network.message);
+    }
     vm.forwards.truncate(MAX_FORWARDS);
     for forward in &mut vm.forwards {
         message(&mut forward.message);
@@ -127,11 +137,11 @@ pub(crate) fn info(mut info: AgentInfo) -> AgentInfo {
 fn policy(policy: &mut Policy) {
     shorten(&mut policy.file, MAX_MESSAGE);
     message(&mut policy.problem);
-    let lists = policy
-        .images
-        .hosts
-        .iter_mut()
-        .chain([&mut policy.images.files, &mut policy.forwards]);
+    let lists = policy.images.hosts.iter_mut().chain([
+        &mut policy.images.files,
+        &mut policy.bridges,
+        &mut policy.forwards,
+    ]);
     for list in lists {
         list.truncate(Policy::MAX_ENTRIES);
         for entry in &mut *list {
@@ -201,6 +211,18 @@ pub(crate) fn image(image: &mut Image) {
 fn image_store(store: &mut ImageStore) {
     reason(&mut store.add_refusal);
     message(&mut store.error);
+}
+
+/// What an agent says of its machine's networks, within bounds.
+pub(crate) fn networks(mut networks: Vec<HostNetwork>) -> Vec<HostNetwork> {
+    networks.truncate(MAX_HOST_NETWORKS);
+    for network in &mut networks {
+        shorten(&mut network.name, MAX_WORD);
+        shorten(&mut network.kind, MAX_WORD);
+        shorten(&mut network.description, MAX_MESSAGE);
+        message(&mut network.refusal);
+    }
+    networks
 }
 
 fn reason(reason: &mut Option<Reason>) {

@@ -152,6 +152,7 @@ fn new_vm(name: VmName, state: VmState, listed: ListedByOld, now: Timestamp) -> 
         observed_at: now,
         snapshots: Vec::new(),
         mounts: Vec::new(),
+        networks: Vec::new(),
         forwards: Vec::new(),
         settings: VmSettings::default(),
         notices: Vec::new(),

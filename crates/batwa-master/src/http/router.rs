@@ -23,9 +23,9 @@ use tower_http::{
 
 use super::{
     agent_keys, agents, audit, caller, client::Client, events, files, forwards, health, images,
-    inside, install, join_tokens, legacy, legacy_auth, mounts, openapi, operations, recordings,
-    security, session, setup, snapshots, ssh_keys, templates, terminals, tokens, tunnel, ui::Ui,
-    users, vms,
+    inside, install, join_tokens, legacy, legacy_auth, mounts, networks, openapi, operations,
+    recordings, security, session, setup, snapshots, ssh_keys, templates, terminals, tokens,
+    tunnel, ui::Ui, users, vms,
 };
 use crate::app::{App, auth::Right};
 
@@ -149,6 +149,7 @@ fn read() -> Routes<App> {
 /// Operators.
 fn manage() -> Routes<App> {
     Routes::new()
+        .routes(routes!(networks::networks))
         .routes(routes!(vms::create))
         .routes(routes!(vms::update))
         .routes(routes!(vms::delete))

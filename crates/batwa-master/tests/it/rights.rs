@@ -67,6 +67,7 @@ const TABLE: &[(&str, &str, Need)] = &[
     ("DELETE", "/api/v1/agent-keys/{key}", Administer),
     // VMs.
     ("GET", "/api/v1/vms", Read),
+    ("GET", "/api/v1/agents/{agent}/networks", Manage),
     ("POST", "/api/v1/agents/{agent}/vms", Manage),
     ("GET", "/api/v1/agents/{agent}/vms/{vm}", Read),
     ("PATCH", "/api/v1/agents/{agent}/vms/{vm}", Manage),

@@ -4,6 +4,16 @@ use clap::{Args, Subcommand};
 
 use super::{ConfirmArgs, MasterArgs, ReadArgs, live};
 
+/// `batwa networks`
+#[derive(Debug, Args)]
+pub(crate) struct NetworksArgs {
+    /// The machine
+    #[arg(long, value_name = "ID", default_value = "local", add = live::machines())]
+    pub(crate) agent: String,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
 /// `batwa agents`
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use batwa_api::{agent::DriverKind, size::ByteSize};
+use batwa_api::{agent::DriverKind, size::ByteSize, vm::NetworkCard};
 use clap::{ArgGroup, Args, ValueHint};
 
 use super::{ConfirmArgs, DeliveryArgs, MasterArgs, ReadArgs, SettingsArgs, WaitArgs, live};
@@ -91,6 +91,10 @@ pub(crate) struct LaunchArgs {
     /// The driver to run it, where the machine has several
     #[arg(long, value_name = "NAME", value_parser = crate::config::driver_kind)]
     pub(crate) driver: Option<DriverKind>,
+    /// A network card beside the first, on a network of the machine that its policy names: `NAME`, or
+    /// `name=NAME,mode=auto|manual,mac=ADDRESS`; may be given again
+    #[arg(long = "network", value_name = "SPEC")]
+    pub(crate) networks: Vec<NetworkCard>,
     /// A label; may be given again
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = crate::config::label)]
     pub(crate) labels: Vec<(String, String)>,

@@ -11,7 +11,7 @@ use batwa_api::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{inside::saved, mounts, set, templates, wait};
+use super::{inside::saved, mounts, networks, set, templates, wait};
 use crate::{
     ask,
     cli::{ActArgs, DeleteArgs, DismissArgs, InfoArgs, LaunchArgs, LsArgs, PurgeArgs, WaitArgs},
@@ -202,6 +202,9 @@ fn describe(details: &VmDetails, now: Timestamp) -> Table {
     for mount in &vm.mounts {
         table.fact("Mount", mounts::words(mount));
     }
+    for network in &vm.networks {
+        table.fact("Network", networks::words(network));
+    }
     for forward in &vm.forwards {
         table.fact("Forward", saved::fact(forward));
     }
@@ -248,6 +251,7 @@ pub(crate) async fn launch(args: LaunchArgs) -> Result<(), Failure> {
         cloud_init,
         ssh_keys: Vec::new(),
         driver: args.driver,
+        networks: args.networks,
         labels: args.labels.into_iter().collect(),
         display_name: args.display_name,
         notes: args.notes,

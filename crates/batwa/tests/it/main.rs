@@ -24,6 +24,7 @@ mod master_faults;
 mod mounts;
 mod namespaces;
 mod nat;
+mod networks;
 mod plug;
 mod proxies;
 mod recordings;

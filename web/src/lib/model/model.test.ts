@@ -84,7 +84,7 @@ const agent = (id: string, free: number, more: Partial<Agent> = {}): Agent => ({
 		protocol_version: 1,
 		host: { hostname: id, os: '', arch: 'x86_64', cpus: 4, memory: 8 * 1024 ** 3, memory_available: free },
 		drivers: [
-			{ kind: 'qemu', capabilities: { shell: true, console: true, display: true, suspend: false, trash: false, cloud_init: true, snapshots: true, clone: true, resize: true, mounts: true, images: true, crashes: true, clone_snapshots: true, settings_at_create: true }, health: { status: 'ok', since: '2026-01-01T00:00:00Z' } }
+			{ kind: 'qemu', capabilities: { shell: true, console: true, display: true, suspend: false, trash: false, cloud_init: true, snapshots: true, clone: true, resize: true, mounts: true, networks: true, images: true, crashes: true, clone_snapshots: true, settings_at_create: true }, health: { status: 'ok', since: '2026-01-01T00:00:00Z' } }
 		],
 		started_at: '2026-01-01T00:00:00Z',
 		clock: '2026-01-01T00:00:00Z'

@@ -30,11 +30,14 @@ impl Command {
     pub fn spawn_piped(self) -> Result<(Piped, Pipes), CommandError> {
         let child = self
             .prepared()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
+            .and_then(|mut command| {
+                command
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::piped())
+                    .kill_on_drop(true)
+                    .spawn()
+            })
             .map_err(|source| self.start_error(source))?;
         let mut group = Group::of(child);
         let lost = || CommandError::Lost {

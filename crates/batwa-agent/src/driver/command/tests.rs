@@ -93,6 +93,20 @@ async fn more_input_and_output_than_pipes_hold_pass_both_ways_at_once() {
 }
 
 #[tokio::test]
+async fn a_child_has_the_file_that_it_was_given_and_no_other_child_has_it() {
+    use std::io::Read as _;
+    let (mut read, write) = std::io::pipe().unwrap();
+    let given = sh("echo here >&7").inherit(write.into(), 7);
+    let other = sh("echo there >&7").output().await.unwrap();
+    assert!(!other.status.success());
+    given.deadline(Duration::from_secs(20)).run().await.unwrap();
+    let mut said = String::new();
+    // To its end: nobody holds the other side any more.
+    read.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "here\n");
+}
+
+#[tokio::test]
 async fn a_child_that_reads_nothing_does_not_hold_us_up() {
     let output = sh("exit 0").stdin(vec![0; 1 << 20]).output().await.unwrap();
     assert!(output.status.success());

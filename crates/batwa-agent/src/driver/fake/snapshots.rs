@@ -166,6 +166,7 @@ impl FakeDriver {
                     snapshots: Vec::new(),
                     came_from: None,
                     mounts: Vec::new(),
+                    networks: super::networks::of_clone(&source.networks),
                     crashed: false,
                     ..source.clone()
                 };

@@ -6,7 +6,7 @@ use batwa_api::{
     Timestamp,
     name::{SnapshotName, VmName},
     size::ByteSize,
-    vm::{Mount, VmState},
+    vm::{Mount, VmNetwork, VmState},
 };
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,9 @@ pub(super) struct FakeVm {
     /// The folders of this machine that it is said to see.
     #[serde(default)]
     pub(super) mounts: Vec<Mount>,
+    /// Its network cards beside the first.
+    #[serde(default)]
+    pub(super) networks: Vec<VmNetwork>,
     /// Whether it ended without having been asked to, and was not started since.
     #[serde(default)]
     pub(super) crashed: bool,

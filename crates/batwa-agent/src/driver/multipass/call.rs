@@ -8,7 +8,7 @@ use std::{ffi::OsString, fmt, time::Duration};
 use batwa_api::{
     name::{SnapshotName, VmName},
     size::ByteSize,
-    vm::MountKind,
+    vm::{MountKind, NetworkCard},
 };
 
 use super::Limits;
@@ -29,6 +29,8 @@ pub(super) enum Call<'a> {
     PrimaryName,
     /// The catalogue of images.
     Find,
+    /// The machine's networks that a launch can name.
+    Networks,
     /// Make and start a VM.
     Launch(Launch<'a>),
     /// Power on, or resume.
@@ -124,6 +126,8 @@ pub(super) struct Launch<'a> {
     pub(super) disk: ByteSize,
     /// Where user-data comes from.
     pub(super) user_data: UserDataFrom,
+    /// Network cards beside the first, whose names have no comma and begin with no hyphen.
+    pub(super) networks: &'a [NetworkCard],
 }
 
 /// Where a launch finds user-data.
@@ -160,6 +164,7 @@ impl Call<'_> {
             Self::Get(vm, setting) => vec!["get".to_owned(), format!("local.{vm}.{setting}")],
             Self::PrimaryName => words(&["get", "client.primary-name"]),
             Self::Find => words(&["find", "--format", "json"]),
+            Self::Networks => words(&["networks", "--format", "json"]),
             Self::Launch(launch) => launch.argv(limits.launch),
             Self::Start(vm) => words(&["start", vm.as_str(), "--timeout", &seconds(limits.boot)]),
             Self::Stop(vm, StopMode::Graceful) => words(&["stop", vm.as_str()]),
@@ -199,6 +204,7 @@ impl Call<'_> {
             Self::Info(_) | Self::Snapshots(_) => "info",
             Self::Get(..) | Self::PrimaryName => "get",
             Self::Find => "find",
+            Self::Networks => "networks",
             Self::Launch(_) => "launch",
             Self::Start(_) => "start",
             Self::Stop(..) => "stop",
@@ -218,7 +224,7 @@ impl Call<'_> {
     /// The VM it is about.
     pub(super) fn vm(&self) -> Option<&VmName> {
         match self {
-            Self::Version | Self::List | Self::PrimaryName | Self::Find => None,
+            Self::Version | Self::List | Self::PrimaryName | Self::Find | Self::Networks => None,
             Self::Launch(launch) => Some(launch.vm),
             Self::Snapshot(new) => Some(new.vm),
             Self::Mount(new) => Some(new.vm),
@@ -261,9 +267,12 @@ impl Call<'_> {
     /// What it costs the daemon.
     pub(super) fn weight(&self) -> Weight {
         match self {
-            Self::Version | Self::List | Self::Get(..) | Self::PrimaryName | Self::Snapshots(_) => {
-                Weight::Quick
-            }
+            Self::Version
+            | Self::List
+            | Self::Get(..)
+            | Self::PrimaryName
+            | Self::Networks
+            | Self::Snapshots(_) => Weight::Quick,
             Self::Info(_) | Self::Find => Weight::Look,
             Self::Stop(..)
             | Self::Suspend(_)
@@ -380,6 +389,9 @@ impl Launch<'_> {
         if self.user_data == UserDataFrom::Stdin {
             argv.extend(words(&["--cloud-init", "-"]));
         }
+        for card in self.networks {
+            argv.extend(["--network".to_owned(), network(card)]);
+        }
         argv.push(self.image.to_owned());
         argv
     }
@@ -387,6 +399,15 @@ impl Launch<'_> {
 
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// A network card as Multipass reads it: what follows a comma needs the name's own key too.
+fn network(card: &NetworkCard) -> String {
+    let mut text = format!("name={},mode={}", card.name, card.mode.as_str());
+    if let Some(mac) = card.mac {
+        text.push_str(&format!(",mac={mac}"));
+    }
+    text
 }
 
 /// Whole seconds, at least one: Multipass refuses 0.

@@ -127,6 +127,13 @@ fn wrong_field(said: &Complaint) -> Option<(&'static str, String)> {
                 .to_owned(),
         ));
     }
+    if said.has("Invalid network options supplied") {
+        return Some((
+            "networks",
+            "Multipass knows no such network on this machine: `multipass networks` lists them"
+                .to_owned(),
+        ));
+    }
     if said.has("invalid CPU count") || said.has_value_of("cpus") {
         return Some(("cpus", "a VM needs at least 1 CPU".to_owned()));
     }

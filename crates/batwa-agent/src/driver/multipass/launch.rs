@@ -53,6 +53,7 @@ impl Multipass {
                 Some(_) => UserDataFrom::Stdin,
                 None => UserDataFrom::Nowhere,
             },
+            networks: &spec.networks,
         });
         let admission = self.daemon.admit(&call).await?;
         let mark = self.knowledge.mark(vm, Work::Launch);

@@ -14,7 +14,7 @@ use batwa_api::{
     legacy,
     name::VmName,
     size::ByteSize,
-    vm::{MAX_MOUNTS, Mount, MountState, VmState, VmUsage},
+    vm::{HostNetwork, MAX_MOUNTS, Mount, MountState, NetworkCard, VmState, VmUsage},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -201,6 +201,45 @@ fn number(value: &Value) -> Option<u64> {
         Value::String(text) => text.parse().ok(),
         _ => None,
     }
+}
+
+/// Most networks that are listed.
+const MAX_NETWORKS: usize = 200;
+
+/// Reads `networks --format json`. Names that no card can have are left out.
+pub(super) fn networks(stdout: &[u8]) -> Result<Vec<HostNetwork>, Rubbish> {
+    #[derive(Deserialize)]
+    struct Document {
+        list: Vec<Row>,
+    }
+    #[derive(Deserialize)]
+    struct Row {
+        name: String,
+        #[serde(rename = "type", default)]
+        kind: String,
+        #[serde(default)]
+        description: String,
+    }
+    let document: Document = parse("networks", stdout)?;
+    let mut networks: Vec<_> = document
+        .list
+        .into_iter()
+        .filter(|row| {
+            row.name
+                .parse::<NetworkCard>()
+                .is_ok_and(|card| card.name == row.name)
+        })
+        .take(MAX_NETWORKS)
+        .map(|row| HostNetwork {
+            name: row.name,
+            kind: row.kind,
+            description: row.description,
+            driver: DriverKind::Multipass,
+            refusal: None,
+        })
+        .collect();
+    networks.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(networks)
 }
 
 /// Versions of client and daemon.

@@ -24,6 +24,7 @@ pub(super) fn capabilities(version: &str) -> Capabilities {
         // Older than any that has JSON for all that is read here.
         resize: true,
         mounts: true,
+        networks: true,
         images: false,
         // A VM that somebody stopped and one whose process died are both `Stopped` to it.
         crashes: false,

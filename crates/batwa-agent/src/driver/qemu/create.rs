@@ -8,6 +8,7 @@ use super::{
     disk, files,
     images::Manifest,
     machine::{Accelerator, From},
+    networks::KeptCard,
     process::Process,
     record::{Phase, Record, file},
     seed::Disk,
@@ -36,6 +37,7 @@ impl Vms {
         let to_come = image.download_size.filter(|_| !image.cached);
         let to_come = to_come.unwrap_or(ByteSize::bytes(0));
         space::require(self.root(), to_come, &format!("create VM `{name}`"))?;
+        self.check_cards(&spec.networks).await?;
         Ok(user_data)
     }
 
@@ -52,14 +54,16 @@ impl Vms {
         let (manifest, held) = self.images().ensure(&spec.image, progress).await?;
         check_disk(spec, &manifest)?;
         progress.stage(Stage::Preparing);
-        let vm = self.enter(Record::new(
+        let mut record = Record::new(
             name.clone(),
             spec.image.clone(),
             manifest,
             spec.cpus,
             spec.memory,
             spec.disk,
-        ))?;
+        );
+        record.networks = spec.networks.iter().map(KeptCard::new).collect();
+        let vm = self.enter(record)?;
         // From here on the VM itself keeps its image.
         drop(held);
         self.images().trim(&|| self.images_in_use());

@@ -47,6 +47,8 @@ impl Vm {
             host_key: &host_key,
             user_data,
             disk,
+            first_mac: record.first_mac(),
+            networks: &record.networks,
         };
         seed.write(&self.dir.file(file::SEED))
     }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use batwa_api::vm::MacAddress;
+
 use super::{
     images::Manifest,
     record::{Record, file},
@@ -22,9 +24,23 @@ pub(super) struct Machine<'a> {
     pub(super) from: From,
     /// Whether it has a display.
     pub(super) display: Display,
+    /// Its network cards beside the first.
+    pub(super) nics: &'a [Nic],
     /// The folders of this machine that it sees.
     pub(super) shares: &'a [Share],
 }
+
+/// A network card beside the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Nic {
+    /// Its address.
+    pub(super) mac: MacAddress,
+    /// Whether QEMU inherits a tap for it; it is connected to nothing otherwise.
+    pub(super) tap: bool,
+}
+
+/// The number by which QEMU finds the first tap that it inherits; the others follow.
+pub(super) const FIRST_TAP: i32 = 3;
 
 /// A folder of this machine that a VM sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,6 +161,22 @@ impl Machine<'_> {
             &format!("virtio-net-pci,netdev=net,mac={},romfile=", self.mac()),
         ]);
         add(&["-device", "virtio-rng-pci"]);
+        // They stay for the VM's life, so that what follows keeps its place.
+        let mut taps = FIRST_TAP..;
+        for (number, nic) in self.nics.iter().enumerate() {
+            let mac = nic.mac;
+            if nic.tap
+                && let Some(tap) = taps.next()
+            {
+                add(&["-netdev", &format!("tap,id=net{number},fd={tap}")]);
+                add(&[
+                    "-device",
+                    &format!("virtio-net-pci,netdev=net{number},mac={mac},romfile="),
+                ]);
+            } else {
+                add(&["-device", &format!("virtio-net-pci,mac={mac},romfile=")]);
+            }
+        }
         // Last: what a VM that goes on from memory had before keeps its place.
         for share in self.shares {
             let Share {
@@ -187,10 +219,9 @@ impl Machine<'_> {
         args
     }
 
-    /// Locally administered, and the same at each start: from the end of the VM's id.
-    fn mac(&self) -> String {
-        let [.., a, b, c] = *self.record.instance.as_bytes();
-        format!("52:54:00:{a:02x}:{b:02x}:{c:02x}")
+    /// The first card's.
+    fn mac(&self) -> MacAddress {
+        self.record.first_mac()
     }
 
     fn image_file(&self, name: &str) -> String {
@@ -238,6 +269,7 @@ mod tests {
             ssh_port: 40022,
             from: From::Boot,
             display: Display::Vga,
+            nics: &[],
             shares: &[],
         };
         insta::assert_snapshot!(machine.args().join("\n"), @r#"
@@ -308,6 +340,20 @@ mod tests {
             ssh_port: 1,
             from: From::Memory,
             display: Display::Absent,
+            nics: &[
+                Nic {
+                    mac: MacAddress::local([0, 0, 1]),
+                    tap: false,
+                },
+                Nic {
+                    mac: MacAddress::local([0, 0, 2]),
+                    tap: true,
+                },
+                Nic {
+                    mac: MacAddress::local([0, 0, 3]),
+                    tap: true,
+                },
+            ],
             shares: &[Share {
                 tag: "batwa-1".to_owned(),
                 path: "/proc/7/fd/9".into(),
@@ -319,6 +365,22 @@ mod tests {
         assert!(args.ends_with(&["-loadvm".to_owned(), SUSPENDED.to_owned()]));
         assert!(!args.contains(&"-kernel".to_owned()));
         assert!(args.contains(&"kvm".to_owned()));
+        let nics = args.iter().position(|arg| arg == "virtio-rng-pci").unwrap();
+        assert_eq!(
+            args[nics + 1..nics + 11],
+            [
+                "-device",
+                "virtio-net-pci,mac=52:54:00:00:00:01,romfile=",
+                "-netdev",
+                "tap,id=net1,fd=3",
+                "-device",
+                "virtio-net-pci,netdev=net1,mac=52:54:00:00:00:02,romfile=",
+                "-netdev",
+                "tap,id=net2,fd=4",
+                "-device",
+                "virtio-net-pci,netdev=net2,mac=52:54:00:00:00:03,romfile=",
+            ]
+        );
         let share = args.iter().position(|arg| arg == "-fsdev").unwrap();
         assert_eq!(
             args[share..share + 4],

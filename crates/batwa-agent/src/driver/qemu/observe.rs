@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use super::{
     history::Unsettled,
     mounts::Inside,
+    networks::KeptCard,
     offline::Offline,
     process::Process,
     qmp,
@@ -118,6 +119,7 @@ fn plain(record: &Record) -> ObservedVm {
         disk: Some(record.disk),
         created_at: Some(record.created_at),
         snapshots: record.history.told(),
+        networks: record.networks.iter().map(KeptCard::told).collect(),
         ..ObservedVm::new(record.name.clone(), VmState::Unknown)
     }
 }

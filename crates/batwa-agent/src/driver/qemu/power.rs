@@ -2,6 +2,7 @@
 
 use std::{
     net::TcpListener,
+    os::fd::OwnedFd,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -20,7 +21,7 @@ use self::words::{half_made, not_ready, qmp_failed};
 pub(super) use self::words::{not_running, ssh_failed};
 use super::{
     console, files,
-    machine::{Accelerator, Display, From, Machine},
+    machine::{Accelerator, Display, FIRST_TAP, From, Machine},
     offline::Offline,
     process::Process,
     qmp,
@@ -71,6 +72,7 @@ impl Vms {
         } else {
             accelerator
         };
+        let (nics, taps) = self.nics(vm, from).await?;
         for _ in 0..PORT_TRIES {
             let ssh_port = free_port()?;
             vm.update(|record| {
@@ -95,9 +97,10 @@ impl Vms {
                     true => Display::Vga,
                     false => Display::Absent,
                 },
+                nics: &nics,
                 shares: &shares,
             };
-            let Some((process, child)) = spawn(vm, &machine).await? else {
+            let Some((process, child)) = spawn(vm, &machine, &taps).await? else {
                 continue;
             };
             // It has them open by itself now.
@@ -371,7 +374,11 @@ impl Vms {
 }
 
 /// Starts QEMU and waits until it answers; `None` when somebody else took its port first.
-async fn spawn(vm: &Vm, machine: &Machine<'_>) -> Result<Option<(Process, Detached)>, DriverError> {
+async fn spawn(
+    vm: &Vm,
+    machine: &Machine<'_>,
+    taps: &[OwnedFd],
+) -> Result<Option<(Process, Detached)>, DriverError> {
     for stale in [
         file::PID,
         file::QMP,
@@ -383,9 +390,16 @@ async fn spawn(vm: &Vm, machine: &Machine<'_>) -> Result<Option<(Process, Detach
     }
     let path = vm.dir.file(file::QEMU_LOG);
     let log = files::create(&path).map_err(|error| files::io_error("make", &path, &error))?;
-    let mut child = Command::new(super::program()?)
+    let mut command = Command::new(super::program()?)
         .args(machine.args())
-        .current_dir(vm.dir.path())
+        .current_dir(vm.dir.path());
+    for (tap, number) in taps.iter().zip(FIRST_TAP..) {
+        let tap = tap
+            .try_clone()
+            .map_err(|error| DriverError::failed(format!("cannot hand a tap to QEMU: {error}")))?;
+        command = command.inherit(tap, number);
+    }
+    let mut child = command
         .spawn_detached(Some(&log))
         .map_err(super::missing_or_failed)?;
     let process = child

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use batwa_api::{Timestamp, name::VmName, size::ByteSize};
+use batwa_api::{Timestamp, name::VmName, size::ByteSize, vm::MacAddress};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -14,11 +14,14 @@ use super::{
     history::{History, Size, Unsettled},
     images::{ImageId, Manifest},
     mounts::KeptMount,
+    networks::KeptCard,
 };
 use crate::driver::DriverError;
 
 /// The newest layout of `vm.json` that this build reads; newer ones are left alone.
-const VERSION: u32 = MOUNTS;
+const VERSION: u32 = NETWORKS;
+/// The layout with network cards beside the first.
+const NETWORKS: u32 = 5;
 /// The layout with folders of the machine.
 const MOUNTS: u32 = 4;
 /// The layout of a VM whose kept memory knows of a display.
@@ -76,6 +79,9 @@ pub(super) struct Record {
     /// The folders of this machine that it sees.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) mounts: Vec<KeptMount>,
+    /// Its network cards beside the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) networks: Vec<KeptCard>,
 }
 
 /// How far a VM has come, beside running and stopped.
@@ -123,6 +129,7 @@ impl Record {
             history: History::default(),
             unsettled: None,
             mounts: Vec::new(),
+            networks: Vec::new(),
         }
     }
 
@@ -137,7 +144,14 @@ impl Record {
             size.disk,
         );
         record.kvm_failed = self.kvm_failed;
+        record.networks = self.networks.iter().map(KeptCard::of_clone).collect();
         record
+    }
+
+    /// The address of its first network card: the same at each start, from the end of the VM's id.
+    pub(super) fn first_mac(&self) -> MacAddress {
+        let [.., a, b, c] = *self.instance.as_bytes();
+        MacAddress::local([a, b, c])
     }
 
     /// Its size.
@@ -166,7 +180,9 @@ impl Record {
     /// The oldest layout that holds all of it: a build that would lose a VM's past, or the memory of one that is
     /// suspended, does not touch the VM.
     fn least_version(&self) -> u32 {
-        if !self.mounts.is_empty() {
+        if !self.networks.is_empty() {
+            NETWORKS
+        } else if !self.mounts.is_empty() {
             MOUNTS
         } else if self.phase == Phase::Suspended && self.display {
             MEMORY_WITH_DISPLAY

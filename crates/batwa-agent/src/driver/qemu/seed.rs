@@ -1,6 +1,6 @@
 //! The NoCloud seed: a small FAT volume from which cloud-init, or tiny's own start, learns who it is.
 //!
-//! Three files: `meta-data` with the name and our client key, `user-data` with what the user gave, untouched, and
+//! Files: `meta-data` with the name and our client key, `user-data` with what the user gave, untouched, and
 //! `vendor-data` with what we need besides. cloud-init lets user-data win over vendor-data, so our part stands where
 //! it cannot be overridden by accident: the client key is the data source's, and a script at the end of the boot
 //! makes sure of the account.
@@ -10,10 +10,13 @@ use std::{
     path::Path,
 };
 
-use batwa_api::ssh_key;
+use batwa_api::{
+    ssh_key,
+    vm::{MacAddress, NetworkMode},
+};
 use russh::keys::{PrivateKey, PublicKey};
 
-use super::{files, user_data::UserData};
+use super::{files, networks::KeptCard, user_data::UserData};
 use crate::driver::DriverError;
 
 /// Size of the volume: far above the largest user-data.
@@ -38,6 +41,10 @@ pub(super) struct Seed<'a> {
     pub(super) user_data: &'a UserData,
     /// What is on the disk at the first boot.
     pub(super) disk: Disk,
+    /// The address of its first network card.
+    pub(super) first_mac: MacAddress,
+    /// The others.
+    pub(super) networks: &'a [KeptCard],
 }
 
 /// What is on a VM's disk at its first boot.
@@ -72,11 +79,16 @@ impl Seed<'_> {
         {
             let fs = fatfs::FileSystem::new(&mut volume, fatfs::FsOptions::new())?;
             let root = fs.root_dir();
-            for (name, text) in [
-                ("meta-data", self.meta_data()),
-                ("user-data", self.user_data.text().to_owned()),
-                ("vendor-data", self.vendor_data()),
-            ] {
+            let files = [
+                ("meta-data", Some(self.meta_data())),
+                ("user-data", Some(self.user_data.text().to_owned())),
+                ("vendor-data", Some(self.vendor_data())),
+                ("network-config", self.network_config()),
+            ];
+            for (name, text) in files
+                .into_iter()
+                .filter_map(|(name, text)| Some((name, text?)))
+            {
                 root.create_file(name)?.write_all(text.as_bytes())?;
             }
         }
@@ -92,6 +104,29 @@ impl Seed<'_> {
             "instance-id: {}\nlocal-hostname: {}\npublic-keys:\n{keys}",
             self.instance, self.hostname,
         )
+    }
+
+    /// What cloud-init is told of networks; nothing of a first card alone, which it sets up by itself. The way out stays that
+    /// of the first card, and no boot waits for the others.
+    fn network_config(&self) -> Option<String> {
+        if self.networks.is_empty() {
+            return None;
+        }
+        let mut text = format!(
+            "version: 2\nethernets:\n  default:\n    match:\n      macaddress: \"{}\"\n    dhcp4: true\n",
+            self.first_mac
+        );
+        let auto = self
+            .networks
+            .iter()
+            .filter(|card| card.mode == NetworkMode::Auto);
+        for (number, card) in auto.enumerate() {
+            text.push_str(&format!(
+                "  extra{number}:\n    match:\n      macaddress: \"{}\"\n    dhcp4: true\n    dhcp4-overrides:\n      route-metric: 200\n    optional: true\n",
+                card.mac
+            ));
+        }
+        Some(text)
     }
 
     fn vendor_data(&self) -> String {
@@ -181,6 +216,11 @@ mod tests {
         let user_data = UserData::Script(format!("#!/bin/sh\n{}\n", "x".repeat(60 << 10)));
         let ann = public_line(new_key("ann").public_key());
         let authorized = [format!("{ann} ann@home"), format!("{ann} it's: #1")];
+        let card = |text: &str| KeptCard::new(&text.parse().unwrap());
+        let cards = [
+            card("br0,mac=52:54:00:00:00:02"),
+            card("br0,mode=manual,mac=52:54:00:00:00:03"),
+        ];
         let seed = Seed {
             instance: uuid::Uuid::now_v7(),
             hostname: "web-1",
@@ -190,6 +230,8 @@ mod tests {
             host_key: &host,
             user_data: &user_data,
             disk: Disk::Copied,
+            first_mac: MacAddress::local([0, 0, 1]),
+            networks: &cards,
         };
         let volume = seed.volume().unwrap();
         assert_eq!(volume.len(), SIZE);
@@ -215,6 +257,11 @@ mod tests {
             read_meta.keys,
             [public_line(client.public_key()), authorized[0].clone(), ann]
         );
+        let network: serde_json::Value = serde_saphyr::from_str(&read("network-config")).unwrap();
+        let extra = &network["ethernets"]["extra0"];
+        assert_eq!(extra["match"]["macaddress"], "52:54:00:00:00:02");
+        assert_eq!(extra["optional"], true);
+        assert_eq!(network["ethernets"]["extra1"], serde_json::Value::Null);
         let vendor = read("vendor-data");
         let config = vendor
             .split("#cloud-config\n")

@@ -42,6 +42,7 @@ pub(crate) fn vm(text: &str, state: VmState) -> Vm {
         observed_at: now(),
         snapshots: Vec::new(),
         mounts: Vec::new(),
+        networks: Vec::new(),
         forwards: Vec::new(),
         settings: VmSettings::default(),
         notices: Vec::new(),

@@ -108,6 +108,10 @@ fn says(policy: &Policy) -> Vec<String> {
     } else {
         format!("mounts of {}", roots.join(", "))
     });
+    words.push(match policy.bridges.as_slice() {
+        [] => "none of its networks".to_owned(),
+        networks => format!("its networks {}", networks.join(", ")),
+    });
     words.push(match policy.forwards.as_slice() {
         [] => "no forwards".to_owned(),
         addresses => format!("forwards on {}", addresses.join(", ")),
@@ -172,7 +176,7 @@ mod tests {
     #[test]
     fn a_policy_is_told_in_a_line() {
         let told = |policy: &Policy| says(policy).join("; ");
-        insta::assert_snapshot!(told(&Policy::default()), @"VMs as large as the machine; images from any server; no image files of this machine; no mounts; no forwards");
+        insta::assert_snapshot!(told(&Policy::default()), @"VMs as large as the machine; images from any server; no image files of this machine; no mounts; none of its networks; no forwards");
         let policy = Policy {
             vms: VmBounds {
                 count: Some(5),
@@ -189,9 +193,10 @@ mod tests {
                     read_only,
                 })
                 .into(),
+            bridges: vec!["br0".to_owned()],
             forwards: vec!["127.0.0.1:8000-8999".to_owned()],
             ..Policy::default()
         };
-        insta::assert_snapshot!(told(&policy), @"at most 5 VMs of at most 2 CPUs; images from a.example; image files in /srv/images; mounts of /srv/share, /srv/iso (to read); forwards on 127.0.0.1:8000-8999");
+        insta::assert_snapshot!(told(&policy), @"at most 5 VMs of at most 2 CPUs; images from a.example; image files in /srv/images; mounts of /srv/share, /srv/iso (to read); its networks br0; forwards on 127.0.0.1:8000-8999");
     }
 }

@@ -23,7 +23,12 @@ fn every_call_has_its_argument_vector_and_weight() {
         memory: ByteSize::mib(1536),
         disk: ByteSize::bytes(5_000_000_001),
         user_data: UserDataFrom::Nowhere,
+        networks: &[],
     };
+    let cards: [NetworkCard; 2] = [
+        "eth0".parse().unwrap(),
+        "br0,mode=manual,mac=52:54:00:00:00:01".parse().unwrap(),
+    ];
     let mount = NewMount {
         vm,
         source: "/srv/share",
@@ -39,10 +44,15 @@ fn every_call_has_its_argument_vector_and_weight() {
         Call::Get(vm, Setting::Disk),
         Call::PrimaryName,
         Call::Find,
+        Call::Networks,
         Call::Launch(launch),
         Call::Launch(Launch {
             disk: ByteSize::gib(8),
             user_data: UserDataFrom::Stdin,
+            ..launch
+        }),
+        Call::Launch(Launch {
+            networks: &cards,
             ..launch
         }),
         Call::Start(vm),
@@ -88,8 +98,10 @@ fn every_call_has_its_argument_vector_and_weight() {
     Quick get local.web.disk
     Quick get client.primary-name
     Look find --format json
+    Quick networks --format json
     Launch launch --name web --cpus 2 --memory 1536M --disk 5000000001 --timeout 3600 24.04
     Launch launch --name web --cpus 2 --memory 1536M --disk 8G --timeout 3600 --cloud-init - 24.04
+    Launch launch --name web --cpus 2 --memory 1536M --disk 5000000001 --timeout 3600 --network name=eth0,mode=auto --network name=br0,mode=manual,mac=52:54:00:00:00:01 24.04
     Boot start web --timeout 600
     Heavy stop web
     Heavy stop web --force

@@ -51,6 +51,7 @@ fn every_recorded_refusal_has_its_meaning() {
     get => Missing
     set => Missing
     find => Missing
+    networks => Missing
     snapshot => Missing
     list => Failed: `multipass list` failed: missing port number in address 'garbage'
     launch => Failed: `multipass launch foo` failed with status 2 and said nothing
@@ -95,7 +96,7 @@ fn every_recorded_refusal_has_its_meaning() {
     launch => Failed: `multipass launch bad1` failed: Unknown option 'dry'.
     launch => Failed: `multipass launch bad1` failed: error: --timeout value has to be a positive integer
     launch => Invalid cloud_init: the user-data is no valid YAML: bad file: /nonexistent.yaml
-    launch => Failed: `multipass launch bad1` failed: Invalid arguments supplied; Invalid network options supplied
+    launch => Invalid networks: Multipass knows no such network on this machine: `multipass networks` lists them
     launch => Failed: `multipass launch bad1` failed: error: Bad network mode 'bad', need 'auto' or 'manual'
     launch => Failed: `multipass launch bad1` failed: error: Bad network field definition: eth0
     launch => Failed: `multipass launch bad1` failed: You have to `multipass set local.bridged-network=<name>` to use the "bridged" shortcut.

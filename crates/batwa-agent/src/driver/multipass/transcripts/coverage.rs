@@ -39,7 +39,6 @@ const NEVER_CALLED: &[(&[&str], &str)] = &[
         "what runs inside a VM goes past the daemon's queue",
     ),
     (&["transfer"], "cannot go on where it was cut off"),
-    (&["networks"], "VMs get Multipass' own network"),
 ];
 
 /// Complaints that are passed on in Multipass' own words, by some of them.
@@ -95,7 +94,11 @@ const NEVER_DONE: &[(&[&str], &str)] = &[
         &["--time ", "--cancel"],
         "a stop that waits: the agent itself waits",
     ),
-    (&["--network", "--bridged", ".bridged"], "another network"),
+    (&["Bad network"], "a network card that is malformed"),
+    (
+        &["--bridged", ".bridged"],
+        "the one network that its owner chose for all",
+    ),
     (&["--mount"], "a mount at launch"),
     (
         &[
@@ -174,7 +177,7 @@ fn answer_is_read(row: &Row, command: &str) -> Result<String, String> {
     let stdout = row.stdout.as_bytes();
     let vm = &batwa_api::name::VmName::parse("foo").unwrap();
     let of_snapshots = has("--snapshots") || row.argv.iter().any(|word| word.contains("foo."));
-    if matches!(command, "list" | "info" | "find" | "version") && !has("json") {
+    if matches!(command, "list" | "info" | "find" | "version" | "networks") && !has("json") {
         return Ok("never called: tables, CSV and YAML are for people".to_owned());
     }
     let is_read = match command {
@@ -186,6 +189,7 @@ fn answer_is_read(row: &Row, command: &str) -> Result<String, String> {
         "info" => output::info(stdout, vm, Timestamp::UNIX_EPOCH).is_ok(),
         "find" => output::find(stdout).is_ok(),
         "version" => output::version(stdout).is_ok(),
+        "networks" => output::networks(stdout).is_ok(),
         "get" if has("--keys") => false,
         "get" => output::setting(stdout).is_some() || row.stdout.contains("<empty>"),
         _ => Spinner::default()
@@ -228,19 +232,18 @@ fn every_recorded_run_is_handled_or_listed_with_the_reason() {
         .map(|(way, count)| format!("{count:3} {way}"))
         .collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
-     32 becomes DriverStuck
+     33 becomes DriverStuck
      38 becomes IllegalState
-     41 becomes InvalidField
+     42 becomes InvalidField
      12 becomes NameTaken
      25 becomes NotFound
       4 becomes Timeout
       7 killed by the recorder
-      5 never called: VMs get Multipass' own network
       4 never called: `info --snapshots` tells more
      31 never called: cannot go on where it was cut off
      36 never called: of use to people only
      15 never called: shortcuts of somebody's own shell
-    100 never called: tables, CSV and YAML are for people
+    103 never called: tables, CSV and YAML are for people
       6 never called: the machine's owner lets the agent in
      56 never called: what runs inside a VM goes past the daemon's queue
       5 never called: would remove what others put in the trash: one VM is removed by `delete --purge`
@@ -251,10 +254,11 @@ fn every_recorded_run_is_handled_or_listed_with_the_reason() {
      11 never done: a call that would ask back
       1 never done: a look at one snapshot alone
       1 never done: a mount at launch
+      2 never done: a network card that is malformed
       1 never done: a new name for a snapshot
      12 never done: a setting that is not a VM's size
       3 never done: a stop that waits: the agent itself waits
-      6 never done: another network
+      3 never done: the one network that its owner chose for all
       2 read: clone
      18 read: delete
       4 read: find
@@ -263,6 +267,7 @@ fn every_recorded_run_is_handled_or_listed_with_the_reason() {
       9 read: launch
      20 read: list
       3 read: mount
+      1 read: networks
       8 read: recover
       2 read: restart
       1 read: restore
