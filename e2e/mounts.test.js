@@ -82,7 +82,7 @@ test('what a machine tells twice blanks no page', async ({ page, context, master
 		return route.fulfill({ response: answer, json: told });
 	});
 	await page.goto(`${master.url}/machines`);
-	await page.getByRole('link', { name: 'local' }).first().waitFor();
+	await page.locator('main a[href="/machines/local"]').first().waitFor();
 	await page.goto(`${master.url}/machines/local`);
 	const section = page.getByRole('region', { name: 'Policy' });
 	await section.getByText(share, { exact: true }).first().waitFor();
