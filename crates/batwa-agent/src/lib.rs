@@ -33,6 +33,7 @@ use batwa_api::{
     agent::{AgentInfo, DriverKind},
     policy::Policy,
 };
+use batwa_routes::Finisher;
 use tokio::{
     net::TcpListener,
     task::JoinSet,
@@ -237,6 +238,7 @@ impl Agent {
                 terminals,
                 recordings,
                 inside,
+                requests: Finisher::default(),
                 stop,
                 instance: tunnel::instance(),
                 tunnel_is_open: tokio::sync::watch::Sender::new(false),
@@ -358,6 +360,8 @@ impl Agent {
         own_stop.cancel();
         let in_order = async {
             while tasks.join_next().await.is_some() {}
+            // They may begin operations.
+            self.app.requests().finished().await;
             self.app.operations().stopped().await;
         };
         if timeout(GRACE_PERIOD, in_order).await.is_err() {
@@ -366,6 +370,7 @@ impl Agent {
                 GRACE_PERIOD.as_secs()
             );
         }
+        self.app.requests().cut();
         info!("agent stopped; its VMs go on");
         result
     }

@@ -24,6 +24,7 @@ pub(crate) mod vms;
 
 use std::{net::SocketAddr, sync::Arc};
 
+use batwa_routes::Finisher;
 use batwa_tls::ServedCertificate;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -51,6 +52,7 @@ struct Inner {
     refusals: Refusals,
     setup: SetupCode,
     fleet: Arc<Fleet>,
+    requests: Finisher,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -82,6 +84,7 @@ impl App {
             auth: Auth::default(),
             refusals: Refusals::default(),
             fleet: Arc::new(Fleet::new(local, stopping.clone())),
+            requests: Finisher::default(),
             tasks: TaskTracker::new(),
             stopping,
         }))
@@ -130,6 +133,11 @@ impl App {
     /// The fleet.
     pub(crate) fn fleet(&self) -> &Arc<Fleet> {
         &self.0.fleet
+    }
+
+    /// Owns the requests that change something: they are finished though their caller hangs up.
+    pub(crate) fn requests(&self) -> &Finisher {
+        &self.0.requests
     }
 
     /// Owns tasks that outlive the request that began them: a terminal's two directions, a running operation.
