@@ -36,7 +36,7 @@ use batwa_api::{
     problem::{Problem, ProblemCode},
     tunnel::InstanceId,
 };
-use batwa_routes::{Routes, routes};
+use batwa_routes::{Finisher, Routes, finish, routes};
 use batwa_tls::ServedCertificate;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -79,6 +79,8 @@ pub(crate) struct Inner {
     pub(crate) inside: Arc<Inside>,
     pub(crate) forwards: Forwards,
     pub(crate) policy: PolicyFile,
+    /// Owns the requests that change something: a tunnel that breaks does not leave them half done.
+    pub(crate) requests: Finisher,
     pub(crate) stop: CancellationToken,
     /// This start of the agent, for its master.
     pub(crate) instance: InstanceId,
@@ -138,6 +140,10 @@ impl App {
 
     pub(crate) fn recordings(&self) -> &Arc<Library> {
         &self.0.recordings
+    }
+
+    pub(crate) fn requests(&self) -> &Finisher {
+        &self.0.requests
     }
 
     pub(crate) fn instance(&self) -> InstanceId {
@@ -229,6 +235,10 @@ pub(crate) fn router(app: App) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(middleware::from_fn_with_state(
+            app.requests().clone(),
+            finish,
+        ))
         .with_state(app)
 }
 

@@ -34,6 +34,7 @@ use batwa_api::{
     agent::{AgentInfo, DriverKind},
     policy::Policy,
 };
+use batwa_routes::Finisher;
 use tokio::{
     net::TcpListener,
     task::JoinSet,
@@ -239,6 +240,7 @@ impl Agent {
                 recordings,
                 inside,
                 forwards,
+                requests: Finisher::default(),
                 stop,
                 instance: tunnel::instance(),
                 tunnel_is_open: tokio::sync::watch::Sender::new(false),
@@ -360,6 +362,8 @@ impl Agent {
         own_stop.cancel();
         let in_order = async {
             while tasks.join_next().await.is_some() {}
+            // They may begin operations.
+            self.app.requests().finished().await;
             self.app.operations().stopped().await;
         };
         if timeout(GRACE_PERIOD, in_order).await.is_err() {
@@ -368,6 +372,7 @@ impl Agent {
                 GRACE_PERIOD.as_secs()
             );
         }
+        self.app.requests().cut();
         info!("agent stopped; its VMs go on");
         result
     }

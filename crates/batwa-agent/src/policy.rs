@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Invariants: an agent does not start with a file that it cannot use; a running one goes on with what the file last
-//! said, a file that is taken away included, and says so. So a slip of the pen never opens what was closed.
+//! said, a file that is taken away or emptied included, and says so; and what is written at this moment is not read. So a
+//! slip of the pen never opens what was closed.
 
 mod check;
 mod file;
@@ -20,7 +21,7 @@ use std::{
     fs::Metadata,
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -34,7 +35,7 @@ pub use self::{check::Refusal, file::PolicyError, folder::Folder};
 /// Name of the file in the state folder.
 pub const FILE: &str = "policy.toml";
 /// How often the file is looked at.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The policy of this machine, as its file says now. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -46,8 +47,16 @@ struct Inner {
     /// Folders with image files that the settings name beside the file.
     image_dirs: Vec<PathBuf>,
     now: RwLock<Arc<Policy>>,
-    /// The file as it was when it was last read, whatever came of that.
-    seen: Mutex<Option<Stamp>>,
+    seen: Mutex<Seen>,
+}
+
+/// What is known of the file from looking at it.
+#[derive(Debug, Default)]
+struct Seen {
+    /// As it was when it was last read, whatever came of that.
+    read: Option<Stamp>,
+    /// As it was at the last look, where that was something else: it may be in the midst of being written.
+    changing: Option<Option<Stamp>>,
 }
 
 /// By what a changed file is known.
@@ -95,10 +104,14 @@ impl PolicyFile {
     /// [`PolicyError`] when there is a file that cannot be used.
     pub fn open(path: PathBuf, image_dirs: Vec<PathBuf>) -> Result<Self, PolicyError> {
         let seen = stamp(&path);
-        let policy = read(&path, &image_dirs)?.unwrap_or_else(|| default(&path, &image_dirs));
+        let policy = read(&path, &image_dirs)?
+            .map_or_else(|| default(&path, &image_dirs), |(policy, _)| policy);
         Ok(Self(Arc::new(Inner {
             now: RwLock::new(Arc::new(policy)),
-            seen: Mutex::new(seen),
+            seen: Mutex::new(Seen {
+                read: seen,
+                changing: None,
+            }),
             path,
             image_dirs,
         })))
@@ -111,7 +124,7 @@ impl PolicyFile {
             path: PathBuf::from(&policy.file),
             image_dirs: Vec::new(),
             now: RwLock::new(Arc::new(policy)),
-            seen: Mutex::new(None),
+            seen: Mutex::default(),
         }))
     }
 
@@ -121,14 +134,28 @@ impl PolicyFile {
         Arc::clone(&self.0.now.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the file anew, whether it seems changed or not. One that was taken away opens nothing either: what it
-    /// said holds until the agent starts again.
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the file anew, whether it seems changed or not. One that was taken away or emptied opens nothing: what it
+    /// said holds until it says something else, or the agent starts again.
     pub fn reload(&self) -> Look {
-        let seen = stamp(&self.0.path);
-        *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        *self.seen() = Seen {
+            read: stamp(&self.0.path),
+            changing: None,
+        };
         let before = self.current();
         let problem = match read(&self.0.path, &self.0.image_dirs) {
-            Ok(Some(policy)) => return self.put(&before, policy),
+            Ok(Some((policy, Text::Some))) => return self.put(&before, policy),
+            Ok(Some((policy, Text::None))) if !before.written || policy == *before => {
+                return self.put(&before, policy);
+            }
+            Ok(Some((_, Text::None))) => format!(
+                "the policy file `{}` is empty: what it said holds; where nothing is to be closed any more, say so in a \
+                 comment in it",
+                self.0.path.display()
+            ),
             Ok(None) if !before.written => return Look::Same,
             Ok(None) => format!(
                 "the policy file `{}` is gone: what it said holds until the agent is started again",
@@ -154,11 +181,18 @@ impl PolicyFile {
         Look::Changed
     }
 
-    /// Reads the file anew if it is another one than when it was last read.
+    /// Reads the file anew if it is another one than when it was last read, and the same as at the last look.
     fn look(&self) -> Look {
-        let seen = *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if stamp(&self.0.path) == seen {
-            return Look::Same;
+        let now = stamp(&self.0.path);
+        {
+            let mut seen = self.seen();
+            if now == seen.read {
+                seen.changing = None;
+                return Look::Same;
+            }
+            if seen.changing.replace(now) != Some(now) {
+                return Look::Same;
+            }
         }
         self.reload()
     }
@@ -209,9 +243,16 @@ fn add_dirs(policy: &mut Policy, image_dirs: &[PathBuf]) {
     }
 }
 
+/// Whether somebody wrote anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Text {
+    Some,
+    None,
+}
+
 /// What the file says; `None` when there is none.
-fn read(path: &Path, image_dirs: &[PathBuf]) -> Result<Option<Policy>, PolicyError> {
-    use std::io::{ErrorKind, Read};
+fn read(path: &Path, image_dirs: &[PathBuf]) -> Result<Option<(Policy, Text)>, PolicyError> {
+    use std::io::{self, ErrorKind, Read};
     let unreadable = |error| PolicyError::Unreadable {
         path: path.to_owned(),
         error,
@@ -227,6 +268,9 @@ fn read(path: &Path, image_dirs: &[PathBuf]) -> Result<Option<Policy>, PolicyErr
         Err(error) => return Err(unreadable(error)),
     };
     let metadata = file.metadata().map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(unreadable(io::Error::other("it is no regular file")));
+    }
     if metadata.permissions().mode() & 0o002 != 0 {
         return Err(PolicyError::OpenToAll(path.to_owned()));
     }
@@ -236,7 +280,12 @@ fn read(path: &Path, image_dirs: &[PathBuf]) -> Result<Option<Policy>, PolicyErr
         .map_err(unreadable)?;
     let mut policy = file::parse(path, &text)?;
     add_dirs(&mut policy, image_dirs);
-    Ok(Some(policy))
+    let written = if text.trim().is_empty() {
+        Text::None
+    } else {
+        Text::Some
+    };
+    Ok(Some((policy, written)))
 }
 
 #[cfg(test)]
@@ -265,8 +314,65 @@ mod tests {
         assert_eq!(policy.reload(), Look::Same);
     }
 
+    /// Two looks: a change holds once both saw the same.
+    fn look_twice(policy: &PolicyFile) -> Look {
+        assert_eq!(policy.look(), Look::Same, "one look is not enough");
+        policy.look()
+    }
+
     #[test]
-    fn a_changed_file_holds_at_the_next_look_and_a_bad_one_keeps_the_last() {
+    fn a_file_that_is_being_written_is_not_read_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        write(&path, "[vms]\ncpus = 4\ncount = 1\n");
+        let policy = PolicyFile::open(path.clone(), Vec::new()).unwrap();
+        write(&path, "[vms]\ncpus = 4\n");
+        assert_eq!(policy.look(), Look::Same);
+        write(&path, "[vms]\ncpus = 4\ncount = 2\n");
+        assert_eq!(look_twice(&policy), Look::Changed);
+        assert_eq!(policy.current().vms.count, Some(2));
+    }
+
+    #[test]
+    fn an_emptied_file_opens_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        let policy = PolicyFile::open(path.clone(), Vec::new()).unwrap();
+        write(&path, "");
+        assert_eq!(
+            look_twice(&policy),
+            Look::Changed,
+            "nobody wrote any before"
+        );
+        write(&path, "[vms]\ncpus = 4\n");
+        assert_eq!(look_twice(&policy), Look::Changed);
+        for empty in ["", "\n \n"] {
+            write(&path, empty);
+            let Look::Kept(problem) = look_twice(&policy) else {
+                panic!("an empty file opened the machine");
+            };
+            assert!(problem.contains("is empty"), "{problem}");
+            let now = policy.current();
+            assert_eq!(
+                (now.vms.cpus, now.problem.as_ref()),
+                (Some(4), Some(&problem))
+            );
+        }
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+        let Look::Kept(problem) = look_twice(&policy) else {
+            panic!("no file at all opened the machine");
+        };
+        assert!(problem.contains("no regular file"), "{problem}");
+        assert_eq!(policy.current().vms.cpus, Some(4));
+        fs::remove_file(&path).unwrap();
+        write(&path, "# open to all\n");
+        assert_eq!(look_twice(&policy), Look::Changed);
+        assert_eq!(policy.current().vms.cpus, None);
+    }
+
+    #[test]
+    fn a_changed_file_holds_once_it_stays_and_a_bad_one_keeps_the_last() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
         write(&path, "[vms]\ncpus = 4\n");
@@ -275,11 +381,11 @@ mod tests {
         assert_eq!(policy.look(), Look::Same);
 
         write(&path, "[vms]\ncpus = 8\n");
-        assert_eq!(policy.look(), Look::Changed);
+        assert_eq!(look_twice(&policy), Look::Changed);
         assert_eq!(policy.current().vms.cpus, Some(8));
 
         write(&path, "[vms]\ncpu = 1\n");
-        let Look::Kept(problem) = policy.look() else {
+        let Look::Kept(problem) = look_twice(&policy) else {
             panic!("a misspelt key was taken");
         };
         assert!(
@@ -295,14 +401,14 @@ mod tests {
         assert_eq!(policy.look(), Look::Same);
 
         fs::remove_file(&path).unwrap();
-        let Look::Kept(problem) = policy.look() else {
+        let Look::Kept(problem) = look_twice(&policy) else {
             panic!("a file that is gone opened the machine");
         };
         assert!(problem.contains("is gone"), "{problem}");
         assert_eq!(policy.current().vms.cpus, Some(8));
 
         write(&path, "[vms]\ncpus = 2\n");
-        assert_eq!(policy.look(), Look::Changed);
+        assert_eq!(look_twice(&policy), Look::Changed);
         let now = policy.current();
         assert_eq!((now.vms.cpus, now.problem.as_ref()), (Some(2), None));
     }

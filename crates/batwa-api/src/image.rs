@@ -354,6 +354,9 @@ impl AddImage {
                 if !known || !is_one_word(url) {
                     refuse("url", "give an address as `https://…`, without spaces");
                 }
+                if names_account(url) {
+                    refuse("url", NO_ACCOUNT);
+                }
                 if self.sha256.is_none() {
                     refuse(
                         "sha256",
@@ -422,6 +425,21 @@ fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
+/// Why no account may stand in an image's address.
+pub const NO_ACCOUNT: &str =
+    "leave name and password out of the address: everybody who sees the image sees them";
+
+/// Whether an address names an account, and maybe its password: `https://NAME:PASSWORD@…`.
+#[must_use]
+pub fn names_account(url: &str) -> bool {
+    let Some((_, rest)) = url.split_once("://") else {
+        return false;
+    };
+    // Some take a `\\` for a `/` there.
+    let host = rest.split(['/', '\\', '?', '#']).next();
+    host.is_some_and(|host| host.contains('@'))
+}
+
 fn is_one_word(text: &str) -> bool {
     text.len() <= AddImage::MAX_SOURCE && !text.chars().any(|c| c.is_control() || c.is_whitespace())
 }
@@ -475,6 +493,27 @@ mod tests {
     }
 
     #[test]
+    fn an_account_in_an_address_is_found_and_an_at_sign_elsewhere_is_none() {
+        for url in [
+            "https://ann@a/b",
+            "http://ann:x@a",
+            "https://:x@a?b",
+            "https://@a#b",
+        ] {
+            assert!(names_account(url), "{url}");
+        }
+        for url in [
+            "https://a/b@c",
+            "https://a?b@c",
+            "https://a#b@c",
+            "https://a\\@c",
+            "a@b",
+        ] {
+            assert!(!names_account(url), "{url}");
+        }
+    }
+
+    #[test]
     fn an_image_comes_from_one_place_and_an_address_needs_its_checksum() {
         let sum = Some("0".repeat(64));
         let url = AddImage {
@@ -492,6 +531,14 @@ mod tests {
         for (image, content, wrong) in [
             (add("mine"), ImageContent::Named, "url"),
             (url.clone(), ImageContent::Uploaded, "url"),
+            (
+                AddImage {
+                    url: Some("https://ann:secret@a/b.img".to_owned()),
+                    ..url.clone()
+                },
+                ImageContent::Named,
+                "url",
+            ),
             (
                 AddImage {
                     file: file.file.clone(),

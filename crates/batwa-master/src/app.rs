@@ -25,6 +25,7 @@ pub(crate) mod vms;
 
 use std::{net::SocketAddr, sync::Arc};
 
+use batwa_routes::Finisher;
 use batwa_tls::ServedCertificate;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -52,6 +53,7 @@ struct Inner {
     refusals: Refusals,
     setup: SetupCode,
     fleet: Arc<Fleet>,
+    requests: Finisher,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -83,6 +85,7 @@ impl App {
             auth: Auth::default(),
             refusals: Refusals::default(),
             fleet: Arc::new(Fleet::new(local, stopping.clone())),
+            requests: Finisher::default(),
             tasks: TaskTracker::new(),
             stopping,
         }))
@@ -131,6 +134,11 @@ impl App {
     /// The fleet.
     pub(crate) fn fleet(&self) -> &Arc<Fleet> {
         &self.0.fleet
+    }
+
+    /// Owns the requests that change something: they are finished though their caller hangs up.
+    pub(crate) fn requests(&self) -> &Finisher {
+        &self.0.requests
     }
 
     /// Owns tasks that outlive the request that began them: a terminal's two directions, a running operation.

@@ -48,6 +48,8 @@ pub(crate) const SLOW_CALL_DEADLINE: Duration = Duration::from_secs(60);
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// Largest text of an answer that goes into an error message.
 const MAX_DETAIL_CHARS: usize = 500;
+/// Most refused fields of an answer that are passed on.
+const MAX_FIELD_ERRORS: usize = 64;
 /// Connections kept for the next call; more only come from calls beside each other.
 const MAX_IDLE_CONNECTIONS: usize = 2;
 
@@ -722,7 +724,7 @@ async fn refusal(response: Response<Incoming>) -> ClientError {
     };
     if is_problem && let Ok(mut problem) = serde_json::from_slice::<Problem>(&body) {
         problem.status = status.as_u16();
-        problem.detail = clip(&problem.detail, MAX_DETAIL_CHARS * 4);
+        shorten(&mut problem);
         // The request id is the agent's; the master's answer carries its own.
         problem.request_id = None;
         return ClientError::Refused(Box::new(problem));
@@ -734,6 +736,17 @@ async fn refusal(response: Response<Incoming>) -> ClientError {
     ClientError::Status {
         status,
         detail: clip(detail.trim(), MAX_DETAIL_CHARS),
+    }
+}
+
+/// Cuts what an agent says to what people read: a liar's answer may be megabytes.
+fn shorten(problem: &mut Problem) {
+    problem.title = clip(&problem.title, MAX_DETAIL_CHARS);
+    problem.detail = clip(&problem.detail, MAX_DETAIL_CHARS * 4);
+    problem.errors.truncate(MAX_FIELD_ERRORS);
+    for error in &mut problem.errors {
+        error.field = clip(&error.field, MAX_DETAIL_CHARS);
+        error.message = clip(&error.message, MAX_DETAIL_CHARS);
     }
 }
 

@@ -361,6 +361,8 @@ impl Bound {
         app.tasks().close();
         let orderly = async {
             while tasks.join_next().await.is_some() {}
+            // They may begin tasks.
+            app.requests().finished().await;
             app.tasks().wait().await;
         };
         let grace = app.config().shutdown_grace;
@@ -370,6 +372,7 @@ impl Bound {
                 grace.as_secs()
             );
         }
+        app.requests().cut();
         tasks.shutdown().await;
         if tokio::time::timeout(STORE_GRACE, app.store().close())
             .await

@@ -4,6 +4,10 @@
 //! milliseconds and megabytes, at every start and for every tunnel, and next to nobody reads it. Here a route remembers
 //! how it is documented. What is written down stays the same: a handler's `#[utoipa::path]` says where it is and what it
 //! takes, [`routes!`] lists it.
+//!
+//! [`finish`] is the layer that both APIs have around theirs.
+
+mod finish;
 
 use std::{convert::Infallible, fmt};
 
@@ -16,6 +20,8 @@ use axum::{
 use tower::{Layer, Service};
 use utoipa::openapi::{HttpMethod, OpenApi};
 use utoipa_axum::{PathItemExt as _, router::OpenApiRouter};
+
+pub use self::finish::{Finisher, finish};
 
 #[doc(hidden)]
 pub mod __private {

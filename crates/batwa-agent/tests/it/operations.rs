@@ -432,6 +432,43 @@ async fn stopping_the_agent_leaves_operations_to_the_next_one() {
 }
 
 #[tokio::test]
+async fn an_operation_is_begun_though_whoever_asked_for_it_hangs_up() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let lab = Lab::new(FakeSettings::instant()).await;
+    lab.get("/api/v1/images").await;
+    // The driver is asked about the image first, and does not answer.
+    lab.driver.hang();
+    let id = OperationId::new();
+    let mut body = create();
+    body["vm"] = json!("web");
+    let body = body.to_string();
+    let mut caller = tokio::net::TcpStream::connect(lab.address).await.unwrap();
+    let head = format!(
+        "PUT /api/v1/operations/{id} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    caller
+        .write_all(format!("{head}{body}").as_bytes())
+        .await
+        .unwrap();
+    caller.shutdown().await.unwrap();
+    let mut rest = Vec::new();
+    let _ = timeout(DEADLINE, caller.read_to_end(&mut rest))
+        .await
+        .expect("the agent lets go of the connection");
+    assert!(rest.is_empty(), "{}", String::from_utf8_lossy(&rest));
+    lab.driver.recover_from_hang();
+    let begun = timeout(DEADLINE, async {
+        while lab.get(&format!("/api/v1/operations/{id}")).await.status != StatusCode::OK {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    begun.await.expect("the agent knows of it");
+    let ended = lab.finished(id).await;
+    assert_eq!(ended.state, OperationState::Succeeded, "{ended:?}");
+}
+
+#[tokio::test]
 async fn a_hung_driver_delays_no_list_and_recovers_by_itself() {
     let lab = Lab::new(FakeSettings {
         vms: 2,

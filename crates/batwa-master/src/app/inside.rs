@@ -31,7 +31,7 @@ use super::{
     vms::VmRef,
 };
 use crate::{
-    client::{Attached, ClientError, legacy::path_segment},
+    client::{Attached, ClientError, SLOW_CALL_DEADLINE, legacy::path_segment},
     fleet::contact::Contact,
 };
 
@@ -150,16 +150,16 @@ impl App {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/json"),
         )]);
-        let answer = way
-            .contact
-            .client
-            .stream(Method::POST, &way.path("exec"), headers, Body::from(body))
-            .await
-            .map_err(|error| way.error(error));
-        let said = Some(words(&post.command));
-        self.audit_way(&way, "vm.exec", said, answer.as_ref().err())
-            .await?;
-        Ok(self.pass_on(way, answer?))
+        let said = words(&post.command);
+        let path = way.path("exec");
+        let client = &way.contact.client;
+        let begun = client.stream(Method::POST, &path, headers, Body::from(body));
+        let begun = async {
+            let late = Err(ClientError::Timeout(SLOW_CALL_DEADLINE));
+            timeout(SLOW_CALL_DEADLINE, begun).await.unwrap_or(late)
+        };
+        let answer = self.write_down_and(&way, "vm.exec", said, begun).await?;
+        Ok(self.pass_on(way, answer))
     }
 
     /// A call about files, passed on as it is in both directions.
@@ -171,17 +171,44 @@ impl App {
     ) -> Result<Response<Body>, Error> {
         let path = format!("{}?{}", way.path("files"), call.query);
         let method = call.method.clone();
-        let send = way.contact.client.stream(method, &path, call.headers, body);
         // The answer to an upload comes when all has been sent: no deadline but the reasons to end.
-        let answer = tokio::select! {
-            answer = send => answer.map_err(|error| way.error(error)),
-            ending = self.ending(&way.caller, &way.contact) => Err(Error::Conflict(ending.reason)),
-        };
-        if let Some(action) = call.action {
-            self.audit_way(&way, action, Some(call.path), answer.as_ref().err())
+        let send = way.contact.client.stream(method, &path, call.headers, body);
+        let answer = match call.action {
+            Some(action) => self.write_down_and(&way, action, call.path, send).await,
+            None => self.until_ending(&way, send).await,
+        }?;
+        Ok(self.pass_on(way, answer))
+    }
+
+    /// What is asked of an agent, after its line in the audit: what cannot be written down is not done. What came to
+    /// nothing has a second line, with the reason.
+    async fn write_down_and<T>(
+        &self,
+        way: &Way,
+        action: &str,
+        detail: String,
+        work: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, Error> {
+        self.audit_way(way, action, Some(detail.clone()), None)
+            .await?;
+        let done = self.until_ending(way, work).await;
+        if let Err(error) = &done {
+            self.audit_way(way, action, Some(detail), Some(error))
                 .await?;
         }
-        Ok(self.pass_on(way, answer?))
+        done
+    }
+
+    /// What is asked of an agent, given up as soon as the caller may no longer, the agent is gone, or the master stops.
+    async fn until_ending<T>(
+        &self,
+        way: &Way,
+        work: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, Error> {
+        tokio::select! {
+            done = work => done.map_err(|error| way.error(error)),
+            ending = self.ending(&way.caller, &way.contact) => Err(Error::Conflict(ending.reason)),
+        }
     }
 
     /// Connects to a port of a VM, for a caller whose WebSocket is still to be opened.

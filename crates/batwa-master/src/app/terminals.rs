@@ -135,22 +135,44 @@ impl App {
                 ..Record::ok("terminal.open", target)
             },
         };
-        self.audit(caller, record).await?;
+        let written = self.audit(caller, record).await;
         let terminal = opened?;
-        self.store()
-            .save_opener(
-                terminal.id,
-                &vm.agent,
-                caller.user_id,
-                &caller.name,
-                Timestamp::now(),
-            )
-            .await?;
         let id = terminal.id;
-        let ownership = Ownership::new(caller.user_id, &caller.name);
+        let noted = async {
+            written?;
+            let (store, now) = (self.store(), Timestamp::now());
+            store
+                .save_opener(id, &vm.agent, caller.user_id, &caller.name, now)
+                .await?;
+            Ok(())
+        };
+        if let Err(error) = noted.await {
+            // A shell of which nothing is written down would be nobody's.
+            self.end_unnoted(&vm.agent, &terminal).await;
+            return Err(error);
+        }
+        let ownership = Ownership::new(vm.agent.clone(), caller.user_id, &caller.name);
         self.fleet()
             .put_own_terminal(&vm.agent, terminal, ownership);
         self.listed(id)
+    }
+
+    /// Ends a session that was opened a moment ago and that nobody will know of.
+    async fn end_unnoted(&self, agent: &AgentId, terminal: &Terminal) {
+        if !terminal.resumable {
+            return;
+        }
+        let ended = match self.online(agent) {
+            Ok(contact) => contact.client.close_terminal(terminal.id).await,
+            Err(_) => return,
+        };
+        if let Err(error) = ended {
+            tracing::warn!(
+                "terminal session {} of agent `{agent}` cannot be ended, and is nobody's until its lifetime is over: {}",
+                terminal.id,
+                error.describe()
+            );
+        }
     }
 
     async fn open_on_agent(
@@ -201,6 +223,7 @@ impl App {
         };
         let opened = contact.client.open_terminal(&open).await;
         let opened = opened.map_err(|error| agent_error(&vm.agent, error))?;
+        of_session(&vm.agent, id, &opened)?;
         if required && opened.recording.is_none() {
             // An agent of before does not know what it was asked for: nobody gets to this session.
             let closed = contact.client.close_terminal(id).await;
@@ -249,12 +272,7 @@ impl App {
         }
         let updated = contact.client.update_terminal(id, update).await;
         let updated = updated.map_err(|error| agent_error(&agent, error))?;
-        if updated.id != id {
-            return Err(Error::Problem(Box::new(Problem::new(
-                ProblemCode::AgentFailed,
-                format!("{} answered for another session", Self::agent_words(&agent)),
-            ))));
-        }
+        of_session(&agent, id, &updated)?;
         self.fleet().put_terminal(&agent, updated);
         let detail = format!("session {id}");
         self.audit_terminal(caller, "terminal.update", &agent, &terminal, detail)
@@ -286,12 +304,7 @@ impl App {
 
     pub(super) fn terminal(&self, id: TerminalId) -> Result<(AgentId, Terminal), Error> {
         self.fleet()
-            .read(|state| {
-                state.agents.iter().find_map(|(agent, entry)| {
-                    let terminal = entry.terminals.get(&id)?;
-                    Some((agent.clone(), terminal.clone()))
-                })
-            })
+            .read(|state| state.terminal(id))
             .ok_or_else(|| Error::NotFound(format!("terminal session `{id}`")))
     }
 
@@ -518,6 +531,17 @@ fn attach_path(view: View, wanted: &Wanted, user: &str) -> String {
         from.unwrap_or_default(),
         keyboard.unwrap_or_default(),
     )
+}
+
+/// Refuses an agent's answer about another session than it was asked for.
+fn of_session(agent: &AgentId, id: TerminalId, answered: &Terminal) -> Result<(), Error> {
+    if answered.id == id {
+        return Ok(());
+    }
+    Err(Error::Problem(Box::new(Problem::new(
+        ProblemCode::AgentFailed,
+        format!("{} answered for another session", App::agent_words(agent)),
+    ))))
 }
 
 fn check_ttl(ttl_s: u64) -> Result<(), Error> {

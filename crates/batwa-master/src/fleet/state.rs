@@ -10,7 +10,7 @@ pub(crate) mod tests;
 mod tunnels;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -47,6 +47,8 @@ pub(crate) struct State {
     promised: BTreeMap<(AgentId, VmName), About>,
     /// Rises with every change that the old list shows.
     pub(crate) list_revision: u64,
+    /// On which agent each terminal session is that is there.
+    terminals: HashMap<TerminalId, AgentId>,
     /// Whose which terminal session is, where the master knows.
     pub(crate) ownerships: BTreeMap<TerminalId, Ownership>,
     /// VMs whose last known state is not written down yet.

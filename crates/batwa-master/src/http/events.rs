@@ -93,11 +93,16 @@ pub(crate) async fn follow(
             .unwrap_or_else(|| follower.events.started_at())
             .to_string())
         .comment("following");
+    // An admin sees more: one who is none any more comes back as what they are now.
+    let right = match caller.require(Right::Administer) {
+        Ok(()) => Right::Administer,
+        Err(_) => Right::Read,
+    };
     let over = {
         let (app, caller) = (app.clone(), caller.clone());
         async move {
             tokio::select! {
-                _ = app.withdrawn(&caller, Right::Read) => {}
+                _ = app.withdrawn(&caller, right) => {}
                 () = app.stopping().cancelled() => {}
             }
         }

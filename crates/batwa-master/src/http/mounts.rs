@@ -5,8 +5,9 @@ use batwa_api::{
     id::AgentId,
     name::VmName,
     operation::{Operation, OperationRequest},
-    vm::{MountOptions, UnmountOptions},
+    vm::{MountKind, MountOptions, UnmountOptions},
 };
+use serde::Deserialize;
 
 use super::{
     ApiResult,
@@ -14,6 +15,36 @@ use super::{
     vms::{IdempotencyKey, SlowParams, act_on},
 };
 use crate::app::{App, auth::Caller, vms::VmRef};
+
+/// [`MountOptions`], and nothing else: a misspelt `read_only` would let the VM write.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MountBody {
+    source: String,
+    target: String,
+    #[serde(default)]
+    read_only: bool,
+    #[serde(rename = "type", default)]
+    kind: Option<MountKind>,
+}
+
+impl From<MountBody> for MountOptions {
+    fn from(body: MountBody) -> Self {
+        Self {
+            source: body.source,
+            target: body.target,
+            read_only: body.read_only,
+            kind: body.kind,
+        }
+    }
+}
+
+/// [`UnmountOptions`], and nothing else: a misspelt `target` would take all of them out.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct UnmountBody {
+    target: Option<String>,
+}
 
 /// Let a VM see a folder of its machine, as far as that machine's policy allows it. With QEMU a VM that runs sees it from
 /// its next start on: its `mounts` say so.
@@ -26,9 +57,9 @@ pub(crate) async fn mount(
     Path((agent, name)): Path<(AgentId, VmName)>,
     Query(params): Query<SlowParams>,
     IdempotencyKey(key): IdempotencyKey,
-    Body(options): Body<MountOptions>,
+    Body(body): Body<MountBody>,
 ) -> ApiResult<Response> {
-    let request = OperationRequest::Mount(options);
+    let request = OperationRequest::Mount(body.into());
     act_on(&app, &caller, VmRef { agent, name }, request, key, &params).await
 }
 
@@ -42,8 +73,35 @@ pub(crate) async fn umount(
     Path((agent, name)): Path<(AgentId, VmName)>,
     Query(params): Query<SlowParams>,
     IdempotencyKey(key): IdempotencyKey,
-    OptionalBody(options): OptionalBody<UnmountOptions>,
+    OptionalBody(body): OptionalBody<UnmountBody>,
 ) -> ApiResult<Response> {
-    let request = OperationRequest::Umount(options);
+    let request = OperationRequest::Umount(UnmountOptions {
+        target: body.target,
+    });
     act_on(&app, &caller, VmRef { agent, name }, request, key, &params).await
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_misspelt_field_is_refused_and_every_known_one_is_taken() {
+        let known = MountOptions {
+            source: "/srv".to_owned(),
+            target: "/m".to_owned(),
+            read_only: true,
+            kind: Some(MountKind::Native),
+        };
+        let body: MountBody = from_value(serde_json::to_value(&known).unwrap()).unwrap();
+        assert_eq!(MountOptions::from(body), known);
+        assert!(
+            from_value::<MountBody>(json!({"source": "/srv", "target": "/m", "readonly": true}))
+                .is_err()
+        );
+        assert!(from_value::<UnmountBody>(json!({"target": "/m"})).is_ok());
+        assert!(from_value::<UnmountBody>(json!({"traget": "/m"})).is_err());
+    }
 }

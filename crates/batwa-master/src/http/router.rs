@@ -11,7 +11,7 @@ use axum::{
     extract::{DefaultBodyLimit, Request, State},
     middleware::{self, Next},
 };
-use batwa_routes::{Routes, routes};
+use batwa_routes::{Routes, finish, routes};
 use http::{Extensions, HeaderMap, StatusCode, Version, header};
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -45,6 +45,11 @@ pub(crate) fn router(app: App) -> Router {
         .layer(CompressionLayer::new().compress_when(SizeAbove::new(SMALL).and(is_text)))
         .layer(CatchPanicLayer::new())
         .layer(middleware::from_fn_with_state(app.clone(), security::pass))
+        // Outermost: a change that was made has its line in the audit, whether or not its caller is still there.
+        .layer(middleware::from_fn_with_state(
+            app.requests().clone(),
+            finish,
+        ))
         .with_state(app)
 }
 

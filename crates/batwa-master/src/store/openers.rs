@@ -14,15 +14,16 @@ use crate::fleet::ownership::Ownership;
 impl Store {
     /// Whose which session is, and who is invited.
     pub(crate) async fn ownerships(&self) -> Result<BTreeMap<TerminalId, Ownership>, StoreError> {
-        let sql = "SELECT terminal_id, opened_by, user_id FROM terminal_openers";
-        let rows: Vec<(String, String, Option<String>)> =
+        let sql = "SELECT terminal_id, agent_id, opened_by, user_id FROM terminal_openers";
+        let rows: Vec<(String, String, String, Option<String>)> =
             on!(self.db(), db => sqlx::query_as(sql).fetch_all(db).await)?;
         let mut all = BTreeMap::new();
-        for (terminal, owner_name, owner) in rows {
+        for (terminal, agent, owner_name, owner) in rows {
             let owner = owner
                 .map(|id| parse::<UserId>("an account's id", &id))
                 .transpose()?;
             let ownership = Ownership {
+                agent: parse("an agent's id", &agent)?,
                 owner,
                 owner_name,
                 guests: BTreeMap::new(),

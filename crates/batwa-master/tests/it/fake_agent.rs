@@ -14,11 +14,15 @@ use axum::{
     },
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{any, get, post, put},
+    routing::{any, delete, get, post, put},
 };
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::broadcast, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, broadcast, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 /// How the agent's watch behaves.
@@ -54,6 +58,12 @@ pub(crate) struct Known {
     pub(crate) asked: Mutex<Vec<(String, Value)>>,
     /// What a `PUT` of an operation is refused with.
     pub(crate) refuse_with: Mutex<Option<Value>>,
+    /// Whether it answers no `PUT` of an operation for now.
+    pub(crate) held: watch::Sender<bool>,
+    /// Told of each call that it does not answer for now.
+    pub(crate) reached: Notify,
+    /// Terminal sessions that it was asked to end.
+    pub(crate) ended: Mutex<Vec<String>>,
     lines: broadcast::Sender<String>,
     /// Cancelled when the agent is cut off: open connections do not end with their listener.
     cut: CancellationToken,
@@ -97,6 +107,9 @@ impl FakeAgent {
             watches: Mutex::default(),
             asked: Mutex::default(),
             refuse_with: Mutex::default(),
+            held: watch::Sender::new(false),
+            reached: Notify::new(),
+            ended: Mutex::default(),
             lines: broadcast::Sender::new(64),
             cut: CancellationToken::new(),
         });
@@ -106,7 +119,9 @@ impl FakeAgent {
             .route("/api/v1/operations/{id}/cancel", post(cancel))
             .route("/api/v1/operations/{id}/log", get(log))
             .route("/api/v1/terminals", post(open))
+            .route("/api/v1/terminals/{id}", delete(end))
             .route("/api/v1/terminals/{id}/attach", any(attach))
+            .route("/api/v1/vms/{vm}/exec", post(never))
             .with_state(known.clone());
         (known, router)
     }
@@ -222,6 +237,11 @@ async fn begin(
     Path(id): Path<String>,
     Json(body): Json<Value>,
 ) -> Response {
+    let mut held = known.held.subscribe();
+    if *held.borrow_and_update() {
+        known.reached.notify_one();
+    }
+    let _ = held.wait_for(|held| !held).await;
     if let Some(refusal) = &*known.refuse_with.lock().unwrap() {
         return problem(refusal);
     }
@@ -266,6 +286,17 @@ async fn open(Json(body): Json<Value>) -> Response {
         "resumable": true,
     });
     (StatusCode::CREATED, Json(terminal)).into_response()
+}
+
+async fn end(State(known): State<Arc<Known>>, Path(id): Path<String>) -> StatusCode {
+    known.ended.lock().unwrap().push(id);
+    StatusCode::NO_CONTENT
+}
+
+/// Hears what to run, and says nothing more.
+async fn never(State(known): State<Arc<Known>>) -> Response {
+    known.reached.notify_one();
+    std::future::pending().await
 }
 
 /// Says its offset, then sends every binary frame back; text frames come back as text.

@@ -287,6 +287,23 @@ async fn an_operation_that_its_agent_does_not_know_after_a_restart_ends_with_the
 }
 
 #[tokio::test]
+async fn what_an_agent_refuses_with_is_cut_to_what_people_read() {
+    let master = TestMaster::with_admin().await;
+    let agent = FakeAgent::start("lab", Manner::Honest, vec![vm("web", "running")]).await;
+    let admin = with_agent(&master, &agent).await;
+    let long = "x".repeat(10_000);
+    let errors = vec![json!({"field": long, "message": long}); 100];
+    *agent.known.refuse_with.lock().unwrap() = Some(json!({
+        "code": "invalid_field", "status": 422, "title": long, "detail": long, "errors": errors,
+    }));
+    let stop = "/api/v1/agents/lab/vms/web/stop";
+    let refused = admin.post(stop, json!({})).await;
+    let problem = refused.problem(ProblemCode::InvalidField);
+    assert!(!problem.errors.is_empty(), "{problem:?}");
+    assert!(refused.text.len() < 100_000, "{} bytes", refused.text.len());
+}
+
+#[tokio::test]
 async fn terminals_pass_untouched_and_end_with_a_reason() {
     let master = TestMaster::with_admin().await;
     let agent = FakeAgent::start("lab", Manner::Honest, vec![vm("web", "running")]).await;

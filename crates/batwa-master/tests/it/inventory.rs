@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     enrolment::{admit, eventually, register, until_status},
     fake_agent::{FakeAgent, Manner, vm},
-    harness::{Caller, TestMaster, give_admin},
+    harness::{ADMIN_PASSWORD, Caller, TestMaster, give_admin},
 };
 
 async fn with_agent<'a>(master: &'a TestMaster, agent: &FakeAgent) -> Caller<'a> {
@@ -182,6 +182,27 @@ async fn followers_get_what_they_asked_for_and_a_mass_outage_is_one_event() {
         .get("/api/v1/events?kinds=weather")
         .await
         .problem(ProblemCode::InvalidField);
+}
+
+#[tokio::test]
+async fn whoever_is_no_admin_any_more_does_not_go_on_following_as_one() {
+    let master = TestMaster::with_admin().await;
+    let admin = master.admin().await;
+    let second = json!({"name": "second", "password": ADMIN_PASSWORD, "role": "admin"});
+    let second = admin.post("/api/v1/users", second).await;
+    let second = second.expect(StatusCode::CREATED);
+    let caller = master.signed_in("second", ADMIN_PASSWORD).await;
+    let mut following = Events::follow(&caller, "?kinds=agents", None).await;
+    let path = format!("/api/v1/users/{}", second["id"].as_str().unwrap());
+    let demoted = admin.patch(&path, json!({"role": "viewer"})).await;
+    demoted.expect(StatusCode::OK);
+    let end = async { while following.response.chunk().await.unwrap().is_some() {} };
+    let ended = tokio::time::timeout(Duration::from_secs(20), end).await;
+    ended.expect("the stream ends");
+    register(&master, "stranger", "http://127.0.0.1:9", None).await;
+    let mut again = Events::follow(&caller, "?kinds=agents", Some("1")).await;
+    let said = again.next().await;
+    assert!(!said.1.to_string().contains("fingerprint"), "{said:?}");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod compat_vms;
 mod enrolment;
 mod fake_agent;
 mod fleet;
+mod hang_up;
 mod harness;
 mod inventory;
 mod legal_actions;

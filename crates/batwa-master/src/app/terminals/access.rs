@@ -145,7 +145,7 @@ fn owner_words(ownership: Option<&Ownership>) -> String {
 #[cfg(test)]
 mod tests {
     use batwa_api::{
-        id::{TokenId, UserId},
+        id::{AgentId, TokenId, UserId},
         terminal::TerminalGuest,
         user::Role,
     };
@@ -169,7 +169,7 @@ mod tests {
         use TerminalAccess::{Watch, Write};
         let (owner, watcher, writer, stranger) =
             (UserId::new(), UserId::new(), UserId::new(), UserId::new());
-        let mut ownership = Ownership::new(owner, "ann");
+        let mut ownership = Ownership::new(AgentId::parse("lab").unwrap(), owner, "ann");
         for (user, access) in [(watcher, Watch), (writer, Write)] {
             let guest = TerminalGuest {
                 user: "guest".to_owned(),

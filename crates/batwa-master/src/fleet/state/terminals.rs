@@ -33,30 +33,46 @@ impl State {
         events
     }
 
-    /// Takes one terminal session; `None` when nothing changed.
+    /// Takes one terminal session; `None` when nothing changed. An agent that tells of another's is not heard: whoever
+    /// attaches would type there.
     pub(crate) fn put_terminal(&mut self, id: &AgentId, terminal: Terminal) -> Option<Event> {
+        if self.is_of_another(id, terminal.id) {
+            return None;
+        }
         let entry = self.agents.get_mut(id)?;
         entry.record.as_ref()?;
         let before = entry.terminals.insert(terminal.id, terminal.clone());
+        self.terminals.insert(terminal.id, id.clone());
         (before.as_ref() != Some(&terminal)).then(|| Event::Terminal {
             terminal: self.listed_terminal(id, terminal),
         })
     }
 
-    /// Forgets one terminal session.
+    fn is_of_another(&self, id: &AgentId, terminal: TerminalId) -> bool {
+        let there = self.terminals.get(&terminal);
+        let opened = || self.ownerships.get(&terminal).map(|it| &it.agent);
+        there.or_else(opened).is_some_and(|agent| agent != id)
+    }
+
+    /// Forgets one terminal session of an agent, and whose it is.
     pub(crate) fn remove_terminal(&mut self, id: &AgentId, terminal: TerminalId) -> Option<Event> {
+        let entry = self.agents.get_mut(id)?;
+        entry.terminals.remove(&terminal)?;
+        self.terminals.remove(&terminal);
         self.ownerships.remove(&terminal);
-        self.agents
-            .get_mut(id)?
-            .terminals
-            .remove(&terminal)
-            .map(|_| Event::TerminalRemoved { id: terminal })
+        Some(Event::TerminalRemoved { id: terminal })
     }
 
     /// All terminal sessions that are there.
     pub(crate) fn known_terminals(&self) -> impl Iterator<Item = TerminalId> {
-        let agents = self.agents.values();
-        agents.flat_map(|entry| entry.terminals.keys().copied())
+        self.terminals.keys().copied()
+    }
+
+    /// A terminal session that is there, and its agent.
+    pub(crate) fn terminal(&self, id: TerminalId) -> Option<(AgentId, Terminal)> {
+        let agent = self.terminals.get(&id)?;
+        let terminal = self.agents.get(agent)?.terminals.get(&id)?;
+        Some((agent.clone(), terminal.clone()))
     }
 
     /// Changes who is invited to a terminal session; `None` where it is not there.

@@ -1,5 +1,7 @@
 use batwa_api::{
     agent::DriverKind,
+    id::UserId,
+    terminal::Terminal,
     vm::{VmAction, VmSettings},
 };
 use proptest::prelude::*;
@@ -316,4 +318,41 @@ fn changes_of_a_link_are_noted_with_their_reason_and_repeated_ones_are_not() {
             (AgentStatus::Online, None)
         ]
     );
+}
+
+fn terminal(of: TerminalId) -> Terminal {
+    serde_json::from_value(serde_json::json!({
+        "id": of, "vm": "web", "kind": "shell", "cols": 80, "rows": 24, "created_at": now(), "viewers": 0,
+        "offset": 0, "oldest_offset": 0, "ttl_s": 1800, "resumable": true,
+    }))
+    .unwrap()
+}
+
+#[test]
+fn no_agent_takes_over_or_ends_a_session_of_another() {
+    let mut state = state_with(&["honest", "liar"]);
+    let (honest, liar) = (id("honest"), id("liar"));
+    let (owned, unowned, to_come) = (TerminalId::new(), TerminalId::new(), TerminalId::new());
+    for session in [owned, to_come] {
+        let ownership = Ownership::new(honest.clone(), UserId::new(), "ann");
+        state.ownerships.insert(session, ownership);
+    }
+    for session in [owned, unowned] {
+        state.put_terminal(&honest, terminal(session)).unwrap();
+    }
+    // The last is known from the store alone, as after a restart of the master.
+    for session in [owned, unowned, to_come] {
+        assert_eq!(state.put_terminal(&liar, terminal(session)), None);
+        assert_eq!(state.remove_terminal(&liar, session), None);
+        let held = state.terminal(session).map(|(agent, _)| agent);
+        assert_eq!(held, (session != to_come).then(|| honest.clone()));
+    }
+    let lies = [owned, unowned, to_come].map(terminal).into();
+    assert_eq!(state.put_terminals(&liar, lies), []);
+    assert!(state.agents[&liar].terminals.is_empty());
+    assert_eq!(state.ownerships.len(), 2);
+
+    state.put_terminal(&honest, terminal(to_come)).unwrap();
+    assert_eq!(state.put_terminals(&honest, Vec::new()).len(), 3);
+    assert!(state.ownerships.is_empty() && state.known_terminals().next().is_none());
 }

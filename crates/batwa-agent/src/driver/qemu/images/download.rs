@@ -25,6 +25,10 @@ const SILENCE: Duration = Duration::from_secs(30);
 const TRIES: u32 = 4;
 /// How often a server may send us on; more is a loop.
 const REDIRECTS: usize = 5;
+/// Largest image: what a server sends without end must end.
+const LARGEST: u64 = 256 << 30;
+/// How much is written between two looks at how much room is left.
+const STRIDE: u64 = 16 << 20;
 /// Largest list or catalogue.
 const TEXT_LIMIT: usize = 64 << 20;
 
@@ -120,6 +124,8 @@ pub(super) struct Remote {
 pub(super) struct Client {
     http: reqwest::Client,
     policy: PolicyFile,
+    /// [`STRIDE`], but in tests.
+    stride: u64,
 }
 
 impl Client {
@@ -131,6 +137,12 @@ impl Client {
             .redirect(redirect::Policy::custom(move |attempt| {
                 if attempt.previous().len() > REDIRECTS {
                     return attempt.error("it sends us on and on");
+                }
+                let from = attempt.previous().last();
+                if from.is_some_and(|from| from.scheme() == "https")
+                    && attempt.url().scheme() != "https"
+                {
+                    return attempt.error(InTheClear);
                 }
                 match follow.check_url("image", attempt.url().as_str()) {
                     Ok(()) => attempt.follow(),
@@ -144,6 +156,7 @@ impl Client {
             .map(|http| Self {
                 http,
                 policy: policy.clone(),
+                stride: STRIDE,
             })
             .map_err(|error| DriverError::failed(format!("cannot use TLS: {}", chain(&error))))
     }
@@ -174,7 +187,7 @@ impl Client {
     }
 
     /// Downloads into `dir`, or goes on with what lies there, and returns the verified file's path. What is not
-    /// complete stays for the next call.
+    /// complete stays for the next call, unless it filled the disk or is more than there should be.
     pub(super) async fn fetch(
         &self,
         remote: &Remote,
@@ -192,6 +205,10 @@ impl Client {
             match self.go_on(remote, &part, progress).await {
                 Ok(()) => break,
                 Err(Cut::Local(error)) => return Err(error),
+                Err(Cut::TooMuch(error)) => {
+                    files::remove(&part)?;
+                    return Err(error);
+                }
                 Err(Cut::Remote(why)) => {
                     tries = if length(&part) > before { 1 } else { tries + 1 };
                     if tries >= TRIES {
@@ -226,7 +243,10 @@ impl Client {
     }
 
     async fn go_on(&self, remote: &Remote, part: &Path, progress: &Progress) -> Result<(), Cut> {
-        let local = |error: &std::io::Error| Cut::Local(files::io_error("write", part, error));
+        let local = |error: &std::io::Error| match files::io_error("write", part, error) {
+            full @ DriverError::NoSpace(_) => Cut::TooMuch(full),
+            other => Cut::Local(other),
+        };
         let have = length(part);
         let mut request = self.http.get(&remote.url);
         if have > 0 {
@@ -250,8 +270,8 @@ impl Client {
         let total = remote
             .size
             .or_else(|| response.content_length().map(|rest| done + rest));
+        let what = format!("download {}", remote.url);
         if let Some(to_come) = total.and_then(|total| total.checked_sub(done)) {
-            let what = format!("download {}", remote.url);
             space::require(part, ByteSize::bytes(to_come), &what).map_err(Cut::Local)?;
         }
         let mut file = if done == 0 {
@@ -260,13 +280,24 @@ impl Client {
             std::fs::OpenOptions::new().append(true).open(part)
         }
         .map_err(|error| local(&error))?;
+        let most = total.unwrap_or(LARGEST).min(LARGEST);
+        let mut looked_at = None;
         while let Some(chunk) = response
             .chunk()
             .await
             .map_err(|error| Cut::Remote(chain(&error)))?
         {
-            file.write_all(&chunk).map_err(|error| local(&error))?;
             done += chunk.len() as u64;
+            if done > most {
+                return Err(Cut::TooMuch(endless(&remote.url, most)));
+            }
+            // What was free at the start is not all for us, and without a length nobody asked for it yet.
+            if looked_at.is_none_or(|at| done - at >= self.stride) {
+                let next = ByteSize::bytes(self.stride);
+                space::require(part, next, &what).map_err(Cut::TooMuch)?;
+                looked_at = Some(done);
+            }
+            file.write_all(&chunk).map_err(|error| local(&error))?;
             progress.bytes(ByteSize::bytes(done), total.map(ByteSize::bytes));
         }
         match total {
@@ -284,6 +315,24 @@ enum Cut {
     Remote(String),
     /// By this machine.
     Local(DriverError),
+    /// By this machine, as there is no room for it: what came is of no use.
+    TooMuch(DriverError),
+}
+
+/// A server that was reached safely sends us on to where anybody on the way could read and change what comes.
+#[derive(Debug, thiserror::Error)]
+#[error("it sends us on from https to an address without TLS")]
+struct InTheClear;
+
+fn endless(url: &str, most: u64) -> DriverError {
+    DriverError::Failed {
+        detail: format!(
+            "cannot download {url}: the server sends more than {}",
+            ByteSize::bytes(most)
+        ),
+        hint: Some("what came was thrown away; ask who runs that server".to_owned()),
+        log: Vec::new(),
+    }
 }
 
 fn unreachable(url: &str, why: &str) -> DriverError {
@@ -388,6 +437,47 @@ mod tests {
             .unwrap();
         assert_eq!(std::fs::read(path).unwrap(), CONTENT);
         assert_eq!(asked.load(Ordering::SeqCst), 3);
+    }
+
+    /// Serves bytes without end and without a length.
+    async fn endless_server() -> (String, tokio::task::JoinSet<()>) {
+        let send = async || {
+            let piece = bytes::Bytes::from_static(&[7; 4096]);
+            Body::from_stream(futures_util::stream::repeat_with(move || {
+                Ok::<_, std::convert::Infallible>(piece.clone())
+            }))
+        };
+        let app = axum::Router::new().route("/image", get(send));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/image", listener.local_addr().unwrap());
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move { axum::serve(listener, app).await.unwrap() });
+        (url, tasks)
+    }
+
+    #[tokio::test]
+    async fn what_a_server_sends_without_end_ends_and_leaves_nothing() {
+        let (url, _tasks) = endless_server().await;
+        let dir = tempfile::tempdir().unwrap();
+        let fetch = async |stride, size| {
+            let mut client = Client::new(&PolicyFile::default()).unwrap();
+            client.stride = stride;
+            let remote = Remote {
+                size,
+                ..remote(url.clone(), CONTENT)
+            };
+            let progress = Progress::ignored();
+            let fetched = client.fetch(&remote, dir.path(), &progress);
+            let fetched = tokio::time::timeout(SILENCE, fetched).await;
+            let error = fetched.expect("it ends").unwrap_err();
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "{error}");
+            error
+        };
+        let longer = fetch(STRIDE, Some(100_000)).await;
+        assert!(longer.to_string().contains("sends more"), "{longer}");
+        // No disk has room for this much more: as one that is nearly full.
+        let full = fetch(LARGEST * 1024, None).await;
+        assert!(matches!(full, DriverError::NoSpace(_)), "{full}");
     }
 
     #[tokio::test]

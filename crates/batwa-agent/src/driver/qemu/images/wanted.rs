@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use batwa_api::image::{NO_ACCOUNT, names_account};
+
 use super::{
     cache::UPLOAD,
     download::Checksum,
@@ -147,6 +149,9 @@ fn url(name: &str) -> Result<Wanted, DriverError> {
         })?;
     if url.starts_with("http://") {
         return Err(invalid("an image is downloaded by https only".to_owned()));
+    }
+    if names_account(url) {
+        return Err(invalid(NO_ACCOUNT.to_owned()));
     }
     Ok(Wanted::Url {
         url: url.to_owned(),
