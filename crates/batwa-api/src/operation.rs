@@ -32,7 +32,7 @@ pub enum OperationRequest {
     /// Make a VM and start it.
     Create {
         /// What is asked for.
-        spec: VmSpec,
+        spec: Box<VmSpec>,
     },
     /// Power on.
     Start,

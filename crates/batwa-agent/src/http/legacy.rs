@@ -75,7 +75,9 @@ pub(crate) async fn create_vm(
     JsonBody(body): JsonBody<Map<String, Value>>,
 ) -> ApiResult<Json<Done>> {
     let (name, spec) = create_request(&body).map_err(Problem::invalid_fields)?;
-    let request = OperationRequest::Create { spec };
+    let request = OperationRequest::Create {
+        spec: Box::new(spec),
+    };
     run(&app, name.clone(), request).await?;
     Ok(Json(Done::new(format!("VM '{name}' created"))))
 }

@@ -104,7 +104,7 @@ impl Operations {
             kind,
             driver: record.driver,
             spec: match &record.request {
-                OperationRequest::Create { spec } => Some(spec.clone()),
+                OperationRequest::Create { spec } => Some((**spec).clone()),
                 _ => None,
             },
             shutdown_at: None,

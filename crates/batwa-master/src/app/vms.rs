@@ -162,7 +162,9 @@ impl App {
         let ask = Ask {
             agent: agent.clone(),
             subject: name.into(),
-            request: OperationRequest::Create { spec: create.spec },
+            request: OperationRequest::Create {
+                spec: Box::new(create.spec),
+            },
             delivery,
         };
         self.start_operation(caller, ask, Self::check_create).await

@@ -122,10 +122,10 @@ pub(super) async fn ones_keys_are_each_there_once_and_no_more_than_may_be(store:
 pub(super) async fn requests_with_user_data_come_back_and_are_sealed_meanwhile(store: Store) {
     let vm = VmName::parse("web").unwrap();
     let request = OperationRequest::Create {
-        spec: VmSpec {
+        spec: Box::new(VmSpec {
             cloud_init: Some("#cloud-config\npassword: hunter2\n".to_owned()),
             ..VmSpec::default()
-        },
+        }),
     };
     let agent = AgentId::parse("lab").unwrap();
     let operation = Operation::new(OperationId::new(), agent, vm.clone(), &request, now());
