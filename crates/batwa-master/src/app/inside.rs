@@ -281,8 +281,7 @@ impl App {
 
     /// The agent's answer for the caller, cut as soon as the caller may no longer, or the agent is gone.
     fn pass_on(&self, way: Way, answer: Response<Incoming>) -> Response<Body> {
-        const PASSED: [&str; 10] = [
-            "content-type",
+        const PASSED: [&str; 9] = [
             "content-length",
             "content-range",
             "accept-ranges",
@@ -309,6 +308,10 @@ impl App {
         });
         let mut response = Response::new(Body::from_stream(cut));
         *response.status_mut() = parts.status;
+        if let Some(kind) = parts.headers.get(header::CONTENT_TYPE) {
+            let kind = kind_passed_on(kind);
+            response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        }
         for name in PASSED {
             if let Some(value) = parts.headers.get(name) {
                 response.headers_mut().insert(name, value.clone());
@@ -316,6 +319,20 @@ impl App {
         }
         response
     }
+}
+
+/// What an agent's answer is called: nothing that a browser would show as a page of the master's, whatever a liar says.
+fn kind_passed_on(kind: &HeaderValue) -> HeaderValue {
+    const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
+    const KNOWN: [&str; 3] = [
+        "application/json",
+        "application/x-ndjson",
+        "application/x-tar",
+    ];
+    let is_known = KNOWN
+        .iter()
+        .any(|known| kind.as_bytes() == known.as_bytes());
+    if is_known { kind.clone() } else { BYTES }
 }
 
 /// What a caller asks of a VM's files.
@@ -380,6 +397,20 @@ async fn turn_away(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_agent_makes_pages_of_the_masters() {
+        let passed = |kind: &'static str| kind_passed_on(&HeaderValue::from_static(kind));
+        assert_eq!(passed("application/json"), "application/json");
+        for page in [
+            "text/html",
+            "image/svg+xml",
+            "application/json;,text/html",
+            "Text/HTML; x",
+        ] {
+            assert_eq!(passed(page), "application/octet-stream", "{page}");
+        }
+    }
 
     #[test]
     fn the_audit_has_the_words_and_not_the_variables() {

@@ -8,7 +8,7 @@ use std::{
 
 use batwa_api::{operation::Stage, size::ByteSize};
 use batwa_tls::{SystemRoots, Trust};
-use reqwest::{StatusCode, header, redirect};
+use reqwest::{StatusCode, Url, header, redirect};
 use sha2::Digest as _;
 
 use super::super::{files, space};
@@ -139,9 +139,7 @@ impl Client {
                     return attempt.error("it sends us on and on");
                 }
                 let from = attempt.previous().last();
-                if from.is_some_and(|from| from.scheme() == "https")
-                    && attempt.url().scheme() != "https"
-                {
+                if from.is_some_and(|from| leaves_tls(from, attempt.url())) {
                     return attempt.error(InTheClear);
                 }
                 match follow.check_url("image", attempt.url().as_str()) {
@@ -323,6 +321,10 @@ enum Cut {
 #[derive(Debug, thiserror::Error)]
 #[error("it sends us on from https to an address without TLS")]
 struct InTheClear;
+
+fn leaves_tls(from: &Url, to: &Url) -> bool {
+    from.scheme() == "https" && to.scheme() != "https"
+}
 
 fn endless(url: &str, most: u64) -> DriverError {
     DriverError::Failed {
@@ -549,6 +551,18 @@ mod tests {
         assert_eq!(asked.load(Ordering::SeqCst), 0);
         fetch(named(), &url).await.unwrap();
         assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn no_server_sends_us_on_from_https_to_what_others_can_change() {
+        let (safe, clear) = (
+            "https://a/b".parse().unwrap(),
+            "http://a/b".parse().unwrap(),
+        );
+        assert!(leaves_tls(&safe, &clear));
+        for (from, to) in [(&safe, &safe), (&clear, &safe), (&clear, &clear)] {
+            assert!(!leaves_tls(from, to), "{from} {to}");
+        }
     }
 
     #[test]
