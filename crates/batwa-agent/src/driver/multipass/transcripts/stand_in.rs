@@ -163,6 +163,7 @@ fn calls<'a>(
         memory: ByteSize::gib(1),
         disk: ByteSize::gib(5),
         user_data: UserDataFrom::Nowhere,
+        networks: &[],
     };
     let mount = NewMount {
         vm,
