@@ -66,7 +66,7 @@ test('it says what became of it when the VM stops and when the policy is narrowe
 	await page.goto(`${master.url}/vms/local/demo-01`);
 	await page.getByRole('button', { name: 'Stop', exact: true }).first().click();
 	await forwards(page).getByText('once the VM runs').waitFor();
-	write('');
+	write('[forwards]\nlisten = []\n');
 	await forwards(page).getByText(/policy does not let it listen/).waitFor();
 	await shoot(page, 'forward-not-allowed');
 	const button = forwards(page).getByRole('button', { name: 'Forward a port' });
