@@ -114,7 +114,7 @@ test('the machine’s page shows what its owner allows, and a file that cannot b
 	await section.getByText(/unknown field/).waitFor();
 	await section.getByText('at most 4 CPUs').waitFor();
 	await shoot(page, 'policy-broken');
-	write('');
+	write('[mounts]\nroots = []\n');
 	await section.getByText('no folder of the machine').waitFor();
 	await page.goto(`${master.url}/vms?vm=local%2Fdemo-01`);
 	const button = mounts(page).getByRole('button', { name: 'Mount a folder' });

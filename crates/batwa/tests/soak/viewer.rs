@@ -133,6 +133,7 @@ impl Viewer {
             if self.look(&mut socket).await? == Then::Over {
                 return Ok(());
             }
+            self.pause().await;
         }
     }
 
@@ -194,8 +195,13 @@ impl Viewer {
                 Err(_) if asked.elapsed() > PATIENCE => anyhow::bail!("no answer at {path}"),
                 Ok(Err(_)) | Err(_) => {}
             }
-            sleep(Duration::from_millis(50) + self.dice.time(Duration::from_millis(200))).await;
+            self.pause().await;
         }
+    }
+
+    /// Before it attaches again: a machine that cannot be reached turns it away at once.
+    async fn pause(&mut self) {
+        sleep(Duration::from_millis(50) + self.dice.time(Duration::from_millis(200))).await;
     }
 
     async fn connect(&self, path: &str) -> Result<Socket, tungstenite::Error> {

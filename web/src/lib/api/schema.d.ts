@@ -292,13 +292,14 @@ export interface paths {
         get?: never;
         /**
          * Upload an image to a machine: a disk image, qcow2 or raw. It is there once all of it has come; a `Repr-Digest` is
-         *     checked before. `Content-Length` is needed.
+         *     checked before. `Content-Length` is needed. With `upload`, one that is cut off is gone on with by `Content-Range`.
          */
         put: operations["images_upload"];
         post?: never;
         delete?: never;
         options?: never;
-        head?: never;
+        /** Look how much of an upload that was cut off the machine has: `Upload-Offset`. */
+        head: operations["images_look_at_upload"];
         patch?: never;
         trace?: never;
     };
@@ -328,6 +329,26 @@ export interface paths {
         };
         /** The last changes of a machine's link, the newest first. */
         get: operations["agents_links"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/agents/{agent}/networks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The networks of a machine that new VMs could be put on (`networks` of a VM's spec), and why not where its policy, or
+         *     something else there, does not let them.
+         */
+        get: operations["agents_networks"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1879,6 +1900,11 @@ export interface components {
              */
             mounts: boolean;
             /**
+             * @description Putting a new VM on networks of the machine.
+             * @default false
+             */
+            networks: boolean;
+            /**
              * @description Changing CPUs, memory and disk of a VM.
              * @default false
              */
@@ -2306,6 +2332,19 @@ export interface components {
             /** @description Operating system, for people: `Debian GNU/Linux 12 (bookworm)`. */
             os: string;
         };
+        /** @description A network of a machine that VMs could be put on. */
+        HostNetwork: {
+            /** @description More about it, for people. */
+            description?: string;
+            /** @description Which driver's VMs could be put on it. */
+            driver: components["schemas"]["DriverKind"];
+            /** @description Its name on the machine: `br0`, `eth0`. */
+            name: string;
+            /** @description Why none can be now; `null` where they can. */
+            refusal?: string | null;
+            /** @description What it is, in the words of who runs it: `bridge`, `ethernet`, `wifi`. */
+            type: string;
+        };
         /**
          * @description When a VM counts as doing nothing: its processors were below a share the whole time, and nobody had a terminal,
          *     command, file transfer or forwarded port open in it.
@@ -2427,6 +2466,22 @@ export interface components {
                 last_used_at?: string | null;
                 /** @description What people call it. */
                 name: string;
+            }[];
+        };
+        /** @description A list that is short enough to come whole. */
+        Items_HostNetwork: {
+            /** @description All of them. */
+            items: {
+                /** @description More about it, for people. */
+                description?: string;
+                /** @description Which driver's VMs could be put on it. */
+                driver: components["schemas"]["DriverKind"];
+                /** @description Its name on the machine: `br0`, `eth0`. */
+                name: string;
+                /** @description Why none can be now; `null` where they can. */
+                refusal?: string | null;
+                /** @description What it is, in the words of who runs it: `bridge`, `ethernet`, `wifi`. */
+                type: string;
             }[];
         };
         /** @description A list that is short enough to come whole. */
@@ -2693,6 +2748,8 @@ export interface components {
             /** @description Scheme, host and port: what `batwa agent join` takes. */
             url: string;
         };
+        /** Format: uuid */
+        KeyboardId: string;
         /** @description How many VMs the filters match with one label. */
         LabelCount: {
             /**
@@ -2861,6 +2918,11 @@ export interface components {
             /** @description What the driver or we printed. */
             text: string;
         };
+        /**
+         * @description The hardware address of one network card, written `52:54:00:a1:b2:c3`.
+         * @example 52:54:00:a1:b2:c3
+         */
+        MacAddress: string;
         /** @description A folder of the machine that a VM sees. */
         Mount: {
             /** @description Why it stands so, when there is something to say. */
@@ -2902,6 +2964,19 @@ export interface components {
          * @enum {string}
          */
         MountState: "mounted" | "at_next_start" | "until_stop" | "failed";
+        /** @description A network card that a new VM is to have beside its first one. */
+        NetworkCard: {
+            mac?: components["schemas"]["MacAddress"] | null;
+            /** @description How the VM's system is to be told of it. */
+            mode?: components["schemas"]["NetworkMode"];
+            /** @description The machine's network that it is on. */
+            name: string;
+        };
+        /**
+         * @description How a VM's system is told of a network card, in Multipass' words.
+         * @enum {string}
+         */
+        NetworkMode: "auto" | "manual";
         /** @description Something that people should know of what an agent does about a VM by itself. */
         Notice: {
             /**
@@ -3050,6 +3125,11 @@ export interface components {
         OperationState: "queued" | "running" | "succeeded" | "failed" | "cancelled";
         /** @description What an agent lets any master ask of its machine, and where that is written. */
         Policy: {
+            /**
+             * @description Networks of the machine, bridges above all, that VMs may be put on; none where empty.
+             * @default []
+             */
+            bridges: string[];
             /**
              * @description The file on that machine that says so, or would.
              * @default
@@ -3351,11 +3431,25 @@ export interface components {
         ServerFrame: {
             /**
              * Format: int64
+             * @description To a viewer with a keyboard, when it attaches: how many bytes of what was typed on that were taken. What it
+             *     sent after these is lost, and to be sent again; 0 for a keyboard that is not known.
+             */
+            input?: number | null;
+            /**
+             * Format: int64
              * @description Bytes of output before it.
              */
             offset: number;
             /** @enum {string} */
             type: "offset";
+        } | {
+            /**
+             * Format: int64
+             * @description Bytes, from the first that was ever typed on it.
+             */
+            offset: number;
+            /** @enum {string} */
+            type: "input";
         } | {
             /** @description Control sequences: modes, the screen for full-screen programs, colours. */
             text: string;
@@ -3855,6 +3949,8 @@ export interface components {
             mounts?: components["schemas"]["Mount"][];
             /** @description Unique on the agent. */
             name: components["schemas"]["VmName"];
+            /** @description Its network cards beside the first, as far as is known. */
+            networks?: components["schemas"]["VmNetwork"][];
             /** @description What people should know of that now. */
             notices?: components["schemas"]["Notice"][];
             /**
@@ -3949,6 +4045,11 @@ export interface components {
             next_cursor?: string | null;
         };
         VmName: string;
+        /** @description A network card that a VM has beside its first one. */
+        VmNetwork: components["schemas"]["NetworkCard"] & {
+            /** @description Why it is connected to nothing, where it is not. */
+            message?: string | null;
+        };
         /** @description Body of `POST /api/vm/start`, `/stop` and `/delete`. */
         VmRequest: {
             /** @description The agent; `null` and `"null"` mean the master's own machine. */
@@ -4003,6 +4104,8 @@ export interface components {
             };
             /** @description Memory size, at least 128M. */
             memory?: components["schemas"]["ByteSize"];
+            /** @description Network cards beside the first one, on networks of the machine that its policy names; at most 8. */
+            networks?: components["schemas"]["NetworkCard"][];
             /** @description Anything worth writing down about it, at most 4,000 characters; kept by the master. */
             notes?: string | null;
             settings?: components["schemas"]["SettingsChange"] | null;
@@ -4675,6 +4778,8 @@ export interface operations {
                 user?: string;
                 /** @description Which driver is to have it; the one for new VMs when absent. */
                 driver?: components["schemas"]["DriverKind"];
+                /** @description Names an upload that can be gone on with: 8 to 64 letters, digits and hyphens. */
+                upload?: string;
             };
             header?: never;
             path: {
@@ -4699,6 +4804,49 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["ListedImage"];
                 };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    images_look_at_upload: {
+        parameters: {
+            query?: {
+                /** @description Other names for it, separated by commas. */
+                aliases?: string;
+                /** @description For people; the name when absent. */
+                title?: string;
+                /** @description The account that people use in it; `batwa` when absent. */
+                user?: string;
+                /** @description Which driver is to have it; the one for new VMs when absent. */
+                driver?: components["schemas"]["DriverKind"];
+                /** @description Names an upload that can be gone on with: 8 to 64 letters, digits and hyphens. */
+                upload?: string;
+            };
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+                /** @description the image's name */
+                image: components["schemas"]["ImageName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description how many bytes, in a header */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description what went wrong */
             default: {
@@ -4780,6 +4928,37 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Items_LinkChange"];
+                };
+            };
+            /** @description what went wrong */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    agents_networks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the agent's id */
+                agent: components["schemas"]["AgentId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Items_HostNetwork"];
                 };
             };
             /** @description what went wrong */
@@ -7130,6 +7309,11 @@ export interface operations {
                 from?: number;
                 /** @description `watch` for a screen on which nothing is typed; what the caller may do at most when absent. */
                 access?: components["schemas"]["TerminalAccess"];
+                /**
+                 * @description A UUID that the viewer made up for what it types with, the same each time it attaches to the session: then it is told
+                 *     how much of that was taken.
+                 */
+                keyboard?: components["schemas"]["KeyboardId"];
             };
             header?: never;
             path: {
