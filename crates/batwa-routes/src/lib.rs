@@ -5,7 +5,7 @@
 //! how it is documented. What is written down stays the same: a handler's `#[utoipa::path]` says where it is and what it
 //! takes, [`routes!`] lists it.
 //!
-//! [`finish`] is the layer that both APIs have around theirs.
+//! [`finish()`] is the layer that both APIs have around theirs.
 
 mod finish;
 
