@@ -140,7 +140,7 @@ mod tests {
                 })
                 .collect::<Vec<_>>()
         };
-        let none = "VMs as large as the machine; images from any server; no image files of this machine; no mounts";
+        let none = "VMs as large as the machine; images from any server; no image files of this machine; no mounts; none of its networks; no forwards";
         let policy = |name: &str, finding: String| (name.to_owned(), finding);
         assert_eq!(
             found(),
