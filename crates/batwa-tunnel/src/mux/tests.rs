@@ -214,8 +214,11 @@ async fn more_streams_than_there_may_be_wait_and_break_nothing() {
     echoes(open.last_mut().unwrap(), 2).await;
 }
 
+/// What yamux opens before the other side has said a word in any of them.
+const UNDER_WAY: usize = 256;
+
 #[tokio::test]
-async fn as_many_as_there_may_be_can_come_before_the_first_is_taken() {
+async fn as_many_as_can_be_under_way_come_before_the_first_is_taken() {
     let (agent, master) = sockets().await;
     let (master, opener, requests) = Mux::master(master, Timing::default());
     let agent = Mux::agent(agent, Timing::default());
@@ -225,14 +228,14 @@ async fn as_many_as_there_may_be_can_come_before_the_first_is_taken() {
     tasks.spawn(agent.run_agent(sender));
 
     let mut open = Vec::new();
-    for _ in 0..MAX_STREAMS {
+    for _ in 0..UNDER_WAY {
         let mut stream = within("a stream", opener.open(Hold::Brief)).await.unwrap();
         stream.write_all(b"q").await.unwrap();
         stream.flush().await.unwrap();
         open.push(stream);
     }
     let mut serving = JoinSet::new();
-    for _ in 0..MAX_STREAMS {
+    for _ in 0..UNDER_WAY {
         let stream = within("its other end", streams.recv()).await.unwrap();
         serving.spawn(echo(stream));
     }
@@ -247,7 +250,9 @@ async fn however_many_are_open_for_long_there_is_room_for_what_ends_soon() {
     let lab = lab(Timing::default(), echo).await;
     let mut long = Vec::new();
     for _ in 0..MAX_STREAMS - BRIEF_STREAMS {
-        long.push(lab.opener.open(Hold::Long).await.unwrap());
+        let mut stream = lab.opener.open(Hold::Long).await.unwrap();
+        echoes(&mut stream, 0).await;
+        long.push(stream);
     }
     let error = lab.opener.open(Hold::Long).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);

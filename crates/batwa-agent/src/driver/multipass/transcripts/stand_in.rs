@@ -22,7 +22,7 @@ use crate::driver::{
 use batwa_api::{
     name::{SnapshotName, VmName},
     size::ByteSize,
-    vm::MountKind,
+    vm::{MountKind, NetworkCard},
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -149,12 +149,13 @@ async fn complaint(program: &Path, folder: &Path, call: &Call<'_>) -> Option<Str
     })
 }
 
-/// Every call about one VM; `file` is no folder.
+/// Every call about one VM; `file` is no folder, and the machine has no network `nowhere`.
 fn calls<'a>(
     vm: &'a VmName,
     other: &'a VmName,
     snapshot: &'a SnapshotName,
     file: &'a str,
+    nowhere: &'a [NetworkCard],
 ) -> Vec<Call<'a>> {
     let launch = Launch {
         vm,
@@ -179,6 +180,7 @@ fn calls<'a>(
     vec![
         Call::List,
         Call::Find,
+        Call::Networks,
         Call::Info(vm),
         Call::Get(vm, super::Setting::Cpus),
         Call::Launch(launch),
@@ -193,6 +195,10 @@ fn calls<'a>(
         }),
         Call::Launch(Launch {
             image: "nosuch",
+            ..launch
+        }),
+        Call::Launch(Launch {
+            networks: nowhere,
             ..launch
         }),
         Call::Launch(Launch {
@@ -249,10 +255,11 @@ async fn every_recorded_complaint_that_the_driver_may_meet_is_made_by_the_stand_
     };
     let vm = |text: &str| VmName::parse(text).unwrap();
     let snapshot = |text: &str| SnapshotName::parse(text).unwrap();
+    let nowhere = ["name=nosuchbr".parse().unwrap()];
     let mut made = BTreeSet::new();
     let mut meet = async |knobs: &Value, name: &str, other: &str, kept: &str| {
         let (name, other, kept) = (vm(name), vm(other), snapshot(kept));
-        for call in calls(&name, &other, &kept, &file) {
+        for call in calls(&name, &other, &kept, &file, &nowhere) {
             write_world(folder.path(), knobs);
             made.extend(complaint(&program, folder.path(), &call).await);
         }
