@@ -201,7 +201,9 @@ async fn more_streams_than_there_may_be_wait_and_break_nothing() {
     let lab = lab(Timing::default(), flood_or_echo).await;
     let mut open = Vec::new();
     for _ in 0..MAX_STREAMS {
-        open.push(asked_for(&lab, b'e').await);
+        let mut stream = asked_for(&lab, b'e').await;
+        echoes(&mut stream, 0).await;
+        open.push(stream);
     }
     let one_more = timeout(Duration::from_millis(200), lab.opener.open(Hold::Brief)).await;
     assert!(one_more.is_err(), "it waits");
