@@ -431,6 +431,8 @@ async fn run_drivers(app: App) -> Result<(), AgentError> {
         tasks.spawn(async move { of.inspect(index, stop).await });
     }
     app.operations().go_on();
+    let of = Arc::clone(app.operations());
+    tasks.spawn(async move { of.see_to_overdue().await });
     let of = app.clone();
     tasks.spawn(async move {
         let upkeep = Arc::clone(of.upkeep());

@@ -163,7 +163,6 @@ impl Operations {
 
     /// Goes on with what a restart of the agent cut off.
     pub(crate) fn go_on(self: &Arc<Self>) {
-        self.tasks.spawn(Arc::clone(self).see_to_overdue());
         let subjects: Vec<Subject> = self.book().queues.keys().cloned().collect();
         for subject in subjects {
             self.tasks.spawn(Arc::clone(self).work_for(subject));
@@ -174,6 +173,7 @@ impl Operations {
     pub(crate) async fn stopped(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+        self.write_overdue().await;
     }
 
     /// Starts an operation, or answers with the one that has this id already.

@@ -71,20 +71,13 @@ impl Operations {
         true
     }
 
-    /// Tries again until `stop`, whenever an end is overdue.
-    pub(super) async fn see_to_overdue(self: Arc<Self>) {
-        let work = async {
-            loop {
-                self.overdue.added.notified().await;
-                while !self.write_overdue().await {
-                    sleep(PAUSE).await;
-                }
+    /// Tries again whenever an end is overdue; for ever.
+    pub(crate) async fn see_to_overdue(&self) {
+        loop {
+            self.overdue.added.notified().await;
+            while !self.write_overdue().await {
+                sleep(PAUSE).await;
             }
-        };
-        tokio::select! {
-            () = self.stop.cancelled() => {}
-            () = work => {}
         }
-        self.write_overdue().await;
     }
 }

@@ -37,12 +37,14 @@ async fn what_is_typed_over_lines_that_break_arrives_once_and_in_order() {
     let all = pattern(400_000);
     let mut reading = JoinSet::new();
     let len = all.len();
+    let (tell, arrived) = watch::channel(0);
     reading.spawn(async move {
-        let mut read = vec![0; len];
-        timeout(DEADLINE, program.terminal.read_exact(&mut read))
-            .await
-            .expect("all input in time")
-            .unwrap();
+        let mut read = Vec::with_capacity(len);
+        while read.len() < len {
+            let some = timeout(DEADLINE, program.terminal.read_buf(&mut read)).await;
+            some.expect("all input in time").unwrap();
+            tell.send_replace(read.len());
+        }
         (program, read)
     });
     let keyboard = KeyboardId::new();
@@ -59,6 +61,10 @@ async fn what_is_typed_over_lines_that_break_arrives_once_and_in_order() {
         for piece in all[taken..].chunks(977).take(attempt * 7 % 61) {
             let typed = Inbound::Input(Bytes::copy_from_slice(piece));
             viewer.send(typed).await;
+        }
+        // It breaks when some of it has arrived, and most has not.
+        if attempt * 7 % 61 > 0 && taken < all.len() {
+            until(|| *arrived.borrow() > taken).await;
         }
         dead.push(viewer);
         if taken == all.len() {
