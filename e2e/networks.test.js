@@ -35,7 +35,7 @@ test('a new VM is put on a network that the policy names, and shows its card', a
 	await networks.getByRole('checkbox', { name: /lab0/ }).check();
 	await dialog.getByText(/--network lab0/).waitFor();
 	await shoot(page, 'networks-create');
-	await dialog.getByLabel('Name').fill('bridged');
+	await dialog.getByLabel('Name', { exact: true }).fill('bridged');
 	await dialog.getByRole('button', { name: 'Create', exact: true }).click();
 	await page.getByText(/bridged is ready|Ready/i).first().waitFor();
 	await page.goto(`${master.url}/vms/local/bridged`);
