@@ -42,7 +42,7 @@ pub(crate) struct Record {
     live: Mutex<Live>,
     state: watch::Sender<OperationState>,
     /// Held while its file is written: two writes would mix old and new.
-    writing: tokio::sync::Mutex<()>,
+    writing: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Record {
                 late: false,
                 pause: entry.pause,
             }),
-            writing: tokio::sync::Mutex::new(()),
+            writing: Arc::default(),
         }
     }
 
@@ -142,7 +142,7 @@ impl Record {
     /// # Errors
     /// Whatever the disk says.
     pub(super) async fn persist(&self, journal: &Journal) -> io::Result<()> {
-        let _turn = self.writing.lock().await;
+        let turn = Arc::clone(&self.writing).lock_owned().await;
         let entry = {
             let live = self.live();
             let is_finished = live.operation.state.is_finished();
@@ -161,7 +161,12 @@ impl Record {
             }
         };
         let journal = journal.clone();
-        tokio::task::spawn_blocking(move || journal.write(&entry))
+        let write = move || {
+            // The write goes on when nobody waits for it any more; the next one comes after it all the same.
+            let _turn = turn;
+            journal.write(&entry)
+        };
+        tokio::task::spawn_blocking(write)
             .await
             .map_err(io::Error::other)?
     }
